@@ -1,0 +1,30 @@
+"""Real servers for the integration tests, started once per run by the stack's own code. A server that does not start fails the test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import load
+from tools.stack.kafka import running_kafka
+from tools.stack.redis import running_redis
+
+
+@pytest.fixture(scope="session")
+def cache_dir() -> Path:
+    """Where downloaded and built servers are kept."""
+    return load().resolved().cache_dir
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[str]:
+    """The bootstrap address of a real single-node broker. It is shared: name topics and groups after the test."""
+    with running_kafka(tmp_path_factory.mktemp("kafka"), cache_dir) as node:
+        yield node.bootstrap
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Redis. It is shared: name keys after the test."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
