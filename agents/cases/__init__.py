@@ -1,0 +1,1 @@
+"""One closed case per request."""

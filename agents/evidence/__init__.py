@@ -1,0 +1,1 @@
+"""The signed log of everything that happened."""

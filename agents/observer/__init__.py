@@ -1,0 +1,1 @@
+"""Windowed views of the stream; decides nothing."""

@@ -1,0 +1,1 @@
+"""Which arm answers: the write-ahead decision."""

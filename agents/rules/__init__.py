@@ -1,0 +1,1 @@
+"""Pure rules that several agents share. No I/O, no clock, no randomness."""

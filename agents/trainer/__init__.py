@@ -1,0 +1,1 @@
+"""When to train, on what, and the jobs that do it."""

@@ -1,0 +1,653 @@
+"""Every event that the loop uses, by topic. Names, keys and topics are those of the topics table."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.payload import ID_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
+from schemas.policies import PolicyRef
+from schemas.routes import Route
+
+
+class Part(BaseModel):
+    """A part of a payload made by our agents."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class IncomingPart(BaseModel):
+    """A part of a payload that people or upstream send."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Message(IncomingPart):
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(min_length=1)
+
+
+# requests: by upstream
+
+
+class RequestSubmitted(RequestEvent, Incoming):
+    """A request. `deadline_ms` is the longest acceptable latency, counted from `at_ms`."""
+
+    TYPE = "request.submitted"
+    TOPIC = "requests"
+
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=64)
+    session_id: str | None = Field(default=None, pattern=ID_PATTERN)
+    subject: str | None = Field(
+        default=None, pattern=ID_PATTERN, description="Whose data it is; goes no further than the router."
+    )
+    deadline_ms: int | None = Field(default=None, ge=1)
+
+
+# decisions, shadows: by the router
+
+
+class ArmChoice(Part):
+    """How the router saw one arm. `propensity` is out of 65,536; a masked arm has 0 and says why."""
+
+    arm: str
+    adapter: str | None
+    propensity: int = Field(ge=0, le=65_536)
+    masks: tuple[str, ...] = ()
+
+
+class DecisionRouted(DerivedEvent):
+    """The write-ahead decision: inference acts on nothing else. All that recomputes it is in it."""
+
+    TYPE = "decision.routed"
+    TOPIC = "decisions"
+
+    messages: tuple[Message, ...]
+    arm: str
+    chain: tuple[str, ...] = Field(default=(), description="Fallback arms, in order, after `arm`.")
+    shadows: tuple[str, ...] = ()
+    arms: tuple[ArmChoice, ...]
+    strategy: str
+    draw: int = Field(ge=0, le=65_535)
+    draw_identity: str
+    experiment: str = ""
+    bucket: int = Field(default=0, ge=0, lt=10_000)
+    rollout_bp: int = 0
+    shadow_probability: int = Field(default=0, ge=0, le=65_536)
+    attempt: int = 1
+    assigned_at_ms: int
+    window_end_ms: int
+    deadline_at_ms: int
+    grader: Literal["reference", "verdict"]
+    session: str | None = Field(default=None, description="Hash of the session id.")
+    session_arm: str | None = Field(default=None, description="The arm the session had, as observed.")
+    subject: str | None = Field(default=None, description="Pseudonym.")
+    policies: tuple[PolicyRef, ...]
+    store_seen: bool = Field(default=True, description="Whether the store answered (sessions, ids seen before).")
+    code: str = ""
+
+
+class ShadowOrdered(DerivedEvent):
+    """A challenger answers too; no answer waits for it."""
+
+    TYPE = "shadow.ordered"
+    TOPIC = "shadows"
+
+    messages: tuple[Message, ...]
+    arm: str
+    decision_id: str
+    deadline_at_ms: int
+    assigned_at_ms: int
+    window_end_ms: int
+    policies: tuple[PolicyRef, ...]
+
+
+# results: by inference
+
+
+class ResultEvent(DerivedEvent):
+    TOPIC = "results"
+
+    arm: str
+    adapter: str | None = None
+    shadow: bool
+    final: bool = Field(description="This decision's chain ends here.")
+    attempt: int = 1
+    decision_id: str
+    assigned_at_ms: int
+    window_end_ms: int
+    latency_ms: float = Field(ge=0, description="From decision to result.")
+    instance: str = ""
+
+
+class ResultCompleted(ResultEvent):
+    TYPE = "result.completed"
+
+    text: str
+    tokens_in: int = Field(ge=0)
+    tokens_out: int = Field(ge=0)
+    ttft_ms: float = Field(ge=0, description="Time to first token, inside the engine.")
+    engine_ms: float = Field(ge=0, description="Inside the engine, queueing included.")
+    finish_reason: str
+    logprobs: tuple[float, ...] = Field(description="Of the chosen tokens, natural log.")
+    engine: str
+    replica: str = ""
+
+
+class ResultFailed(ResultEvent):
+    TYPE = "result.failed"
+
+    kind: Literal["unavailable", "deadline", "refused"]
+    reason: str
+
+
+# scores, answers: by trust
+
+
+class ScoreAssigned(DerivedEvent):
+    """`action` release: the answer went out with this score; hold: the case settles it; escalate: a decision follows.
+
+    A shadow's score never releases. `review` says that a person shall see the answers.
+    """
+
+    TYPE = "score.assigned"
+    TOPIC = "scores"
+
+    arm: str
+    shadow: bool
+    decision_id: str
+    result_id: str
+    failed: bool = False
+    action: Literal["release", "hold", "escalate"]
+    score: float = Field(ge=0, le=1)
+    z: float
+    signals: tuple[float, ...] = ()
+    scorer: str
+    threshold: float
+    certified: bool
+    review: bool
+    sampled: bool
+    label_propensity: float = Field(ge=0, le=1)
+    gated: bool
+    assigned_at_ms: int
+    window_end_ms: int
+    policies: tuple[PolicyRef, ...] = ()
+
+
+class AnswerReleased(DerivedEvent):
+    TYPE = "answer.released"
+    TOPIC = "answers"
+
+    text: str
+    arm: str
+    score: float | None = None
+    certified: bool
+    reviewed: bool = Field(description="A person decided before it went out.")
+    decision_id: str
+    result_id: str = ""
+    latency_ms: float = Field(ge=0, description="From the request's event time.")
+
+
+class AnswerWithheld(DerivedEvent):
+    TYPE = "answer.withheld"
+    TOPIC = "answers"
+
+    reason: Literal["rejected", "failed", "window_ended"]
+    detail: str = ""
+    decision_id: str = ""
+
+
+class AnswerRefused(RequestEvent):
+    """By the router: the request cannot be taken. Names the field and what would be accepted."""
+
+    TYPE = "answer.refused"
+    TOPIC = "answers"
+
+    route: str = ""
+    request_id: str = Field(max_length=1024)
+    kind: str
+    field: str
+    reason: str
+    accepted: str
+    request_partition: int
+    request_offset: int
+
+
+# reviews: by cases
+
+
+class BlindAnswer(Part):
+    """One arm's answer under a letter; which arm it is, only the case knows."""
+
+    label: str
+    text: str
+
+
+class ReviewRequested(DerivedEvent):
+    TYPE = "review.requested"
+    TOPIC = "reviews"
+
+    messages: tuple[Message, ...]
+    answers: tuple[BlindAnswer, ...]
+    grader: Literal["reference", "verdict"]
+    gated: bool
+    due_ms: int
+
+
+class ReviewSettled(DerivedEvent):
+    """What trust answers where it held the answer: released with `text`, or withheld with the reason."""
+
+    TYPE = "review.settled"
+    TOPIC = "reviews"
+
+    outcome: Literal["released", "withheld"]
+    reason: Literal["approved", "corrected", "rejected", "failed", "window_ended"]
+    text: str = ""
+    arm: str = ""
+    result_id: str = ""
+    decision_id: str = ""
+    score: float | None = None
+    detail: str = ""
+    request_at_ms: int = 0
+
+
+# verdicts: by people, upstream, graders
+
+
+class ArmVerdict(IncomingPart):
+    """A judgement of one answer, by the letter that the review showed. `A` alone where only one answer is known."""
+
+    label: str = Field(default="A", pattern=r"^[A-Z]$")
+    decision: Literal["approve", "reject"] | None = None
+    rating: float | None = Field(default=None, ge=0, le=1)
+
+
+class VerdictGiven(RequestEvent, Incoming):
+    """What a person or a reference says of a request's answers.
+
+    `corrected` is the right answer's text: under the grader `reference` every arm is graded by equality with it
+    (Unicode NFC, case-folded, spaces folded). `kind` person needs `answers` or `corrected`; reference needs `corrected`.
+    """
+
+    TYPE = "verdict.given"
+    TOPIC = "verdicts"
+
+    by: str = Field(pattern=ID_PATTERN)
+    kind: Literal["person", "reference", "model"] = "person"
+    answers: tuple[ArmVerdict, ...] = Field(default=(), max_length=26)
+    corrected: str | None = Field(default=None, min_length=1, max_length=100_000)
+    seconds_spent: float | None = Field(default=None, ge=0)
+
+
+# cases: by cases, keyed by route
+
+
+class CaseArm(Part):
+    """One arm's part of a case. `grade` 0..1000 (thousandths), None where nobody graded it."""
+
+    arm: str
+    adapter: str | None = None
+    shadow: bool
+    status: Literal["completed", "failed", "missing"]
+    result_id: str = ""
+    text: str = ""
+    grade: int | None = Field(default=None, ge=0, le=1000)
+    latency_us: int = Field(default=0, ge=0)
+    ttft_us: int = Field(default=0, ge=0)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    reason: str = ""
+
+
+class CaseEvent(RouteEvent):
+    TOPIC = "cases"
+
+    request_id: str
+    request_partition: int
+    request_offset: int
+    decision_id: str
+    assigned_at_ms: int
+    window_end_ms: int
+    request_at_ms: int = 0
+    arm: str = Field(description="The serving arm.")
+    experiment: str = ""
+    subject: str | None = None
+
+
+class CaseAnswered(CaseEvent):
+    """The serving arm is done; at once, without text. `shadows` announces the pairs to come."""
+
+    TYPE = "case.answered"
+
+    ok: bool
+    latency_us: int
+    tokens_out: int = 0
+    released: bool
+    shadows: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class CaseClosed(CaseEvent):
+    """The request joined once: decision, every arm's result, score as it stood before the verdict, verdict, grades."""
+
+    TYPE = "case.closed"
+
+    why: Literal["complete", "window_ended"]
+    messages: tuple[Message, ...]
+    arms: tuple[CaseArm, ...]
+    choices: tuple[ArmChoice, ...]
+    grader: Literal["reference", "verdict"]
+    label: str | None = Field(
+        default=None, description="The right answer's text: the correction, else the approved text."
+    )
+    verdict_by: str = ""
+    verdict_kind: Literal["", "person", "reference", "model"] = ""
+    verdict_after_score: bool = False
+    verdict_at_ms: int | None = None
+    score: float | None = None
+    z: float | None = None
+    signals: tuple[float, ...] = ()
+    scorer: str = ""
+    certified: bool = False
+    action: Literal["", "release", "hold", "escalate"] = ""
+    sampled: bool = False
+    label_propensity: float = 0.0
+    settled: Literal["", "released", "withheld"] = ""
+
+
+class CaseAmended(CaseClosed):
+    """A later verdict on a closed case: the whole case again with the new verdict; the first verdict stays decisive."""
+
+    TYPE = "case.amended"
+
+    amends: str = Field(description="Id of the case.closed event.")
+    contradicts: bool = False
+    same_person: bool = False
+
+
+# promotions: by the judge, the ladder
+
+
+class EProcess(Part):
+    """One e-process as it stands: wealth = mantissa·2^exponent summed over bets; `log_e` is for display only."""
+
+    name: str
+    log_e: float
+    max_log_e: float
+    needed: float
+    n: int
+    estimate: float | None = None
+    crossed: bool
+
+
+class PromotionEvent(RouteEvent):
+    TOPIC = "promotions"
+
+    arena: str = Field(description="The version key's digest: arms, grader, numbers.")
+    champion: str
+    challenger: str
+    adapter: str | None = None
+
+
+class PromotionOpened(PromotionEvent):
+    TYPE = "promotion.opened"
+
+    resumed: bool = False
+    settings: dict[str, float | int | str | None]
+
+
+class PromotionEvaluated(PromotionEvent):
+    """The judge's look at the evidence, with every number that the decision needs."""
+
+    TYPE = "promotion.evaluated"
+
+    pairs: int
+    quality_pairs: int
+    wins: int
+    losses: int
+    champion_grade: float | None
+    challenger_grade: float | None
+    processes: tuple[EProcess, ...]
+    conditions: dict[str, bool]
+    decision: Literal["continue", "promote", "request_approval", "reject"]
+    reason: str = ""
+
+
+class PromotionApprovalRequested(PromotionEvent):
+    TYPE = "promotion.approval_requested"
+
+    pairs: int
+    log_e: float
+
+
+class PromotionRejected(PromotionEvent):
+    TYPE = "promotion.rejected"
+
+    reason: str
+    pairs: int
+    log_e: float = 0.0
+
+
+class ModelPromoted(PromotionEvent):
+    TYPE = "model.promoted"
+
+    pairs: int
+    log_e: float
+    approved_by: str = ""
+    fleet_version: int
+    evaluation: str = Field(description="Id of the deciding promotion.evaluated, or of the operator's command.")
+
+
+class ModelRolledBack(PromotionEvent):
+    """`challenger` is the arm that was taken out, `champion` the one that serves again."""
+
+    TYPE = "model.rolled_back"
+
+    reason: str
+    by: str
+    fleet_version: int
+
+
+class TrustChanged(RouteEvent):
+    TYPE = "trust.changed"
+    TOPIC = "promotions"
+
+    before: str
+    after: str
+    reason: str
+    by: str = ""
+
+
+# training: by trainer (Fold), jobs and inference (facts)
+
+
+class TrainingEvent(RouteEvent):
+    TOPIC = "training"
+
+    order_id: str
+
+
+class TrainingOrdered(TrainingEvent):
+    """Train an adapter from the cases in a range of `ratchet.cases`, folded by the trainer's own rules."""
+
+    TYPE = "training.ordered"
+
+    reason: str
+    base: str
+    champion: str
+    parent_adapter: str | None = None
+    cases_partition: int
+    cases_first: int
+    cases_last: int
+    rows: int
+    classes: int
+    template: str
+    stop: tuple[str, ...] = ()
+    max_tokens: int
+    settings: dict[str, float | int | str | bool | None]
+    attempt: int = 1
+
+
+class TrainingCancelled(TrainingEvent):
+    TYPE = "training.cancelled"
+
+    reason: str
+    by: str = ""
+
+
+class TrainingProgressed(TrainingEvent):
+    TYPE = "training.progressed"
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float | None = None
+    phase: Literal["curating", "training", "evaluating", "signing"] = "training"
+
+
+class TrainingCompleted(TrainingEvent):
+    """`adapter` is the digest of the signed statement; metrics are on fixed sets."""
+
+    TYPE = "training.completed"
+
+    adapter: str
+    tree: str
+    dataset: str
+    rows: int
+    cutoff_ms: int
+    seconds: float
+    metrics: dict[str, float]
+    energy_j: float | None = None
+    energy_estimated: bool = True
+
+
+class TrainingFailed(TrainingEvent):
+    TYPE = "training.failed"
+
+    reason: str
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class AdapterRegistered(TrainingEvent):
+    TYPE = "adapter.registered"
+
+    adapter: str
+    base: str
+    parent: str | None = None
+    dataset: str
+    cutoff_ms: int
+    metrics: dict[str, float]
+    arm: str
+
+
+class AdapterFact(RouteEvent):
+    TOPIC = "training"
+
+    arm: str
+    adapter: str | None
+    instance: str
+    replica: str = ""
+
+
+class AdapterLive(AdapterFact):
+    TYPE = "adapter.live"
+
+    load_ms: float
+
+
+class AdapterRefused(AdapterFact):
+    TYPE = "adapter.refused"
+
+    reason: str
+
+
+# commands: by operators
+
+
+class Command(Incoming):
+    TOPIC = "commands"
+
+    route: str = Field(pattern=ID_PATTERN)
+    operator: str = Field(pattern=ID_PATTERN)
+    reason: str = Field(default="", max_length=2000)
+
+    def event_key(self) -> str:
+        return self.route
+
+
+class CommandApply(Command):
+    TYPE = "command.apply"
+
+    settings: Route
+
+
+class CommandPromote(Command):
+    """Approve what the judge asks for; refused when the guardrails fail by then."""
+
+    TYPE = "command.promote"
+
+    challenger: str
+
+
+class CommandReject(Command):
+    TYPE = "command.reject"
+
+    challenger: str
+
+
+class CommandRollback(Command):
+    TYPE = "command.rollback"
+
+
+class CommandPause(Command):
+    TYPE = "command.pause"
+
+
+class CommandResume(Command):
+    TYPE = "command.resume"
+
+
+class CommandTrust(Command):
+    """Grant: scores at or above the threshold are released on a gated route. Withdraw: back to SHADOW."""
+
+    TYPE = "command.trust"
+
+    action: Literal["grant", "withdraw"]
+    threshold: float | None = Field(default=None, ge=0, le=1)
+
+
+class CommandTrain(Command):
+    TYPE = "command.train"
+
+
+class CommandCancel(Command):
+    """Stop the training that is under way."""
+
+    TYPE = "command.cancel"
+
+
+# audit: by the evidence publisher
+
+
+class AuditEvent(Payload):
+    TOPIC = "audit"
+
+    log_index: int
+
+    def event_key(self) -> str:
+        return self.tenant
+
+
+class AuditCheckpoint(AuditEvent):
+    TYPE = "audit.checkpoint"
+
+    origin: str
+    size: int
+    root: str
+    note: str
+
+
+class AuditFinding(AuditEvent):
+    TYPE = "audit.finding"
+
+    kind: str
+    detail: str

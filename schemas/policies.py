@@ -1,0 +1,128 @@
+"""Policies: small versioned records on one compacted topic that the deciding agents hold as a read-only view."""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.payload import ID_PATTERN, Payload
+from schemas.routes import Arm, Route
+
+SIGNALS = ("mean_logprob", "min_logprob", "log_tokens", "finished")
+
+
+class PolicyRef(BaseModel):
+    """Which version of which policy a decision used."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    name: str
+    version: int
+    id: str
+
+
+class Policy(Payload):
+    """Keyed `kind/name`. The one writer counts `version` up."""
+
+    TOPIC = "policies"
+    KIND: ClassVar[str] = ""
+
+    version: int = Field(ge=1)
+
+    def name(self) -> str:
+        raise TypeError(f"{type(self).__name__} has no name")
+
+    def event_key(self) -> str:
+        return f"{self.KIND}/{self.name()}"
+
+
+class RoutePolicy(Policy):
+    route: str = Field(pattern=ID_PATTERN)
+
+    def name(self) -> str:
+        return self.route
+
+
+class PolicyRoute(RoutePolicy):
+    """The settings of a route, as applied. By the judge."""
+
+    TYPE = "policy.route"
+    KIND = "route"
+
+    settings: Route
+    author: str = ""
+
+
+class PolicyFleet(RoutePolicy):
+    """Which arms a route has and what each does now. By the judge.
+
+    `rollout_bp` (0..10000): the share of rollout buckets that the challenger serves. `shadow_bp`: the share of requests
+    that both arms answer. `rollback` names the arm kept loaded to return to.
+    """
+
+    TYPE = "policy.fleet"
+    KIND = "fleet"
+
+    arms: tuple[Arm, ...]
+    champion: str
+    challenger: str | None = None
+    rollback: str | None = None
+    rollout_bp: int = Field(default=0, ge=0, le=10_000)
+    shadow_bp: int = Field(default=0, ge=0, le=10_000)
+    experiment: str = ""
+    paused: bool = False
+    reason: str = ""
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; KeyError when the fleet has none."""
+        for arm in self.arms:
+            if arm.arm == name:
+                return arm
+        raise KeyError(name)
+
+
+class PolicyTrust(RoutePolicy):
+    """How trust scores and whom it releases. By the ladder.
+
+    z = bias + Σ weights[i]·(signals[i] - center[i])/scale[i]; shown score = 1/(1+exp(-(platt_a·z + platt_b))).
+    `mode` SHADOW: nothing is certified. GRANTED: an operator's command releases scores at or above `threshold`.
+    """
+
+    TYPE = "policy.trust"
+    KIND = "trust"
+
+    scorer: str
+    signals: tuple[str, ...] = SIGNALS
+    weights: tuple[float, ...]
+    bias: float = 0.0
+    platt_a: float = 1.0
+    platt_b: float = 0.0
+    threshold: float = Field(default=0.9, ge=0, le=1)
+    mode: Literal["SHADOW", "GRANTED"] = "SHADOW"
+    labels: int = 0
+    granted_by: str = ""
+
+
+class LiveArm(BaseModel):
+    """An arm that an inference instance has proven live."""
+
+    model_config = ConfigDict(frozen=True)
+
+    route: str
+    arm: str
+    adapter: str | None
+    replicas: int
+
+
+class PolicyLive(Policy):
+    """What one inference instance can answer now; after `until_ms` it no longer counts. By the instance, a fact."""
+
+    TYPE = "policy.live"
+    KIND = "live"
+
+    instance: str
+    arms: tuple[LiveArm, ...]
+    until_ms: int
+
+    def name(self) -> str:
+        return self.instance

@@ -1,0 +1,127 @@
+"""What a route is: its arms, grader, release mode, window, shares, margins and training settings.
+
+Declared in TOML by an operator, carried whole by `command.apply`, published by the judge as `policy.route`.
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.payload import ID_PATTERN
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Arm(Strict):
+    """A model that may answer: base model, adapter, sampling. Changing any field makes another arm.
+
+    `base` is a content digest in the artifact store, `adapter` the digest of a signed adapter statement or None.
+    `template` holds `{text}`, replaced by the last user message.
+    """
+
+    arm: str = Field(pattern=ID_PATTERN)
+    base: str = Field(min_length=1, max_length=256)
+    adapter: str | None = None
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=64, ge=1, le=8192)
+    stop: tuple[str, ...] = ()
+    template: str = "{text}"
+
+    @model_validator(mode="after")
+    def _template(self) -> Self:
+        if "{text}" not in self.template:
+            raise ValueError("template must contain {text}")
+        return self
+
+
+class JudgeSettings(Strict):
+    """The judge's numbers. Part of an arena's version key, frozen when it opens."""
+
+    alpha: float = Field(default=0.05, gt=0, le=0.2)
+    min_pairs: int = Field(default=100, ge=10)
+    max_pairs: int = Field(default=5000, ge=10, description="Futility: rejected as inconclusive here.")
+    min_time_s: int = Field(default=86_400, ge=0, description="Least event time from opening to promotion.")
+    cooldown_s: int = Field(default=86_400, ge=0)
+    evaluate_every: int = Field(default=10, ge=1)
+    latency_slo_ms: int | None = Field(default=None, ge=1, description="x0 of F5; None: champion p95, frozen.")
+    latency_margin: float = Field(default=0.02, gt=0, lt=1)
+    latency_harm: float = Field(default=0.05, gt=0, lt=1)
+    error_margin: float = Field(default=0.01, gt=0, lt=1)
+    error_harm: float = Field(default=0.02, gt=0, lt=1)
+    quality_margin: float = Field(default=0.03, gt=0, lt=1)
+    quality_harm: float = Field(default=0.05, gt=0, lt=1)
+    quality_bar: float = Field(default=0.02, ge=0, lt=1, description="Least estimated gain at promotion.")
+
+    @model_validator(mode="after")
+    def _harm_past_margin(self) -> Self:
+        for name in ("latency", "error", "quality"):
+            if getattr(self, f"{name}_harm") <= getattr(self, f"{name}_margin"):
+                raise ValueError(f"{name}_harm must be greater than {name}_margin")
+        return self
+
+
+class TrainingSettings(Strict):
+    """When and how the trainer trains. `shuffle_labels` makes a useless challenger on purpose (a test of the judge)."""
+
+    enabled: bool = True
+    min_rows: int = Field(default=500, ge=1, description="Least usable rows of the whole dataset.")
+    min_new_rows: int = Field(default=200, ge=1, description="Least rows since the last order.")
+    min_rows_per_class: int = Field(default=1, ge=1, description="A class with fewer rows is dropped and counted.")
+    min_interval_s: int = Field(default=3600, ge=0)
+    max_rows: int = Field(default=20_000, ge=1)
+    epochs: int = Field(default=3, ge=1, le=100)
+    learning_rate: float = Field(default=3e-3, gt=0, lt=1)
+    rank: int = Field(default=16, ge=1, le=64)
+    lora_alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    seed: int = 17
+    time_limit_s: int = Field(default=1800, ge=10)
+    holdout: Literal["refuse", "report"] = "refuse"
+    shuffle_labels: bool = False
+
+
+class Route(Strict):
+    """One task with its own models, policy and statistics."""
+
+    route: str = Field(pattern=ID_PATTERN)
+    tenant: str = Field(default="default", pattern=ID_PATTERN)
+    release: Literal["gated", "immediate"] = "gated"
+    on_alarm: Literal["gate", "notify"] = "gate"
+    approval: Literal["automatic", "operator"] = "automatic"
+    grader: Literal["reference", "verdict"] = "verdict"
+    arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
+    champion: str = Field(pattern=ID_PATTERN)
+    challengers: tuple[str, ...] = Field(
+        default=(), max_length=1, description="Arms to judge against the champion now."
+    )
+    window_s: float = Field(default=86_400, gt=0, le=31 * 86_400, description="How long a verdict may take.")
+    deadline_s: float = Field(default=60, gt=0, le=3600, description="How long an answer may take.")
+    max_chars: int = Field(default=20_000, ge=1, le=500_000)
+    review_share: float = Field(default=1.0, ge=0, le=1, description="Share of released answers shown to a person.")
+    shadow_share: float = Field(default=1.0, ge=0, le=1, description="Share of requests that a challenger answers too.")
+    rollout: float = Field(default=0.0, ge=0, le=1, description="Share of sessions that a challenger serves.")
+    sticky: bool = True
+    trust_threshold: float = Field(default=0.9, ge=0, le=1, description="Least score released under a grant.")
+    judge: JudgeSettings = JudgeSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _arms(self) -> Self:
+        names = [arm.arm for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"arms: names must differ, got {names}")
+        for field, arm in (
+            ("champion", self.champion),
+            *(("challengers", name) for name in self.challengers),
+        ):
+            if arm not in names:
+                raise ValueError(f"{field}: {arm!r} is not an arm of this route; arms are {names}")
+        if self.champion in self.challengers:
+            raise ValueError(f"challengers: {self.champion!r} is the champion")
+        if self.deadline_s > self.window_s:
+            raise ValueError("deadline_s must not exceed window_s")
+        return self

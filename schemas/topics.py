@@ -1,0 +1,111 @@
+"""The topics table: key and retention. Topics are made from it, AsyncAPI is generated from it, agents name topics by it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+PREFIX = "ratchet."
+DAY_MS = 86_400_000
+Kept = Literal["time", "long", "compact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the table. `name` is without prefix; `kept`: `time` (31 days), `long` (400 days) or `compact`.
+
+    `recorded` topics go into the evidence log; `dead_letters` says whether the topic has a `.dlq`.
+    """
+
+    name: str
+    key: str
+    kept: Kept
+    recorded: bool = True
+    dead_letters: bool = True
+
+    @property
+    def full(self) -> str:
+        return PREFIX + self.name
+
+    @property
+    def dlq(self) -> str:
+        return self.full + ".dlq"
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic("requests", "request id", "time"),
+    Topic("decisions", "request id", "time"),
+    Topic("shadows", "request id", "time"),
+    Topic("results", "request id", "time"),
+    Topic("scores", "request id", "time"),
+    Topic("answers", "request id", "time"),
+    Topic("reviews", "request id", "time"),
+    Topic("verdicts", "request id", "time"),
+    Topic("cases", "route", "time"),
+    Topic("policies", "kind/route, gate/tenant or live/instance", "compact"),
+    Topic("promotions", "route", "long"),
+    Topic("training", "route", "long"),
+    Topic("commands", "route, else tenant", "long"),
+    Topic("observations", "tenant", "long"),
+    Topic("audit", "tenant", "long", recorded=False),
+    Topic("keyring", "tenant/subject", "compact", recorded=False, dead_letters=False),
+)
+BY_NAME = {topic.name: topic for topic in TOPICS}
+TRANSFORMS = ("router", "inference", "trust", "jobs")
+FOLDS = ("cases", "ladder", "judge", "trainer")
+
+
+def state_topic(agent: str) -> str:
+    """The changelog of a Fold's state (compacted, internal)."""
+    return f"{PREFIX}{agent}.state"
+
+
+def order_topic(agent: str) -> str:
+    """In what order a Fold took its inputs (internal)."""
+    return f"{PREFIX}{agent}.order"
+
+
+def deferred_topic(agent: str) -> str:
+    """Events a Transform will try again later (internal)."""
+    return f"{PREFIX}{agent}.deferred"
+
+
+def dlq_of(full: str) -> str:
+    """The dead-letter topic of a full topic name; a deferred topic's letters are its source's (see the header)."""
+    return full + ".dlq"
+
+
+def recorded() -> tuple[str, ...]:
+    """Full names of every topic whose records become evidence, dead letters included."""
+    rows = [topic for topic in TOPICS if topic.recorded]
+    return tuple(topic.full for topic in rows) + tuple(topic.dlq for topic in rows if topic.dead_letters)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic as the broker shall have it."""
+
+    full: str
+    config: dict[str, str]
+
+
+def plans(*, time_days: int = 31, long_days: int = 400) -> Iterator[TopicPlan]:
+    """Every topic to create: the table, its dead letters, and the agents' internal topics."""
+    time_ms, long_ms = str(time_days * DAY_MS), str(long_days * DAY_MS)
+
+    def retention(kept: Kept) -> dict[str, str]:
+        if kept == "compact":
+            return {"cleanup.policy": "compact", "min.compaction.lag.ms": time_ms}
+        return {"cleanup.policy": "delete", "retention.ms": time_ms if kept == "time" else long_ms}
+
+    for topic in TOPICS:
+        yield TopicPlan(topic.full, retention(topic.kept))
+        if topic.dead_letters:
+            kept: Kept = "long" if topic.kept == "long" else "time"
+            yield TopicPlan(topic.dlq, retention(kept) | {"max.message.bytes": str(1_048_588 + 65_536)})
+    compact = {"cleanup.policy": "compact"}
+    for agent in (*FOLDS, "evidence"):
+        yield TopicPlan(state_topic(agent), compact)
+    for agent in FOLDS:
+        yield TopicPlan(order_topic(agent), retention("time"))
+    for agent in TRANSFORMS:
+        yield TopicPlan(deferred_topic(agent), retention("time") | {"max.message.bytes": str(1_048_588 + 65_536)})

@@ -1,0 +1,1 @@
+"""The only place that knows Kafka: Transform, Fold, View and the broker port."""

@@ -1,0 +1,230 @@
+"""What an agent is to the runtime: Transform, Fold, View, and the values that pass between them.
+
+Rules:
+1. An agent never sees a Kafka client. It is given events and gives back emits.
+2. A Fold is pure: (state, event) -> Change. No view, clock, store, randomness or await.
+3. A Transform may await. It raises `Refused` (dead letter), `Unavailable` (retried, then deferred), or crashes.
+4. Ids of emits are derived by the runtime from the cause, the agent and the emit's index (`schemas.ids.derive`).
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.payload import Payload
+
+Headers = tuple[tuple[str, bytes], ...]
+P = TypeVar("P", bound=Payload)
+P_co = TypeVar("P_co", bound=Payload, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record lies. `str()` gives `topic[partition]@offset`."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as the broker gave it, untouched."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.topic, self.partition, self.offset)
+
+
+class Held(BaseModel):
+    """A record that a Fold keeps in its state, so that it can later become a dead letter untouched."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    value: str | None
+    headers: tuple[tuple[str, str], ...]
+
+    @staticmethod
+    def of(record: Record) -> "Held":
+        """Wrap a record; bytes become base64 text."""
+
+        def text(data: bytes | None) -> str | None:
+            return None if data is None else base64.b64encode(data).decode("ascii")
+
+        return Held(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=text(record.key),
+            value=text(record.value),
+            headers=tuple((name, base64.b64encode(value).decode("ascii")) for name, value in record.headers),
+        )
+
+    def record(self) -> Record:
+        """The record again, byte for byte (its broker timestamp is not kept)."""
+
+        def data(text: str | None) -> bytes | None:
+            return None if text is None else base64.b64decode(text)
+
+        headers = tuple((name, base64.b64decode(value)) for name, value in self.headers)
+        return Record(self.topic, self.partition, self.offset, data(self.key), data(self.value), headers, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[P_co]):
+    """A decoded CloudEvent with its place. `key` is the record key as text; `source` the producer's ce_source."""
+
+    id: str
+    key: str
+    data: P_co
+    source: str
+    traceparent: str
+    place: Place
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Event time has reached `at_ms`; given to the keys whose `due_ms` it has reached, in (due, key) order."""
+
+    at_ms: int
+    id: str  # derived: the cause of what the key emits now
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """An event to send. Topic, type and key come from the payload's class (`.TOPIC`, `.TYPE`, `.event_key()`).
+
+    An emit whose key equals the cause's key goes to the cause's partition number, any other is placed by murmur2 of its
+    key. `identity` replaces the emit's index in id derivation (for emits whose order may vary).
+    """
+
+    payload: Payload
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Send a record untouched to its topic's DLQ with reason headers. `message` carries no payload text."""
+
+    record: Record
+    kind: str
+    message: str
+
+
+Out = Emit | DeadLetter
+
+
+class View(Protocol):
+    """A read-only table of a compacted topic, whole before the lanes open, then followed."""
+
+    def get(self, model: type[P], key: str) -> Event[P] | None:
+        """The newest event under `key`, or None. Raises TypeError when it is not a `model`. Synchronous, O(1)."""
+        ...
+
+    def items(self, model: type[P]) -> Mapping[str, Event[P]]:
+        """All newest events of that payload class by key."""
+        ...
+
+    def age_s(self) -> float:
+        """Seconds since the view last knew itself to be at the end of its topic."""
+        ...
+
+
+class Transform(Protocol):
+    """`async (event) -> emits`, windowed: finished out of order, committed in order.
+
+    Views are given to the agent's constructor by the composition root. `refused` turns an undecodable record into emits
+    (for example `answer.refused`), or returns None: then the runtime makes a dead letter.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> Sequence[str]: ...
+    async def __call__(self, event: Event[Payload]) -> Sequence[Out]: ...
+    def refused(self, record: Record, error: Exception) -> Sequence[Out] | None: ...
+    def deadline_ms(self, event: Event[Payload]) -> int | None:
+        """Epoch ms after which a deferred event is given up, None for no deadline."""
+        ...
+
+    def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
+        """What to emit when retries, rounds or the deadline are used up (for example `result.failed`)."""
+        ...
+
+
+R = TypeVar("R", bound=BaseModel)
+E = TypeVar("E", bound=BaseModel)
+
+
+class Unchanged:
+    """The record of this key stays as it is."""
+
+
+UNCHANGED = Unchanged()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState(Generic[R, E]):
+    """What a Fold knows of one key. Read-only. `entries` may change order after a restore: sort what you walk."""
+
+    key: str
+    record: R | None
+    entries: Mapping[str, E]
+    due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[R, E]):
+    """What a Fold answers. `put` and `drop` change named entries; `due_ms`: UNCHANGED keeps, None clears.
+
+    `forget=True` deletes the key whole (record, entries, due): a tombstone in the changelog.
+    """
+
+    emits: Sequence[Out] = ()
+    record: R | Unchanged = UNCHANGED
+    put: Mapping[str, E] = field(default_factory=dict[str, E])
+    drop: Sequence[str] = ()
+    due_ms: int | None | Unchanged = UNCHANGED
+    forget: bool = False
+
+
+class Fold(Protocol[R, E]):
+    """Pure `(state, event) -> change`, one after the other per lane; its changelog is in the same transaction."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> Sequence[str]: ...
+    @property
+    def record_type(self) -> type[R]: ...
+    @property
+    def entry_type(self) -> type[E]: ...
+    def state_key(self, event: Event[Payload]) -> str | None:
+        """The state key that the event belongs to; None ignores the event (its offset is still committed)."""
+        ...
+
+    def fold(self, state: KeyState[R, E], event: Event[Payload] | Tick) -> Change[R, E]: ...
+
+
+Decode = Callable[[Record], Event[Payload]]
+AnyFold = Fold[Any, Any]
