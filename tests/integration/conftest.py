@@ -8,6 +8,7 @@ import pytest
 from infra.settings import load
 from tools.stack.kafka import running_kafka
 from tools.stack.redis import running_redis
+from tools.stack.vault import VaultServer, running_vault
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real Redis. It is shared: name keys after the test."""
     with running_redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[VaultServer]:
+    """A real Vault server that the test may administer, seal and unseal. It is shared: leave it unsealed."""
+    with running_vault(tmp_path_factory.mktemp("vault"), cache_dir) as server:
+        yield server

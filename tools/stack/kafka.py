@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +154,7 @@ def live_brokers(bootstrap: str) -> int:
 @contextlib.contextmanager
 def running_kafka(
     folder: Path, cache_dir: Path, *, settings: Mapping[str, str] | None = None, heap: str = "512m"
-) -> Iterator[KafkaNode]:
+) -> Generator[KafkaNode, None, None]:
     """A fresh single broker in `folder` for the length of a `with`, killed at its end."""
     port, controller = free_ports(2)
     node = prepare_node(folder, cache_dir, port=port, controller_port=controller, settings=settings, heap=heap)
@@ -168,7 +168,7 @@ def running_kafka(
 @contextlib.asynccontextmanager
 async def kafka_server(
     folder: Path, cache_dir: Path = Path("~/.cache/ratchet"), **options: Mapping[str, str] | None
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """`async with kafka_server(tmp_path) as bootstrap`: the same for asyncio; the event loop goes on meanwhile."""
     context = running_kafka(folder, cache_dir.expanduser(), settings=options.get("settings"))
     node = await asyncio.to_thread(context.__enter__)
@@ -205,7 +205,7 @@ class KafkaCluster:
 @contextlib.contextmanager
 def running_cluster(
     folder: Path, cache_dir: Path, *, size: int = 3, settings: Mapping[str, str] | None = None
-) -> Iterator[KafkaCluster]:
+) -> Generator[KafkaCluster, None, None]:
     """`size` brokers, replication 3 or as many as there are, `min.insync.replicas` one less."""
     ports = free_ports(2 * size)
     voters = {i + 1: (kafka_uuid(), ports[2 * i + 1]) for i in range(size)}

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ def url_answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
+def running_redis(folder: Path) -> Generator[str, None, None]:
     """A fresh server for the length of a `with`; yields its URL."""
     (port,) = free_ports(1)
     running = start_redis(folder, port)
@@ -76,7 +76,7 @@ def running_redis(folder: Path) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def redis_server(folder: Path) -> AsyncIterator[str]:
+async def redis_server(folder: Path) -> AsyncGenerator[str, None]:
     """The same for asyncio."""
     context = running_redis(folder)
     url = await asyncio.to_thread(context.__enter__)
