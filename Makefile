@@ -1,0 +1,62 @@
+# One verb per task; CI calls the same. `make setup` is safe to repeat and takes about a second when nothing changed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# pyright and its node come from the lock: nothing is fetched when it runs.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# The tests of a project of many small tensors gain nothing from more threads than cores.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help setup demo test unit integration smoke check bench up down lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## .venv from the hashed lock, with .venv/bin/ratchet (EXTRA=cpu|gpu; gpu where nvidia-smi answers)
+	@PYTHON='$(PYTHON)' EXTRA='$(EXTRA)' tools/setup.sh
+
+demo: setup  ## the whole loop, live, on real Kafka, Redis, Ray and vLLM (ARGS='--useless', '--chaos' or '--keep')
+	@$(BIN)/ratchet demo $(ARGS)
+
+check: setup  ## format, lint, types, layers, schemas: no server, no test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m tools.schema check
+
+unit: setup  ## the fast tests, no server
+	$(PYTEST) tests/unit -n 2 -q
+
+integration: setup  ## the tests on real servers; a skip is a failure
+	$(PYTEST) tests/integration -q --no-skips
+
+smoke: setup  ## each benchmark once, small
+	$(BIN)/ratchet bench loop --smoke --json
+
+test: check unit integration  ## everything that must hold before a change lands
+
+bench: setup  ## a benchmark (NAME=loop), with its result as a file
+	@$(BIN)/ratchet bench $(or $(NAME),loop) $(ARGS)
+
+up: setup  ## the local stack and the agents
+	@$(BIN)/ratchet up $(ARGS)
+
+down: setup  ## stop exactly what `up` started
+	@$(BIN)/ratchet down $(ARGS)
+
+LOCK_WITH = build/uv/bin/uv pip compile pyproject.toml --extra redis --extra dev --generate-hashes --no-emit-index-url \
+	--python-version 3.11 --quiet
+lock: setup  ## resolve the lock files again (as few changes as possible; UPGRADE=--upgrade for all)
+	$(LOCK_WITH) $(UPGRADE) --extra cpu --override requirements/overrides.txt -o requirements/cpu.lock
+	$(LOCK_WITH) $(UPGRADE) --extra gpu --override requirements/overrides-gpu.txt -o requirements/gpu.lock
+
+clean:  ## remove what make made: .venv, build, caches (never .ratchet: that is the stack's state)
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
