@@ -94,6 +94,8 @@ class PolicyTrust(RoutePolicy):
     scorer: str
     signals: tuple[str, ...] = SIGNALS
     weights: tuple[float, ...]
+    center: tuple[float, ...] = Field(default=(), description="One per signal; empty: all 0.")
+    scale: tuple[float, ...] = Field(default=(), description="One per signal; empty: all 1.")
     bias: float = 0.0
     platt_a: float = 1.0
     platt_b: float = 0.0

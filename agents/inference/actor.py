@@ -1,0 +1,182 @@
+"""The shell of inference: asks the engine, remembers results in the store, and keeps the fleet's arms loaded.
+
+No transaction is open while a model works. A call may run twice after a crash; what is emitted is what the store holds,
+so two owners emit the same.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from agents.inference import decide
+from agents.ports import ArmSpec, Clock, Engine, Facts, LoadOutcome, Store
+from schemas.errors import Refused, Unavailable
+from schemas.events import ResultCompleted
+from schemas.payload import Payload
+from schemas.policies import LiveArm, PolicyFleet, PolicyLive
+from streams.shapes import Emit, Event, Out, Record, View
+
+RESULT_S = 3600
+WATCH_S = 0.2
+ANNOUNCE_S = 2.0
+RECHECK_S = 5.0
+
+
+class Inference:
+    """Transform `inference`; `follow()` runs beside it for as long as it serves."""
+
+    name = decide.NAME
+    inputs: Sequence[str] = ("ratchet.decisions", "ratchet.shadows")
+
+    def __init__(self, policies: View, engine: Engine, store: Store, facts: Facts, clock: Clock, instance: str) -> None:
+        self._policies = policies
+        self._engine = engine
+        self._store = store
+        self._facts = facts
+        self._clock = clock
+        self._instance = instance
+        self._specs: tuple[ArmSpec, ...] = ()
+        self._outcomes: tuple[LoadOutcome, ...] = ()
+        self._told: dict[tuple[str, str], tuple[str | None, bool, str]] = {}
+        self._version = 0
+        self._announced: tuple[LiveArm, ...] | None = None
+        self._announced_at = 0.0
+        self._checked_at = 0.0
+
+    async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
+        order = decide.order_of(event)
+        if order is None:
+            return ()
+        failures: list[Out] = []
+        away: Unavailable | None = None
+        last = len(order.arms) - 1
+        for index, arm in enumerate(order.arms):
+            now = self._clock.now_ms()
+            try:
+                return [*failures, await self._answer(order, arm, event.id)]
+            except Refused as error:
+                why = str(error)
+                return [*failures, decide.failed(order, arm, "refused", why, now, self._instance, final=True)]
+            except Unavailable as error:
+                away, now = error, self._clock.now_ms()
+                late = now >= order.told.deadline_at_ms
+                kind = "deadline" if late else "unavailable"
+                ended = late and (index == last)
+                failures.append(decide.failed(order, arm, kind, str(error), now, self._instance, final=ended))
+        if away is None or self._clock.now_ms() >= order.told.deadline_at_ms:
+            return decide.given_up(order, "deadline", str(away), self._clock.now_ms(), self._instance)
+        raise away
+
+    def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
+        return None
+
+    def deadline_ms(self, event: Event[Payload]) -> int | None:
+        order = decide.order_of(event)
+        return None if order is None else order.told.deadline_at_ms
+
+    def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
+        order = decide.order_of(event)
+        if order is None:
+            return ()
+        now = self._clock.now_ms()
+        kind = "deadline" if now >= order.told.deadline_at_ms else "unavailable"
+        return decide.given_up(order, kind, str(error), now, self._instance)
+
+    async def _answer(self, order: decide.Order, arm: str, order_id: str) -> Emit:
+        """The stored result of this order and arm, else a new one. Raises `Unavailable` past the deadline too."""
+        told = order.told
+        # The request's place too: upstream chooses the ids that ours derive from, and must not reach another's answer.
+        place = f"{told.request_partition}-{told.request_offset}"
+        key = f"result:{order.decision_id}:{place}:{arm}" + (":shadow" if order.shadow else "")
+        result = _stored(await self._held(key))
+        if result is None:
+            left_s = (told.deadline_at_ms - self._clock.now_ms()) / 1000
+            if left_s <= 0:
+                raise Unavailable("the deadline has passed")
+            text = decide.last_user_text(told.messages)
+            made = await self._engine.generate(order.engine_arm(arm), text, order_id, left_s)
+            result = decide.completed(order, arm, made, self._clock.now_ms(), self._instance)
+            try:
+                held = await self._store.set_if_absent(key, result.model_dump_json().encode(), RESULT_S)
+                result = _stored(held) or result
+            except Unavailable:
+                pass  # the store only saves a second call; the committed event is the result
+        return Emit(result, f"completed/{arm}")
+
+    async def _held(self, key: str) -> bytes | None:
+        try:
+            return await self._store.get(key)
+        except Unavailable:
+            return None
+
+    async def follow(self) -> None:
+        """Keep every fleet's arms loaded and say which are live; runs until cancelled, engine or broker away or not."""
+        last = self._policies.get(PolicyLive, f"live/{self._instance}")
+        self._version = max(self._version, 0 if last is None else last.data.version)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._load())
+            group.create_task(self._announce())
+
+    async def _load(self) -> None:
+        while True:
+            try:
+                await self.load_once()
+            except Unavailable:
+                self._outcomes = ()  # not proven live now, whatever was proven before
+            await self._clock.sleep(WATCH_S)
+
+    async def _announce(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):  # the broker is away: told again in a moment
+                await self.announce_once()
+            await self._clock.sleep(WATCH_S)
+
+    async def load_once(self) -> None:
+        """One look: load on a change of the fleets, and again where something wanted is not live."""
+        specs = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
+        now = self._clock.monotonic()
+        changed = specs != self._specs
+        if changed or now - self._checked_at >= RECHECK_S:
+            self._checked_at = now
+            healthy = await self._engine.healthy()
+            alive = {row.arm for row in self._outcomes if row.live}
+            if changed or not healthy or any(spec.arm not in alive for spec in specs):
+                if not healthy:
+                    self._outcomes = ()
+                self._outcomes = tuple(await self._engine.ensure(specs)) if specs else ()
+                self._specs = specs
+
+    async def announce_once(self) -> None:
+        """One look: facts once per change, `policy.live` on a change and every two seconds."""
+        tenants = {row.data.route: row.data.tenant for row in self._policies.items(PolicyFleet).values()}
+        for row in self._outcomes:
+            said = (row.adapter, row.live, row.reason)
+            if self._told.get((row.arm, row.replica)) != said:
+                tenant = tenants.get(row.arm.partition("/")[0], "default")
+                fact = decide.fact_of(row, tenant, self._clock.now_ms(), self._instance)
+                identity = (
+                    f"{self._instance}/{row.arm}/{row.replica}/{row.adapter}/{'live' if row.live else row.reason}"
+                )
+                await self._facts.send(fact, identity)
+                self._told[row.arm, row.replica] = said
+        live = decide.live_arms(self._outcomes, self._specs)
+        now = self._clock.monotonic()
+        if live != self._announced or now - self._announced_at >= ANNOUNCE_S:
+            self._version += 1
+            until = self._clock.now_ms() + decide.LIVE_MS
+            policy = PolicyLive(
+                at_ms=self._clock.now_ms(), version=self._version, instance=self._instance, arms=live, until_ms=until
+            )
+            await self._facts.send(policy, f"live/{self._instance}/{self._version}")
+            self._announced, self._announced_at = live, now
+
+
+def _stored(value: bytes | None) -> ResultCompleted | None:
+    if value is None:
+        return None
+    try:
+        return ResultCompleted.model_validate_json(value)
+    except ValidationError:
+        return None  # written by another version: as good as absent

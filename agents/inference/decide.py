@@ -1,0 +1,200 @@
+"""The rules of inference: what an order asks for, what its result says, which arms shall be loaded and are live.
+
+1. It acts on committed orders only: `decision.routed` for the arm and its chain, `shadow.ordered` for one shadow arm.
+2. Exactly one result of an order is final.
+3. Nothing of the request but the last user message reaches an engine.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agents.ports import ArmSpec, Generation, LoadOutcome
+from schemas.events import (
+    AdapterLive,
+    AdapterRefused,
+    DecisionRouted,
+    Message,
+    ResultCompleted,
+    ResultFailed,
+    ShadowOrdered,
+)
+from schemas.payload import Payload
+from schemas.policies import LiveArm, PolicyFleet
+from streams.shapes import Emit, Event
+
+NAME = "inference"
+LIVE_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What both kinds of order have in common. `arms`: the arm to ask, then its fallbacks."""
+
+    told: DecisionRouted | ShadowOrdered
+    decision_id: str
+    arms: tuple[str, ...]
+    shadow: bool
+    attempt: int
+
+    def engine_arm(self, arm: str) -> str:
+        """The engine's name of an arm: two routes may name arms alike."""
+        return f"{self.told.route}/{arm}"
+
+
+def order_of(event: Event[Payload]) -> Order | None:
+    """The order that an event gives, None when it gives none."""
+    told = event.data
+    if isinstance(told, DecisionRouted):
+        return Order(told, event.id, (told.arm, *told.chain), False, told.attempt)
+    if isinstance(told, ShadowOrdered):
+        return Order(told, told.decision_id, (told.arm,), True, 1)
+    return None
+
+
+def last_user_text(messages: Sequence[Message]) -> str:
+    """The message that a template's `{text}` stands for: the last of the user, else the last."""
+    users = [message for message in messages if message.role == "user"]
+    return (users or list(messages))[-1].content
+
+
+def completed(order: Order, arm: str, made: Generation, now_ms: int, instance: str) -> ResultCompleted:
+    """The result of a generation; it ends the chain."""
+    told = order.told
+    return ResultCompleted(
+        tenant=told.tenant,
+        at_ms=now_ms,
+        route=told.route,
+        request_id=told.request_id,
+        request_partition=told.request_partition,
+        request_offset=told.request_offset,
+        request_at_ms=told.request_at_ms,
+        arm=arm,
+        adapter=made.adapter_digest,
+        shadow=order.shadow,
+        final=True,
+        attempt=order.attempt,
+        decision_id=order.decision_id,
+        assigned_at_ms=told.assigned_at_ms,
+        window_end_ms=told.window_end_ms,
+        latency_ms=max(0.0, float(now_ms - told.assigned_at_ms)),
+        instance=instance,
+        text=made.text,
+        tokens_in=made.tokens_in,
+        tokens_out=made.tokens_out,
+        ttft_ms=made.ttft_ms,
+        engine_ms=made.latency_ms,
+        finish_reason=made.finish_reason,
+        logprobs=made.logprobs,
+        engine=made.engine,
+        replica=made.replica,
+    )
+
+
+def failed(
+    order: Order,
+    arm: str,
+    kind: Literal["unavailable", "deadline", "refused"],
+    reason: str,
+    now_ms: int,
+    instance: str,
+    *,
+    final: bool,
+) -> Emit:
+    """`result.failed` of one arm of the order."""
+    told = order.told
+    payload = ResultFailed(
+        tenant=told.tenant,
+        at_ms=now_ms,
+        route=told.route,
+        request_id=told.request_id,
+        request_partition=told.request_partition,
+        request_offset=told.request_offset,
+        request_at_ms=told.request_at_ms,
+        arm=arm,
+        adapter=adapter_of(order, arm),
+        shadow=order.shadow,
+        final=final,
+        attempt=order.attempt,
+        decision_id=order.decision_id,
+        assigned_at_ms=told.assigned_at_ms,
+        window_end_ms=told.window_end_ms,
+        latency_ms=max(0.0, float(now_ms - told.assigned_at_ms)),
+        instance=instance,
+        kind=kind,
+        reason=reason,
+    )
+    return Emit(payload, f"failed/{arm}")
+
+
+def given_up(
+    order: Order, kind: Literal["unavailable", "deadline"], reason: str, now_ms: int, instance: str
+) -> tuple[Emit, ...]:
+    """A failure of every arm of the chain, the last one final."""
+    last = len(order.arms) - 1
+    return tuple(
+        failed(order, arm, kind, reason, now_ms, instance, final=index == last) for index, arm in enumerate(order.arms)
+    )
+
+
+def adapter_of(order: Order, arm: str) -> str | None:
+    """The adapter that the decision saw under the arm; a shadow order does not say."""
+    if isinstance(order.told, DecisionRouted):
+        for choice in order.told.arms:
+            if choice.arm == arm:
+                return choice.adapter
+    return None
+
+
+def wanted(fleets: Iterable[PolicyFleet]) -> tuple[ArmSpec, ...]:
+    """Every arm that shall be loaded: champion, challenger and rollback of every route, sorted by engine name."""
+    specs: dict[str, ArmSpec] = {}
+    for fleet in fleets:
+        names = {fleet.champion, fleet.challenger, fleet.rollback}
+        for arm in fleet.arms:
+            if arm.arm in names:
+                name = f"{fleet.route}/{arm.arm}"
+                specs[name] = ArmSpec(
+                    name, arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template
+                )
+    return tuple(specs[name] for name in sorted(specs))
+
+
+def live_arms(outcomes: Iterable[LoadOutcome], specs: Iterable[ArmSpec]) -> tuple[LiveArm, ...]:
+    """The arms that at least one replica has proven live with the very adapter that is wanted."""
+    asked = {spec.arm: spec.adapter for spec in specs}
+    replicas: dict[str, set[str]] = {}
+    for row in outcomes:
+        if row.live and row.arm in asked and asked[row.arm] == row.adapter:
+            replicas.setdefault(row.arm, set()).add(row.replica)
+    rows: list[LiveArm] = []
+    for name in sorted(replicas):
+        route, _, arm = name.partition("/")
+        rows.append(LiveArm(route=route, arm=arm, adapter=asked[name], replicas=len(replicas[name])))
+    return tuple(rows)
+
+
+def fact_of(row: LoadOutcome, tenant: str, now_ms: int, instance: str) -> AdapterLive | AdapterRefused:
+    """What a load outcome tells the loop."""
+    route, _, arm = row.arm.partition("/")
+    if row.live:
+        return AdapterLive(
+            tenant=tenant,
+            at_ms=now_ms,
+            route=route,
+            arm=arm,
+            adapter=row.adapter,
+            instance=instance,
+            replica=row.replica,
+            load_ms=row.load_ms,
+        )
+    return AdapterRefused(
+        tenant=tenant,
+        at_ms=now_ms,
+        route=route,
+        arm=arm,
+        adapter=row.adapter,
+        instance=instance,
+        replica=row.replica,
+        reason=row.reason,
+    )
