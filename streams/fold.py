@@ -1,0 +1,391 @@
+"""The Fold lane: events one after the other into keyed state, whose changes go to a compacted changelog in the transaction.
+
+Changelog `<agent>.state`, one partition per lane:
+* key `K`: the record as JSON (`null` when only entries or a due time are known), header `due` when a tick is due
+* key `K\\0E`: entry E of K as JSON
+* key `~position`: `{"next": {topic: offset}, "tick": ms}`, in every transaction
+A tombstone deletes. `<agent>.order` gets one record per transaction: `[[topic, first, last], …]`, ticks as `["~tick", ms, ms]`.
+"""
+
+import asyncio
+import heapq
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas import ids
+from schemas.errors import Refused
+from schemas.topics import order_topic, state_topic
+from streams.lane import Lane, Prefix, Surroundings
+from streams.port import BrokerError, Outgoing, Reader
+from streams.shapes import AnyFold, Change, KeyState, Out, Record, Tick, Unchanged
+from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
+
+POSITION = b"~position"
+TICK = "~tick"
+DUE = "due"
+YIELD_EVERY = 100
+LOOK_S = 0.25
+
+
+class Cell:
+    """What is known of one key. After a restore the JSON is kept as it came and read at first use."""
+
+    __slots__ = ("due_ms", "entries", "raw_entries", "raw_record", "record")
+
+    def __init__(self) -> None:
+        self.record: BaseModel | None = None
+        self.entries: dict[str, BaseModel] = {}
+        self.due_ms: int | None = None
+        self.raw_record: bytes | None = None
+        self.raw_entries: dict[str, bytes] = {}
+
+    def read(self, record_type: type[BaseModel], entry_type: type[BaseModel]) -> None:
+        """Turn raw JSON into models."""
+        if self.raw_record is not None:
+            if self.raw_record != b"null":
+                self.record = record_type.__pydantic_validator__.validate_json(self.raw_record)
+            self.raw_record = None
+        if self.raw_entries:
+            for name, raw in self.raw_entries.items():
+                self.entries[name] = entry_type.__pydantic_validator__.validate_json(raw)
+            self.raw_entries = {}
+
+
+def _json(model: BaseModel) -> bytes:
+    return model.__pydantic_serializer__.to_json(model)
+
+
+def split_key(key: bytes) -> tuple[str, str | None]:
+    """State key and entry name of a changelog key."""
+    name, zero, entry = key.partition(b"\0")
+    return name.decode(), entry.decode() if zero else None
+
+
+class Table:
+    """The state of a lane: cells, the heap of due keys, and what the open transaction has changed."""
+
+    def __init__(self, fold: AnyFold) -> None:
+        self.fold = fold
+        self.cells: dict[str, Cell] = {}
+        self.heap: list[tuple[int, str]] = []
+        self.dirty: dict[bytes, BaseModel | Cell | None] = {}
+
+    def load(self, key: bytes, value: bytes | None, due_ms: int | None) -> None:
+        """One changelog record, newest wins."""
+        name, entry = split_key(key)
+        cell = self.cells.get(name)
+        if cell is None:
+            if value is None:
+                return
+            cell = self.cells[name] = Cell()
+        if entry is None:
+            cell.raw_record, cell.due_ms = value, due_ms
+        elif value is None:
+            cell.raw_entries.pop(entry, None)
+        else:
+            cell.raw_entries[entry] = value
+        if cell.raw_record is None and not cell.raw_entries:
+            del self.cells[name]
+
+    def loaded(self) -> None:
+        self.heap = [(cell.due_ms, name) for name, cell in self.cells.items() if cell.due_ms is not None]
+        heapq.heapify(self.heap)
+
+    def view(self, key: str) -> KeyState[Any, Any]:
+        """What the Fold may see of a key."""
+        cell = self.cells.get(key)
+        if cell is None:
+            return KeyState(key, None, MappingProxyType({}), None)
+        if cell.raw_record is not None or cell.raw_entries:
+            cell.read(self.fold.record_type, self.fold.entry_type)
+        return KeyState(key, cell.record, MappingProxyType(cell.entries), cell.due_ms)
+
+    def apply(self, key: str, change: Change[Any, Any]) -> None:
+        name = key.encode()
+        cell = self.cells.get(key)
+        if change.forget:
+            if cell is not None:
+                for entry in cell.entries:
+                    self.dirty[name + b"\0" + entry.encode()] = None
+                del self.cells[key]
+                self.dirty[name] = None
+            return
+        record, due = change.record, change.due_ms
+        same_record, same_due = isinstance(record, Unchanged), isinstance(due, Unchanged)
+        if same_record and same_due and not change.put and not change.drop:
+            return
+        if cell is None:
+            cell = self.cells[key] = Cell()
+            self.dirty[name] = cell
+        if not isinstance(record, Unchanged):
+            cell.record = record
+            self.dirty[name] = cell
+        if not isinstance(due, Unchanged) and due != cell.due_ms:
+            cell.due_ms = due
+            self.dirty[name] = cell
+            if due is not None:
+                heapq.heappush(self.heap, (due, key))
+        for entry, model in change.put.items():
+            cell.entries[entry] = model
+            self.dirty[name + b"\0" + entry.encode()] = model
+        for entry in change.drop:
+            if cell.entries.pop(entry, None) is not None:
+                self.dirty[name + b"\0" + entry.encode()] = None
+
+    def next_due_ms(self) -> int | None:
+        """The earliest due time of any key."""
+        heap = self.heap
+        while heap:
+            due_ms, key = heap[0]
+            cell = self.cells.get(key)
+            if cell is not None and cell.due_ms == due_ms:
+                return due_ms
+            heapq.heappop(heap)
+        return None
+
+    def due(self, at_ms: int) -> list[tuple[int, str]]:
+        """Keys whose time has come, by (time, key), each once. They stay due until the Fold moves their time."""
+        found: dict[str, int] = {}
+        while self.heap and self.heap[0][0] <= at_ms:
+            due_ms, key = heapq.heappop(self.heap)
+            cell = self.cells.get(key)
+            if cell is not None and cell.due_ms == due_ms:
+                found[key] = due_ms
+        return sorted((due_ms, key) for key, due_ms in found.items())
+
+    def keep_due(self, key: str, due_ms: int) -> None:
+        """After its tick: a key whose time was left alone comes again with the next tick."""
+        cell = self.cells.get(key)
+        if cell is not None and cell.due_ms == due_ms:
+            heapq.heappush(self.heap, (due_ms, key))
+
+    def changes(self) -> list[Outgoing]:
+        """The changelog records of what changed since the last call."""
+        dirty, self.dirty = self.dirty, {}
+        rows: list[Outgoing] = []
+        for key, thing in dirty.items():
+            if thing is None:
+                rows.append(Outgoing(key, None))
+            elif isinstance(thing, Cell):
+                due = () if thing.due_ms is None else ((DUE, str(thing.due_ms).encode()),)
+                rows.append(Outgoing(key, b"null" if thing.record is None else _json(thing.record), due))
+            else:
+                rows.append(Outgoing(key, _json(thing)))
+        return rows
+
+
+class FoldLane(Lane):
+    """Runs a Fold on one partition."""
+
+    def __init__(
+        self, around: Surroundings, fold: AnyFold, inputs: Sequence[str], partition: int, reader: Reader
+    ) -> None:
+        super().__init__(around, fold.name, inputs, partition, reader)
+        self.fold = fold
+        self.state = state_topic(fold.name)
+        self.order = order_topic(fold.name)
+        self.table = Table(fold)
+        self.queue: deque[Record | Tick] = deque()
+        self.position: dict[str, int] = {}  # folded
+        self.last_tick_ms = 0
+        self._pending = Prefix(0, {})
+        self._runs: list[list[str | int]] = []
+        self._ticked = False
+        self._waiting: dict[str, int] = {}
+        self._work_ready = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def restore(self, committed: Mapping[str, int]) -> None:
+        """The changelog, start to end; its position must be the committed one, else ask again, then crash."""
+        admin, tp = self.around.admin, (self.state, self.partition)
+        start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
+        table, position = Table(self.fold), dict[str, Any]()
+        if end > start:
+            reader = self.around.broker.reader({tp: start})
+            await reader.start()
+            try:
+                while await reader.position(tp) < end:
+                    for rows in (await reader.poll(timeout_s=0.2, max_records=5000)).values():
+                        for row in rows:
+                            if row.key == POSITION:
+                                position = json.loads(row.value or b"{}")
+                            elif row.key is not None:
+                                table.load(row.key, row.value, _due(row))
+            finally:
+                await reader.stop()
+        table.loaded()
+        known: dict[str, int] = position.get("next", {})
+        wrong = {topic: (at, committed[topic]) for topic, at in known.items() if committed.get(topic, at) != at}
+        if wrong:
+            again = await self._committed()
+            wrong = {topic: (at, again[topic]) for topic, at in known.items() if again.get(topic, at) != at}
+            if wrong or again != committed:
+                raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
+        self.table = table
+        self.position = dict(committed)
+        self.last_tick_ms = int(position.get("tick", 0))
+
+    def begin_work(self) -> None:
+        self.queue = deque()
+        self._pending, self._runs = Prefix(0, {}), []
+        self._ticked = False
+        self._waiting = {}
+        self._work_ready = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._fold_forever()), asyncio.create_task(self._tick_forever())]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, BrokerError):
+            self.broken(error)
+        else:
+            self.crash(error, self.working)
+
+    def take(self, record: Record) -> None:
+        self.queue.append(record)
+        self._waiting[record.topic] = self._waiting.get(record.topic, 0) + 1
+        self._work_ready.set()
+
+    async def _fold_forever(self) -> None:
+        clock = self.around.clock
+        while True:
+            await self._work_ready.wait()
+            began = clock.monotonic()
+            for _ in range(min(YIELD_EVERY, len(self.queue))):
+                item = self.queue.popleft()
+                if isinstance(item, Tick):
+                    self._fold_tick(item)
+                else:
+                    self._fold_record(item)
+            self._pending.worked_s += clock.monotonic() - began
+            if not self.queue:
+                self._work_ready.clear()
+            self.moved()
+            await asyncio.sleep(0)
+
+    def _fold_record(self, record: Record) -> None:
+        self.working = record.place
+        self.position[record.topic] = record.offset + 1
+        run = self._runs[-1] if self._runs else None
+        if run is not None and run[0] == record.topic:
+            run[2] = record.offset
+        else:
+            self._runs.append([record.topic, record.offset, record.offset])
+        pending = self._pending
+        pending.events += 1
+        pending.following[record.topic, self.partition] = record.offset + 1
+        try:
+            event = self.around.decoder(record)
+        except Refused as error:
+            self._dead(record, error.kind, str(error))
+            return
+        key = self.fold.state_key(event)
+        if key is None:
+            return
+        change = self.fold.fold(self.table.view(key), event)
+        self._apply(key, change, cause_of(event), record)
+
+    def _fold_tick(self, tick: Tick) -> None:
+        self.working = None
+        self.last_tick_ms = tick.at_ms
+        self._runs.append([TICK, tick.at_ms, tick.at_ms])
+        self._ticked = False
+        self._notice("tick")
+        self._pending.events += 1
+        for due_ms, key in self.table.due(tick.at_ms):
+            tick_id = ids.derive(f"{TICK}/{key}", self.agent, str(tick.at_ms))
+            own = Tick(tick.at_ms, tick_id, ids.trace_parent(None, tick_id))
+            change = self.fold.fold(self.table.view(key), own)
+            place = f"{TICK}[{self.partition}]@{tick.at_ms}"
+            self._apply(key, change, Cause(tick_id, key.encode(), own.traceparent, place, self.partition), None)
+            self.table.keep_due(key, due_ms)
+
+    def _apply(self, key: str, change: Change[Any, Any], cause: Cause, record: Record | None) -> None:
+        outs: Sequence[Out] = change.emits
+        if outs:
+            at_ms = record.timestamp_ms if record is not None else self.last_tick_ms
+            try:
+                self._pending.sent += outgoing(
+                    outs, cause, agent=self.agent, partitions=self.around.partitions, at_ms=at_ms
+                )
+            except TooLarge as error:
+                if record is None:
+                    raise
+                self._dead(record, "oversize", str(error))
+        self.table.apply(key, change)
+
+    def _dead(self, record: Record, kind: str, message: str) -> None:
+        self._notice("dead_letter", text=kind)
+        at_ms = record.timestamp_ms
+        self._pending.sent.append(letter(record, agent=self.agent, kind=kind, message=message, attempts=1, at_ms=at_ms))
+
+    async def _tick_forever(self) -> None:
+        """Makes a tick when one is due, and holds it until every input has been read to the end it had then."""
+        clock, tps = self.around.clock, [(topic, self.partition) for topic in self.inputs]
+        while True:
+            await clock.sleep(LOOK_S)
+            now, due_ms = clock.now_ms(), self.table.next_due_ms()
+            if due_ms is None or due_ms > now or now < self.last_tick_ms + self.settings.tick_s * 1000 or self._ticked:
+                continue
+            ends = await self.around.admin.ends(tps)
+            while not await self._read_to(ends):
+                await clock.sleep(LOOK_S / 5)
+            self._ticked = True
+            self.queue.append(Tick(now, "", ""))
+            self._work_ready.set()
+
+    async def _read_to(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        for tp, end in ends.items():
+            if self.expected[tp[0]] < end and await self.reader.position(tp) < end:
+                return False
+        return True
+
+    def held(self, topic: str) -> int:
+        return self._waiting.get(topic, 0)
+
+    def finished(self) -> int:
+        return self._pending.events
+
+    def idle(self) -> bool:
+        return super().idle() and not self._pending.events
+
+    def cut(self) -> Prefix:
+        prefix, self._pending = self._pending, Prefix(0, {})
+        runs, self._runs = self._runs, []
+        if not prefix.following:  # a tick alone moves no offset; its transaction names them all the same
+            prefix.following = {(topic, self.partition): self.position[topic] for topic in self.inputs}
+        position = json.dumps({"next": self.position, "tick": self.last_tick_ms}, sort_keys=True).encode()
+        rows = [*self.table.changes(), Outgoing(POSITION, position)]
+        prefix.sent += [Sent(self.state, self.partition, row) for row in rows]
+        number = str(self.partition).encode()
+        prefix.sent.append(Sent(self.order, self.partition, Outgoing(number, json.dumps(runs).encode())))
+        return prefix
+
+    def advance(self, prefix: Prefix) -> None:
+        self._waiting = {}
+        for item in self.queue:
+            if isinstance(item, Record):
+                self._waiting[item.topic] = self._waiting.get(item.topic, 0) + 1
+
+    def forget(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
+        self.queue = deque()
+        self._waiting = {}
+        self._pending, self._runs = Prefix(0, {}), []
+        self.table = Table(self.fold)
+
+
+def _due(record: Record) -> int | None:
+    for name, value in record.headers:
+        if name == DUE:
+            return int(value)
+    return None

@@ -1,0 +1,436 @@
+"""One lane: one agent's work on one partition number, over all its input topics. Opening, committing, dropping.
+
+Rules:
+1. One transactional producer per lane, its id shared by all owners: only the epoch of such an id fences a zombie.
+2. Committed offsets are asked for only after fencing, and missing is never zero.
+3. A transaction holds outputs, state and offsets of a finished prefix; every send is awaited before the commit.
+4. After any error the outcome is unknown: drop producer, windows and state, reopen; never retry or abort on the old producer.
+5. Between a poll and the windows nothing is awaited. Memory moves only after Kafka has.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from schemas.errors import Refused
+from streams.port import (
+    NONE,
+    TP,
+    Admin,
+    Broker,
+    BrokerError,
+    Clock,
+    Fault,
+    Fenced,
+    Lost,
+    Outgoing,
+    Reader,
+    TransactionalProducer,
+)
+from streams.shapes import Place, Record
+from streams.wire import Decoder, Sent
+
+log = logging.getLogger("streams")
+POISON_AFTER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """Constants of the runtime; tests shorten the waits. Times in seconds."""
+
+    workers: int = 32  # per lane and input topic
+    window: int = 512  # events in work or finished and uncommitted, per lane and input topic
+    batch: int = 500
+    linger_s: float = 0.02
+    transactions: int = 8  # open at once in a process
+    commit_bound_s: float = 10.0  # above the client's request timeout of 8
+    open_bound_s: float = 60.0
+    revoke_bound_s: float = 2.0
+    fenced_wait_s: float = 2.0  # two heartbeats
+    backoff_s: float = 0.2
+    backoff_max_s: float = 3.0
+    retry_s: float = 3.0  # how long `Unavailable` is retried in place
+    defer_s: float = 30.0
+    rounds: int = 5
+    tick_s: float = 1.0
+    drain_s: float = 5.0  # what a graceful stop waits for work to finish
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that happened, as data. `kind` is one of the words below, `value` a count or seconds.
+
+    accepted committed emitted commit_s worked_s opened dropped fenced halted dead_letter refused deferred expired tick
+    """
+
+    kind: str
+    agent: str
+    partition: int
+    value: float = 1.0
+    text: str = ""
+
+
+Observe = Callable[[Notice], None]
+
+
+class MissingOffset(Refused):
+    """A group has no committed offset where it must have one."""
+
+
+class AgentCrashed(Exception):
+    """An agent raised what is none of the three kinds of error: the process ends, the log makes restarting safe."""
+
+    def __init__(self, agent: str, place: str) -> None:
+        super().__init__(f"{agent} crashed at {place}")
+        self.agent = agent
+        self.place = place
+
+
+class Fatal(Protocol):
+    """Told of what ends the process."""
+
+    def __call__(self, error: BaseException, agent: str, partition: int, place: Place | None) -> None: ...
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the lanes of one process share."""
+
+    broker: Broker
+    admin: Admin
+    clock: Clock
+    settings: RuntimeSettings
+    gate: asyncio.Semaphore
+    decoder: Decoder
+    observe: Observe
+    fatal: Fatal
+    fault: Fault | None
+    state_dir: Path | None
+    partitions: int = 1
+
+
+@dataclass(slots=True)
+class Prefix:
+    """What one transaction holds."""
+
+    events: int
+    following: dict[TP, int]  # next offsets of the inputs that moved
+    sent: list[Sent] = field(default_factory=list[Sent])
+    worked_s: float = 0.0
+
+    def grouped(self) -> dict[TP, list[Outgoing]]:
+        found: dict[TP, list[Outgoing]] = {}
+        for row in self.sent:
+            found.setdefault((row.topic, row.partition), []).append(row.record)
+        return found
+
+
+class Lane:
+    """Shared life of Transform and Fold lanes. `accept` is called by the agent's poll loop, the rest by the lane's task."""
+
+    def __init__(self, around: Surroundings, agent: str, inputs: Sequence[str], partition: int, reader: Reader) -> None:
+        self.around = around
+        self.settings = around.settings
+        self.agent = agent
+        self.group = f"ratchet.{agent}"
+        self.inputs = tuple(inputs)
+        self.partition = partition
+        self.reader = reader
+        self.open = False
+        self.draining = False
+        self.expected: dict[str, int] = {}
+        self.halt_at: str | None = None
+        self.working: Place | None = None
+        self._producer: TransactionalProducer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken: BaseException | None = None
+        self._accepted = False
+        self._paused: set[str] = set()
+        self._backoff_s = self.settings.backoff_s
+
+    # what a shape defines
+
+    async def restore(self, committed: Mapping[str, int]) -> None:
+        """Bring the state to what the committed offsets say."""
+
+    def begin_work(self) -> None:
+        """Start tasks; the lane is open."""
+
+    def take(self, record: Record) -> None:
+        """Let one accepted record in."""
+        raise NotImplementedError
+
+    def held(self, topic: str) -> int:
+        """Events of a topic that are not committed yet."""
+        raise NotImplementedError
+
+    def finished(self) -> int:
+        """Events that the next transaction could take."""
+        raise NotImplementedError
+
+    def cut(self) -> Prefix:
+        """Take the finished prefix out."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Cancel work, drop windows and state. Synchronous."""
+
+    # life
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"{self.agent}-{self.partition}")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.around.fatal(error, self.agent, self.partition, self.working)
+
+    def crash(self, error: BaseException, place: Place | None) -> None:
+        """An agent's own fault: remembered for the count of crashes at one place, then fatal."""
+        if place is not None:
+            self._count_crash(place)
+        self.around.fatal(error, self.agent, self.partition, place)
+
+    async def _run(self) -> None:
+        while True:
+            wait_s = 0.0
+            try:
+                async with asyncio.timeout(self.settings.open_bound_s):
+                    await self._open()
+                await self._commit_forever()
+            except Fenced as error:
+                self._notice("fenced", text=str(error))
+                wait_s = self.settings.fenced_wait_s
+                log.warning("%s[%d] fenced, waits %.1f s: %s", self.agent, self.partition, wait_s, error)
+            except (BrokerError, TimeoutError) as error:
+                wait_s = self._backoff_s
+                self._backoff_s = min(2 * wait_s, self.settings.backoff_max_s)
+                self._notice("dropped", text=repr(error))
+                log.warning(
+                    "%s[%d] dropped at %s, reopens in %.1f s: %r",
+                    self.agent,
+                    self.partition,
+                    self.expected,
+                    wait_s,
+                    error,
+                )
+            await self._drop()
+            await self.around.clock.sleep(wait_s)
+
+    async def _open(self) -> None:
+        """Fence, committed, restore, seek: in this order, and nothing awaited between seek and accepting."""
+        around = self.around
+        self._producer = around.broker.transactional(f"{self.group}-{self.partition}")
+        await self._producer.start()
+        await self.point("fenced")
+        committed = await self._committed()
+        await self.point("committed")
+        await self.restore(committed)
+        await self.point("restored")
+        self.halt_at = self._halting()
+        self._broken = None
+        self._due.clear()
+        self._paused.clear()
+        self.expected = dict(committed)
+        tps = [(topic, self.partition) for topic in self.inputs]
+        for topic, partition in tps:
+            self.reader.seek((topic, partition), committed[topic])
+        self.reader.resume(tps)
+        self.open = True
+        self.begin_work()
+        self._notice("opened")
+        await self.point("opened")
+
+    async def _committed(self) -> dict[str, int]:
+        """Committed offsets of every input. Asks again while the broker does not know; refuses where there is none."""
+        tps = [(topic, self.partition) for topic in self.inputs]
+        while True:
+            found = await self.around.admin.committed(self.group, tps)
+            missing = [topic for topic, _ in tps if found.get((topic, self.partition)) == NONE]
+            if missing:
+                raise MissingOffset(
+                    f"group {self.group} has no committed offset for {', '.join(missing)} partition {self.partition}: "
+                    "create the groups with explicit offsets (`ratchet up`); a missing offset is never read as zero",
+                    kind="missing-offset",
+                )
+            if len(found) == len(tps):
+                return {topic: offset for (topic, _), offset in found.items()}
+            await self.around.clock.sleep(0.1)
+
+    def accept(self, topic: str, records: Sequence[Record]) -> None:
+        """Let polled records into the windows. Synchronous, so that no rebalance falls between."""
+        if not self.open or self.draining:
+            return
+        for record in records:
+            if record.offset < self.expected[topic]:
+                raise AssertionError(f"{record.place} is below the expected {self.expected[topic]}")
+            if self.halt_at is not None and str(record.place) == self.halt_at:
+                self._halt(topic)
+                break
+            self.expected[topic] = record.offset + 1
+            self.take(record)
+        self._accepted = True
+        self._notice("accepted", len(records))
+        if self.held(topic) >= self.settings.window and topic not in self._paused:
+            self._paused.add(topic)
+            self.reader.pause([(topic, self.partition)])
+        if self.around.fault is not None:
+            self._due.set()
+
+    def _halt(self, topic: str) -> None:
+        self.draining = True  # what is in the windows still commits; the rest of the process goes on
+        self.reader.pause([(name, self.partition) for name in self.inputs])
+        self._notice("halted", text=self.halt_at or "")
+        log.error(
+            "%s[%d] halts: %s crashed it %d times; see `ratchet dlq`",
+            self.agent,
+            self.partition,
+            self.halt_at,
+            POISON_AFTER,
+        )
+
+    def moved(self) -> None:
+        """To be called when an event has been finished: starts the linger, or commits at once when a batch is full."""
+        if self._due.is_set():
+            return
+        if self.finished() >= self.settings.batch:
+            self._due.set()
+        elif self._timer is None and self.finished():
+            self._timer = asyncio.get_running_loop().call_later(self.settings.linger_s, self._due.set)
+
+    def broken(self, error: BaseException) -> None:
+        """Make the lane's task raise `error`."""
+        self._broken = error
+        self._due.set()
+
+    async def _commit_forever(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._broken is not None:
+                raise self._broken
+            if self._accepted:
+                self._accepted = False
+                await self.point("accepted")
+            if self.finished():
+                await self._commit(self.cut())
+                self._backoff_s = self.settings.backoff_s
+                self._resume()
+                self.moved()
+
+    async def _commit(self, prefix: Prefix) -> None:
+        """One transaction: outputs, state, order, offsets. After any error the outcome is unknown: the lane drops."""
+        producer, clock = self._producer, self.around.clock
+        if producer is None:
+            raise Lost("no producer")
+        async with self.around.gate, asyncio.timeout(self.settings.commit_bound_s):
+            began = clock.monotonic()
+            await producer.begin()
+            await self.point("begun")
+            waiting = [
+                future
+                for (topic, partition), records in prefix.grouped().items()
+                for future in await producer.send(topic, partition, records)
+            ]
+            await self.point("sent")
+            await producer.offsets(prefix.following, self.group)
+            await self.point("offsets")
+            for future in waiting:
+                await future  # a refused batch does not fail the commit by itself
+            await self.point("acknowledged")
+            await producer.commit()
+            await self.point("ended")
+        await self.point("done")
+        self.advance(prefix)
+        self._notice("committed", prefix.events)
+        self._notice("emitted", len(prefix.sent))
+        self._notice("worked_s", prefix.worked_s)
+        self._notice("commit_s", clock.monotonic() - began)
+
+    def advance(self, prefix: Prefix) -> None:
+        """Memory moves: Kafka has."""
+
+    def _resume(self) -> None:
+        for topic in [name for name in self._paused if self.held(name) <= self.settings.window // 2]:
+            self._paused.discard(topic)
+            if not self.draining:
+                self.reader.resume([(topic, self.partition)])
+
+    def shut(self) -> None:
+        """Stop accepting and working, at once."""
+        self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.forget()
+
+    async def _drop(self) -> None:
+        self.shut()
+        try:
+            self.reader.pause([(topic, self.partition) for topic in self.inputs])
+        except BrokerError:
+            log.debug("%s[%d] was taken away while dropping", self.agent, self.partition)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop(self.settings.revoke_bound_s)
+
+    async def close(self) -> None:
+        """Revoked or stopping: cancel all, let the producer go, commit nothing more."""
+        self.shut()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop(self.settings.revoke_bound_s)
+        await self.point("revoked")
+
+    def kill(self) -> None:
+        """For tests: the process is gone; nothing is told to the broker."""
+        self.shut()
+        if self._task is not None:
+            self._task.cancel()
+
+    def idle(self) -> bool:
+        """Nothing accepted is uncommitted."""
+        return not self.open or not any(self.held(topic) for topic in self.inputs)
+
+    async def point(self, name: str) -> None:
+        if self.around.fault is not None:
+            await self.around.fault(name, self.agent, self.partition)
+
+    def _notice(self, kind: str, value: float = 1.0, text: str = "") -> None:
+        self.around.observe(Notice(kind, self.agent, self.partition, value, text))
+
+    # three crashes at one place
+
+    def _crash_file(self) -> Path | None:
+        folder = self.around.state_dir
+        return None if folder is None else folder / "crashes" / f"{self.agent}-{self.partition}.json"
+
+    def _count_crash(self, place: Place) -> None:
+        file = self._crash_file()
+        if file is None:
+            return
+        count = 1
+        if file.exists():
+            known = json.loads(file.read_text())
+            count += known["count"] if known["place"] == str(place) else 0
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"place": str(place), "count": count}))
+
+    def _halting(self) -> str | None:
+        file = self._crash_file()
+        if file is None or not file.exists():
+            return None
+        known = json.loads(file.read_text())
+        return known["place"] if known["count"] >= POISON_AFTER else None

@@ -1,0 +1,226 @@
+"""Records to events and emits to records: headers, ids, places, sizes, dead letters.
+
+Must not send anything: it says what would be sent where.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from schemas import ids
+from schemas.codec import decode_payload, encode, payload_class, rfc3339
+from schemas.errors import Refused, Undecodable
+from schemas.payload import Payload
+from schemas.topics import BY_NAME, PREFIX, dlq_of
+from streams.port import Outgoing
+from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
+
+BROKER_BYTES = 1_048_588  # the broker's default max.message.bytes; the topics table raises it for dead letters
+LETTER_BYTES = BROKER_BYTES + 65_536
+PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts"))  # outside producers place these
+ATTEMPT, NOT_BEFORE, ORIGIN = "ratchet-attempt", "ratchet-not-before", "ratchet-origin"
+_MASK = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`), as an unsigned number."""
+    length = len(data)
+    h = (0x9747B28C ^ length) & _MASK
+    whole = length & ~3
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * 0x5BD1E995 & _MASK
+        k = (k ^ k >> 24) * 0x5BD1E995 & _MASK
+        h = h * 0x5BD1E995 & _MASK ^ k
+    if length & 3:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * 0x5BD1E995 & _MASK
+    h = (h ^ h >> 13) * 0x5BD1E995 & _MASK
+    return h ^ h >> 15
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where the default partitioner of the Java client places a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def size_of(record: Outgoing) -> int:
+    """An upper bound of the bytes that a batch with this record alone takes."""
+    size = 61 + 31 + len(record.key or b"") + len(record.value or b"")
+    return size + sum(10 + 2 * len(name) + len(value) for name, value in record.headers)
+
+
+def largest(topic: str) -> int:
+    """The largest batch that a topic takes."""
+    return LETTER_BYTES if topic.endswith((".dlq", ".deferred")) else BROKER_BYTES
+
+
+def decode(record: Record, partitions: int) -> Event[Payload]:
+    """The event in a record. Undecodable names the header or field; `Refused` kind `misplaced` where it lies wrongly.
+
+    Without `ce_id` the id is derived from the place, so that a re-read gives the same.
+    """
+    ce_id = ce_type = None
+    source = traceparent = ""
+    try:
+        for name, value in record.headers:
+            if name == "ce_id":
+                ce_id = value.decode()
+            elif name == "ce_type":
+                ce_type = value.decode()
+            elif name == "ce_source":
+                source = value.decode()
+            elif name == "traceparent":
+                traceparent = value.decode()
+        key = "" if record.key is None else record.key.decode()
+    except UnicodeDecodeError:
+        raise Undecodable("a header or the key is not UTF-8", kind="encoding", field="key", accepted="UTF-8") from None
+    if record.topic in PLACED:
+        at = -1 if record.key is None else partition_of(record.key, partitions)
+        if at != record.partition:
+            raise Refused(
+                f"lies on partition {record.partition}, murmur2 of its key says {'none' if at < 0 else at}",
+                kind="misplaced",
+                field="key",
+                accepted="the request id as key, partitioner murmur2 (librdkafka: partitioner=murmur2_random)",
+            )
+    if ce_type is None:
+        raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
+    payload = decode_payload(payload_class(ce_type), record.value)
+    event_id = ce_id or ids.derive(str(record.place), "place", 0)
+    return Event(event_id, key, payload, source, traceparent, record.place, record)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something is emitted, and where it lies."""
+
+    id: str
+    key: bytes | None
+    traceparent: str
+    at: str
+    partition: int
+
+
+def cause_of(event: Event[Payload]) -> Cause:
+    return Cause(event.id, event.record.key, event.traceparent, str(event.place), event.place.partition)
+
+
+def raw_cause(record: Record) -> Cause:
+    """The cause that an undecodable record is: its ids when it names them, else its place."""
+    found = dict(record.headers)
+    name = found.get("ce_id", b"").decode("utf-8", "replace") or ids.derive(str(record.place), "place", 0)
+    trace = found.get("traceparent", b"").decode("utf-8", "replace")
+    return Cause(name, record.key, trace, str(record.place), record.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One record on its way."""
+
+    topic: str
+    partition: int
+    record: Outgoing
+
+
+class TooLarge(Exception):
+    """An emit does not fit its topic."""
+
+
+def letter(record: Record, *, agent: str, kind: str, message: str, attempts: int, at_ms: int) -> Sent:
+    """The dead letter of a record: key, value and headers untouched, and why."""
+    headers: Headers = (
+        *record.headers,
+        ("ratchet-dlq-topic", record.topic.encode()),
+        ("ratchet-dlq-partition", str(record.partition).encode()),
+        ("ratchet-dlq-offset", str(record.offset).encode()),
+        ("ratchet-dlq-agent", agent.encode()),
+        ("ratchet-dlq-kind", kind.encode()),
+        ("ratchet-dlq-message", message.encode()[:2000]),
+        ("ratchet-dlq-attempts", str(attempts).encode()),
+        ("ratchet-dlq-at", rfc3339(at_ms).encode()),
+    )
+    return Sent(dlq_of(record.topic), record.partition, Outgoing(record.key, record.value, headers))
+
+
+def outgoing(outs: Sequence[Out], cause: Cause, *, agent: str, partitions: int, at_ms: int) -> list[Sent]:
+    """The records of what an agent emitted because of `cause`. Raises TooLarge before anything is sent."""
+    sent: list[Sent] = []
+    for index, out in enumerate(outs):
+        if isinstance(out, DeadLetter):
+            row = letter(out.record, agent=agent, kind=out.kind, message=out.message, attempts=1, at_ms=at_ms)
+        else:
+            row = _emitted(out, index, cause, agent, partitions)
+        if size_of(row.record) > largest(row.topic):
+            raise TooLarge(f"an emit of {size_of(row.record)} bytes for {row.topic}, which takes {largest(row.topic)}")
+        sent.append(row)
+    return sent
+
+
+def _emitted(out: Emit, index: int, cause: Cause, agent: str, partitions: int) -> Sent:
+    event_id = ids.derive(cause.id, agent, index if out.identity is None else out.identity)
+    encoded = encode(
+        out.payload,
+        event_id=event_id,
+        source=f"ratchet/{agent}",
+        traceparent=ids.trace_parent(cause.traceparent or None, event_id),
+        extra=(("ratchet-cause", cause.id.encode()), ("ratchet-at", cause.at.encode())),
+    )
+    partition = cause.partition if encoded.key == cause.key else partition_of(encoded.key, partitions)
+    return Sent(PREFIX + out.payload.TOPIC, partition, Outgoing(encoded.key, encoded.value, encoded.headers))
+
+
+def parked(record: Record, *, attempt: int, topic: str, not_before_ms: int) -> Sent:
+    """A record for the agent's deferred topic; `attempt` rounds used so far."""
+    headers: Headers = (
+        *record.headers,
+        (ATTEMPT, str(attempt).encode()),
+        (NOT_BEFORE, str(not_before_ms).encode()),
+        (ORIGIN, str(record.place).encode()),
+    )
+    return Sent(topic, record.partition, Outgoing(record.key, record.value, headers))
+
+
+def unparked(record: Record) -> tuple[Record, int, int]:
+    """The original record behind a deferred one, the rounds used, and when it is due again."""
+    found = dict(record.headers)
+    try:
+        attempt, due = int(found[ATTEMPT]), int(found[NOT_BEFORE])
+        topic, _, rest = found[ORIGIN].decode().partition("[")
+        number, _, offset = rest.partition("]@")
+        place = Place(topic, int(number), int(offset))
+    except (KeyError, ValueError):
+        raise Undecodable("not a deferred record", kind="deferred", field=ORIGIN, accepted="our own headers") from None
+    headers = tuple(row for row in record.headers if row[0] not in (ATTEMPT, NOT_BEFORE, ORIGIN))
+    original = Record(
+        place.topic, place.partition, place.offset, record.key, record.value, headers, record.timestamp_ms
+    )
+    return original, attempt, due
+
+
+class Decoder:
+    """Decodes records, once per process where several agents read the same topic. Holds the newest few only."""
+
+    KEEP = 8192
+
+    def __init__(self) -> None:
+        self.readers: dict[str, int] = {}
+        self.partitions = 1
+        self._kept: dict[tuple[str, int, int], tuple[Event[Payload], int]] = {}
+
+    def add_reader(self, topic: str) -> None:
+        """Announce one more agent of this process that reads `topic`."""
+        self.readers[topic] = self.readers.get(topic, 0) + 1
+
+    def __call__(self, record: Record) -> Event[Payload]:
+        readers = self.readers.get(record.topic, 1)
+        if readers < 2:
+            return decode(record, self.partitions)
+        place = (record.topic, record.partition, record.offset)
+        event, left = self._kept.pop(place, (None, readers))
+        if event is None:
+            event = decode(record, self.partitions)
+        if left > 1:
+            self._kept[place] = (event, left - 1)
+            if len(self._kept) > self.KEEP:
+                del self._kept[next(iter(self._kept))]
+        return event
