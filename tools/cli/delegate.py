@@ -1,0 +1,19 @@
+"""`ratchet bench` and `ratchet demo`: handed to their own packages."""
+
+from collections.abc import Sequence
+
+from tools.cli.screen import Screen
+
+
+def bench(screen: Screen, name: str, options: Sequence[str]) -> int:
+    """Run the benchmark `name`; what is left of the command line is its own."""
+    from tools.bench import main
+
+    return main(name, list(options), as_json=screen.as_json)
+
+
+def demo(screen: Screen, *, useless: bool, chaos: bool, keep: bool) -> int:
+    """Run the demonstration."""
+    from tools.demo import main
+
+    return main(useless=useless, chaos=chaos, keep=keep, as_json=screen.as_json)

@@ -1,0 +1,50 @@
+"""Where this stack is: settings, the broker, the state folder. `ratchet up` leaves a file; the environment wins."""
+
+import re
+from pathlib import Path
+
+from infra.settings import Settings, load
+from schemas.errors import Refused, Unavailable
+from schemas.payload import ID_PATTERN
+from tools.cli.bus import Bus
+
+ENV_FILE = "env"  # in the state folder, lines NAME=value, left by `ratchet up`
+
+
+def settings() -> Settings:
+    """The settings of the stack that runs here, else those of the environment. Raises `Refused`."""
+    own = load().resolved()
+    file = own.state_dir / ENV_FILE
+    return load(file=file).resolved() if file.is_file() else own
+
+
+def open_bus(found: Settings | None = None) -> Bus:
+    """The bus of the stack that runs here."""
+    from streams.kafka import KafkaBroker
+
+    found = settings() if found is None else found
+    if found.kafka_bootstrap is None:
+        raise Unavailable("no stack runs here and KAFKA_BOOTSTRAP is not set: `ratchet up` starts one")
+    return Bus(KafkaBroker(found.kafka_bootstrap), found.kafka_bootstrap)
+
+
+def state_file(name: str) -> Path:
+    """A file in the state folder."""
+    return settings().state_dir / name
+
+
+def operator(given: str | None) -> str:
+    """Who acts: what was given, else the user's login name. Raises `Refused` where neither can be a name."""
+    import getpass
+
+    name = given if given is not None else getpass.getuser()
+    if not re.match(ID_PATTERN, name):
+        raise Refused(f"operator {name!r}: accepted: {ID_PATTERN}; give --operator NAME", field="operator")
+    return name
+
+
+def an_id(name: str, value: str) -> str:
+    """`value` where it can be an id (a route, a request). Raises `Refused` that names it."""
+    if not re.match(ID_PATTERN, value):
+        raise Refused(f"{name} {value!r} is not accepted: letters, digits, . _ - and at most 64 of them", field=name)
+    return value

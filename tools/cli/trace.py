@@ -1,0 +1,109 @@
+"""`ratchet trace`: everything about one request as a tree: what caused what, when, and where it lies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.tree import Tree
+
+from schemas.topics import BY_NAME, PREFIX
+from streams.shapes import Record
+from streams.wire import partition_of
+from tools.cli.bus import Bus
+from tools.cli.events import as_row, clock, gist
+from tools.cli.place import open_bus
+from tools.cli.screen import Exit, Screen, clean
+
+BY_REQUEST = ("requests", "decisions", "shadows", "results", "scores", "answers", "reviews", "verdicts")
+SLACK_MS = 60_000  # how far clocks of producers may differ
+
+
+async def gather(bus: Bus, request: str) -> list[dict[str, Any]]:
+    """Every committed record about the request, in the order of writing."""
+    topics = [BY_NAME[name] for name in BY_REQUEST]
+    full = [topic.full for topic in topics]
+    counts = await bus.partitions([*full, *(t.dlq for t in topics), BY_NAME["cases"].full])
+    key = request.encode()
+    requests = BY_NAME["requests"].full
+    home = partition_of(key, counts[requests])
+    seen = [r for r in await bus.read(await bus.starts_of([(requests, home)])) if _about(r, request)]
+    if not seen:  # placed otherwise by an outside producer: refused, but it is somewhere
+        others = [(requests, p) for p in range(counts[requests]) if p != home]
+        seen = [r for r in await bus.read(await bus.starts_of(others)) if _about(r, request)]
+    partitions = {home, *(r.partition for r in seen)}
+    since = min((r.timestamp_ms for r in seen), default=SLACK_MS) - SLACK_MS
+    names = [name for t in topics for name in (t.full, t.dlq) if name != requests]
+    tps = [(name, p) for name in names for p in partitions]
+    found = seen + [r for r in await bus.read(await bus.starts_of(tps, since)) if _about(r, request)]
+    routes = {str(row["data"]["route"]) for row in map(as_row, found) if row["data"] and row["data"].get("route")}
+    cases = BY_NAME["cases"].full
+    tps = [(cases, p) for p in {partition_of(name.encode(), counts[cases]) for name in routes}]
+    found += [r for r in await bus.read(await bus.starts_of(tps, since)) if _of_case(r, key, request)]
+    return [as_row(record) for record in sorted(found, key=lambda r: r.timestamp_ms)]
+
+
+def _about(record: Record, request: str) -> bool:
+    return record.key == request.encode()
+
+
+def _of_case(record: Record, key: bytes, request: str) -> bool:
+    """A look at the bytes before the parse: a partition of cases holds every request of its routes."""
+    if record.value is None or key not in record.value:
+        return False
+    data: dict[str, Any] | None = as_row(record)["data"]
+    return data is not None and data.get("request_id") == request
+
+
+def parents(rows: Sequence[Mapping[str, Any]]) -> dict[int, int | None]:
+    """Row number to the number of the row that caused it; None for a root. A dead letter hangs on its record."""
+    by_id: dict[str, int] = {}
+    by_place: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        by_place[row["place"]] = number
+        if "dead_letter" not in row:
+            by_id.setdefault(row["id"], number)
+    found: dict[int, int | None] = {}
+    for number, row in enumerate(rows):
+        letter = row.get("dead_letter")
+        if letter is not None:
+            parent = by_place.get(f"{letter['topic']}[{letter['partition']}]@{letter['offset']}")
+        else:
+            parent = by_id.get(row["cause"]) if row["cause"] else None
+        found[number] = parent if parent != number else None
+    return found
+
+
+def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
+    """The tree for people; times count from the first record."""
+    start = rows[0]["written_ms"]
+    tree = Tree(f"[bold]{clean(request)}[/] [dim]{clock(start)}[/]")
+    above = parents(rows)
+    nodes: dict[int, Tree] = {}
+
+    def node(number: int, path: frozenset[int]) -> Tree:
+        if number not in nodes:
+            row, parent = rows[number], above[number]
+            at = tree if parent is None or parent in path else node(parent, path | {number})
+            place = clean(str(row["place"]).removeprefix(PREFIX))
+            label = (
+                f"[dim]{row['written_ms'] - start:+6d} ms[/] [bold]{clean(row['type'] or '(no type)')}[/] {gist(row)}"
+            )
+            nodes[number] = at.add(f"{label} [dim]{place}[/]")
+        return nodes[number]
+
+    for number in range(len(rows)):
+        node(number, frozenset())
+    return tree
+
+
+async def run(screen: Screen, request: str) -> int:
+    """The command. Exit 1 where nothing is known of the request."""
+    async with open_bus() as bus:
+        with screen.progress(f"reading what is known of {request}"):
+            rows = await gather(bus, request)
+    if screen.as_json:
+        screen.json({"request": request, "events": rows})
+    elif rows:
+        screen.out.print(draw(request, rows))
+    else:
+        screen.say(f"nothing is known of request {clean(request)}; an id is the record's key, case and all")
+    return Exit.DONE if rows else Exit.NO

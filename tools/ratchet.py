@@ -1,0 +1,409 @@
+"""The `ratchet` command line: what can be said. What it does is in `tools/cli/`, imported when a command is called.
+
+Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away, 130 interrupted.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="ratchet",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    help="Serve language models that improve themselves in production, with evidence for every step.",
+    epilog="Every command takes --json. Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away.",
+)
+trust_app = typer.Typer(no_args_is_help=True, help="Grant or withdraw trust by hand.")
+evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: export it, verify it offline.")
+app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
+app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
+
+STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
+RouteArg = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
+RouteOpt = Annotated[str | None, typer.Option("--route", "-r", help="Only this route.", show_default=False)]
+By = Annotated[str | None, typer.Option("--operator", help="Who acts. Default: your login name.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the command.", show_default=False)]
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the effect.")]
+
+
+def _done(code: int) -> NoReturn:
+    raise typer.Exit(int(code))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
+    _done(asyncio.run(work))
+
+
+def _screen(as_json: bool) -> Any:
+    from tools.cli.screen import Screen
+
+    return Screen(as_json=as_json)
+
+
+@app.command(rich_help_panel=STACK)
+def up(
+    vault: Annotated[bool, typer.Option("--vault", help="With a real Vault for keys and signatures.")] = False,
+    partitions: Annotated[int | None, typer.Option(min=1, max=1024, help="Partitions of every topic.")] = None,
+    route: Annotated[
+        list[Path] | None, typer.Option(help="Apply this route file once all answers. Repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start what is missing (Kafka, Redis, Ray, the agents), wait until each answers, say where everything is."""
+    from tools.cli import stack
+
+    _done(stack.up(_screen(as_json), vault=vault, partitions=partitions, routes=route or []))
+
+
+@app.command(rich_help_panel=STACK)
+def down(as_json: Json = False) -> None:
+    """Stop exactly what `up` started."""
+    from tools.cli import stack
+
+    _done(stack.down(_screen(as_json)))
+
+
+@app.command(rich_help_panel=STACK)
+def status(as_json: Json = False) -> None:
+    """What runs, how each route and arm is doing, what was refused, and how far behind each agent is."""
+    from tools.cli import status as work
+
+    _done(work.run(_screen(as_json)))
+
+
+@app.command(rich_help_panel=STACK)
+def doctor(as_json: Json = False) -> None:
+    """Check every dependency, setting and permission, and say what to do about each."""
+    from tools.cli import stack
+
+    _done(stack.doctor(_screen(as_json)))
+
+
+@app.command(rich_help_panel=WORK)
+def apply(
+    file: Annotated[Path, typer.Argument(help="A route file (TOML).", show_default=False)],
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 30,
+    as_json: Json = False,
+) -> None:
+    """Check a route file whole and make it the route's settings. Running agents follow without a restart."""
+    from tools.cli import commands
+
+    _run(commands.apply(_screen(as_json), file, by=operator, reason=reason, wait_s=wait))
+
+
+@app.command(rich_help_panel=WORK)
+def submit(
+    text: Annotated[str | None, typer.Argument(help="One request's text.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A JSONL file, a request object a line.", show_default=False)
+    ] = None,
+    route: Annotated[
+        str | None, typer.Option("--route", "-r", help="The route, where a line names none.", show_default=False)
+    ] = None,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for answers; 0: only send.")] = 60,
+    session: Annotated[
+        str | None, typer.Option(help="Session id: one session keeps its arm.", show_default=False)
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="Whose data it is.", show_default=False)] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Send one request, or every line of a JSONL file, and print what became of each.
+
+    Lines go out as they are (an id, a time and the route are added where missing), so a bad line is refused by name.
+    """
+    from tools.cli import submit as work
+
+    if text is not None and file is not None:
+        raise typer.BadParameter("give TEXT or --file, not both")
+    if text is not None and route is None:
+        raise typer.BadParameter("TEXT needs --route")
+    _run(
+        work.run(
+            _screen(as_json), text, file, route=route, session=session, subject=subject, tenant=tenant, wait_s=wait
+        )
+    )
+
+
+@app.command(rich_help_panel=WORK)
+def tail(
+    topics: Annotated[
+        list[str] | None,
+        typer.Argument(help="Topics (answers, cases, requests.dlq …). Default: all.", show_default=False),
+    ] = None,
+    route: RouteOpt = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this event type, or its first word.")] = None,
+    request: Annotated[str | None, typer.Option(help="Only this request.", show_default=False)] = None,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="From the oldest kept event on.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="From this long ago on: 90s, 15m, 2h, 1d.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="End after so many.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow events as they are committed, one line each. Ctrl-C ends it."""
+    from tools.cli import tail as work
+
+    _run(
+        work.run(
+            _screen(as_json),
+            topics or [],
+            route=route,
+            kind=type_,
+            request=request,
+            from_beginning=from_beginning,
+            since=since,
+            limit=limit,
+        )
+    )
+
+
+@app.command(rich_help_panel=WORK)
+def trace(
+    request: Annotated[str, typer.Argument(help="The request's id.", show_default=False)], as_json: Json = False
+) -> None:
+    """Everything about one request as a tree: what caused what, when, and where it lies."""
+    from tools.cli import trace as work
+
+    _run(work.run(_screen(as_json), request))
+
+
+@app.command(rich_help_panel=WORK)
+def review(
+    route: RouteOpt = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who judges. Default: your login name.", show_default=False)
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False,
+    request: Annotated[str | None, typer.Option(help="Judge this request.", show_default=False)] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option(help="The answer with this letter is right.", show_default=False)
+    ] = None,
+    reject: Annotated[
+        list[str] | None, typer.Option(help="The answer with this letter is wrong.", show_default=False)
+    ] = None,
+    correct: Annotated[str | None, typer.Option(help="The right answer's text.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """List and answer what waits for a person. Which arm answered, and its score, stay hidden."""
+    from tools.cli import review as work
+
+    _run(
+        work.run(
+            _screen(as_json),
+            route=route,
+            by=by,
+            listed=listed,
+            request=request,
+            approve=approve or [],
+            reject=reject or [],
+            correct=correct,
+        )
+    )
+
+
+def _act(kind: str, route: str, operator: str | None, reason: str, wait: float, as_json: bool, **more: Any) -> NoReturn:
+    from tools.cli import commands
+
+    _run(commands.act(_screen(as_json), kind, route, by=operator, reason=reason, wait_s=wait, **more))
+
+
+Challenger = Annotated[str | None, typer.Option(help="The arm meant. Default: the challenger now.", show_default=False)]
+
+
+@app.command(rich_help_panel=DECIDE)
+def promote(
+    route: RouteArg,
+    challenger: Challenger = None,
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 15,
+    as_json: Json = False,
+) -> None:
+    """Approve the promotion that the judge asks for."""
+    _act("promote", route, operator, reason, wait, as_json, challenger=challenger)
+
+
+@app.command(rich_help_panel=DECIDE)
+def reject(
+    route: RouteArg,
+    challenger: Challenger = None,
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 15,
+    as_json: Json = False,
+) -> None:
+    """Take the challenger out."""
+    _act("reject", route, operator, reason, wait, as_json, challenger=challenger)
+
+
+@app.command(rich_help_panel=DECIDE)
+def rollback(route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False) -> None:
+    """Let the former champion serve again."""
+    _act("rollback", route, operator, reason, wait, as_json)
+
+
+@app.command(rich_help_panel=DECIDE)
+def pause(route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False) -> None:
+    """Refuse new requests of a route, by name, until `resume`."""
+    _act("pause", route, operator, reason, wait, as_json)
+
+
+@app.command(rich_help_panel=DECIDE)
+def resume(route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False) -> None:
+    """Take requests of a paused route again."""
+    _act("resume", route, operator, reason, wait, as_json)
+
+
+@app.command(rich_help_panel=DECIDE)
+def train(
+    route: RouteArg,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop the training that is under way.")] = False,
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 15,
+    as_json: Json = False,
+) -> None:
+    """Order the training of an adapter now."""
+    _act("cancel" if cancel else "train", route, operator, reason, wait, as_json)
+
+
+@trust_app.command("grant")
+def trust_grant(
+    route: RouteArg,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score released without a person.", show_default=False)
+    ] = None,
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 15,
+    as_json: Json = False,
+) -> None:
+    """Release answers at or above a score without a person, on a gated route."""
+    _act("trust", route, operator, reason, wait, as_json, action="grant", threshold=threshold)
+
+
+@trust_app.command("withdraw")
+def trust_withdraw(
+    route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False
+) -> None:
+    """A person decides every answer again."""
+    _act("trust", route, operator, reason, wait, as_json, action="withdraw")
+
+
+@app.command(rich_help_panel=DECIDE)
+def preview(route: RouteArg, as_json: Json = False) -> None:
+    """What the judge would do now and why: every condition and where it stands. Nothing is changed."""
+    from tools.cli import preview as work
+
+    _run(work.run(_screen(as_json), route))
+
+
+@evidence_app.command("verify")
+def evidence_verify(
+    folder: Annotated[Path, typer.Argument(help="An exported bundle.", show_default=False)], as_json: Json = False
+) -> None:
+    """Verify an exported bundle without any server."""
+    from tools.cli import evidence
+
+    _done(evidence.verify(_screen(as_json), folder))
+
+
+@evidence_app.command("export")
+def evidence_export(
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Copy the evidence log with its latest signed checkpoint into a folder that anyone can verify."""
+    from tools.cli import evidence
+
+    _done(evidence.export(_screen(as_json), out))
+
+
+@app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Which: loop, engine, streams …", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Run a benchmark and print its figures with machine, commit and versions. Further options go to the benchmark."""
+    from tools.cli import delegate
+
+    _done(delegate.bench(_screen(as_json), name, context.args))
+
+
+@app.command(rich_help_panel=PROVE)
+def demo(
+    useless: Annotated[
+        bool, typer.Option("--useless", help="Train on shuffled labels: it must not be promoted.")
+    ] = False,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Kill every agent once and one engine while requests flow.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Live the whole loop on real data in front of you."""
+    from tools.cli import delegate
+
+    _done(delegate.demo(_screen(as_json), useless=useless, chaos=chaos, keep=keep))
+
+
+def main() -> None:
+    """The entry point. Faults become one clear line and an exit code; Ctrl-C ends with 130."""
+    from click import exceptions as click_says
+
+    as_json = "--json" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except click_says.Exit as left:
+        code = left.exit_code
+    except (KeyboardInterrupt, click_says.Abort):
+        code = _fault("interrupted", 130, as_json)
+    except click_says.ClickException as wrong:
+        if as_json:
+            _fault(wrong.format_message(), 2, as_json=True)
+        else:
+            wrong.show()
+        code = 2
+    except BrokenPipeError:  # the reader of our output has left: `ratchet tail | head`
+        sys.stderr.close()
+        code = 0
+    except Exception as fault:  # noqa: BLE001  the one boundary: known faults become words, all others are ours and raised
+        code = _known(fault, as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _known(fault: Exception, as_json: bool) -> int:
+    from schemas.errors import Refused, Unavailable
+
+    if isinstance(fault, Refused):
+        return _fault(str(fault), 2, as_json)
+    if isinstance(fault, Unavailable):
+        return _fault(str(fault), 3, as_json)
+    raise fault
+
+
+def _fault(text: str, code: int, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": text, "exit": code}, ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write(f"ratchet: {text}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()
