@@ -3,8 +3,8 @@
 #
 # Rules:
 # 1. A stamp is written last and names everything that decides the content; equal stamp and a working interpreter: done.
-# 2. From the first change to the last, `.venv/.unfinished` exists. A run that finds it starts over: an interrupted
-#    install is never repaired by guessing.
+# 2. From the first change to the last, `.venv/.unfinished` exists. A run that finds it, no stamp, or a `.venv` that does
+#    not import, starts over: what was interrupted or damaged is never repaired by guessing.
 # 3. Nothing but the package registry that pip is configured for is asked, and only for hashed files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,7 @@ python=${PYTHON:-python3}
 extra=${EXTRA:-cpu}
 lock=requirements/$extra.lock
 stamp=.venv/.stamp
+about='import sys; print(sys.version, sys.base_prefix)'
 uv=build/uv/bin/uv
 
 fail() { echo "setup: $*" >&2; exit 1; }
@@ -24,19 +25,18 @@ command -v "$python" >/dev/null || fail "$python is not to be found; install Pyt
 wanted=$(
   { cat "$lock" pyproject.toml requirements/uv.txt tools/setup.sh
     echo "$extra $PWD"
-    "$python" -c 'import sys; print(sys.version, sys.base_prefix)'
+    "$python" -c "$about"
   } | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 )
-if [[ -f $stamp && ! -e .venv/.unfinished && $(<"$stamp") == "$wanted" && -x .venv/bin/ratchet ]] &&
-  .venv/bin/python -c 'import pydantic, tools' 2>/dev/null; then
-  exit 0
-fi
+done_already() {
+  [[ -f $stamp && ! -e .venv/.unfinished && $(<"$stamp") == "$wanted" && -x .venv/bin/ratchet ]] && imports
+}
+imports() { .venv/bin/python -c 'import pydantic, tools' 2>/dev/null; }
+if done_already; then exit 0; fi
 
 exec 9>.setup.lock
 flock 9 2>/dev/null || true  # two at once: the second waits, then finds the stamp (no flock on macOS: then do not)
-if [[ -f $stamp && ! -e .venv/.unfinished && $(<"$stamp") == "$wanted" ]] && .venv/bin/python -c 'import tools' 2>/dev/null; then
-  exit 0
-fi
+if done_already; then exit 0; fi
 
 # uv reads no pip configuration: hand over which registry, certificates and folders pip would use.
 pip_value() { "$python" -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | tail -1; }
@@ -54,7 +54,8 @@ fi
 
 # uv names the target by the environment variable; an active foreign environment must not be touched.
 unset VIRTUAL_ENV CONDA_PREFIX
-if [[ -e .venv/.unfinished ]] || ! .venv/bin/python -c "import sys; sys.exit(sys.version != '''$("$python" -c 'import sys; print(sys.version)')''')" 2>/dev/null; then
+same_python() { [[ "$(.venv/bin/python -c "$about" 2>/dev/null)" == "$("$python" -c "$about")" ]]; }
+if [[ -e .venv/.unfinished || ! -f $stamp ]] || ! same_python || ! imports; then
   rm -rf .venv
   "$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 fi
