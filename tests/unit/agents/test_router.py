@@ -237,7 +237,7 @@ BAD = [
 @pytest.mark.parametrize(("value", "key", "ce_type", "told", "kind", "field", "accepted"), [row[1:] for row in BAD],
                          ids=[row[0] for row in BAD])  # fmt: skip
 async def test_bad_input_ends_in_exactly_one_refusal_by_name(value, key, ce_type, told, kind, field, accepted):
-    """One answer.refused, or one dead letter, that names the field and what is accepted; and the next request is served."""
+    """One answer.refused, or one dead letter, that names the field and what is accepted; the next request is served."""
     headers = () if ce_type is None else (("ce_type", ce_type), ("ce_id", b"e1"))
     partitions = 1
     record = Record("ratchet.requests", 0, 11, key, value, headers, NOW)
