@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hvac
 import hvac.exceptions
@@ -23,6 +23,31 @@ from schemas.tlog.note import VerifierKey, valid_name
 
 _KEY_FILE = re.compile(r"ratchet notary key, for a first look only\n(?P<seed>[A-Za-z0-9+/]{43}=)\n")
 _SIGNATURE = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]{86}==)")
+
+
+class Notary(Protocol):
+    """Signs checkpoints. Its private key never leaves it."""
+
+    @property
+    def name(self) -> str:
+        """The key name, which is the log's origin."""
+        ...
+
+    def latest(self) -> int:
+        """The newest key version."""
+        ...
+
+    def sign(self, body: bytes, key_version: int | None = None) -> bytes:
+        """The 64 bytes of Ed25519 over `body`. Raises Unavailable; the same body and version give the same bytes."""
+        ...
+
+    def vkey(self, key_version: int) -> str:
+        """The verifier key of one version."""
+        ...
+
+    def vkeys(self) -> list[str]:
+        """Every version's verifier key, oldest first."""
+        ...
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:

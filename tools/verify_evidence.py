@@ -16,6 +16,7 @@ Exit: 0 valid, 1 not valid, 2 used wrongly, 3 the library is missing.
 import argparse
 import base64
 import binascii
+import functools
 import hashlib
 import importlib.util
 import json
@@ -144,6 +145,7 @@ def curve_add(left: tuple[int, int], right: tuple[int, int]) -> tuple[int, int]:
     return x, y
 
 
+@functools.cache
 def check_point(data: bytes, what: str) -> None:
     """A key's point must be canonical, on the curve and of order exactly L: others fit messages they never signed."""
     value = int.from_bytes(data, "little")

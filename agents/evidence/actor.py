@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agents.evidence import coverage
-from agents.evidence.ports import AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
+from agents.evidence.ports import Clock, EvidenceKeys, Facts, LogReader, Read, Source
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
 from schemas.errors import Unavailable
@@ -30,13 +30,13 @@ class Collector:
         sequencer: Sequencer,
         reader: LogReader,
         keys: EvidenceKeys,
-        publisher: AuditPublisher,
+        facts: Facts,
         clock: Clock,
     ) -> None:
         self._sequencer = sequencer
         self._reader = reader
         self._keys = keys
-        self._publisher = publisher
+        self._facts = facts
         self._clock = clock
         self._frontiers: dict[Source, int] = {}
         self._since_full = 0
@@ -50,11 +50,11 @@ class Collector:
     async def run(self, stop: asyncio.Event) -> None:
         """Collect until `stop`; what was read by then is signed before this returns."""
         await self._resume()
-        while not stop.is_set():
+        while self._held or not stop.is_set():
             await self.step()
 
     async def _resume(self) -> None:
-        """Bring the signed bytes' own word of where to go on, and repeat the last announcement: its id is the same."""
+        """Go on where the signed bytes say, and repeat the last announcement: its id is the same."""
         self._frontiers = await asyncio.to_thread(coverage.frontiers, self._sequencer.newest_first())
         self._since_full = coverage.FULL_EVERY if self._frontiers else 0
         await self._reader.seek(self._frontiers)
@@ -80,8 +80,8 @@ class Collector:
 
     async def _collect(self) -> coverage.Batch:
         batch = coverage.Batch(self._frontiers)
-        until = self._clock.monotonic_s() + BATCH_S
-        while len(self._held) < MAX_BATCH and (left := until - self._clock.monotonic_s()) > 0:
+        until = self._clock.monotonic() + BATCH_S
+        while len(self._held) < MAX_BATCH and (left := until - self._clock.monotonic()) > 0:
             self._held += await self._reader.poll(left)
         for read in self._held[:MAX_BATCH]:
             batch.add(read)
@@ -98,7 +98,7 @@ class Collector:
                 if wait_s is None:
                     raise
                 _log.warning("no checkpoint is signed, trying again in %.1f s: %s", wait_s, exc)
-                await asyncio.sleep(wait_s)
+                await self._clock.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
     async def _announce(self, signed: Signed) -> None:
@@ -111,4 +111,4 @@ class Collector:
             root=encode_base64(checkpoint.root),
             note=signed.note.decode(),
         )
-        await self._publisher.publish(payload, f"{checkpoint.origin}/{checkpoint.size}")
+        await self._facts.send(payload, f"{checkpoint.origin}/{checkpoint.size}")

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from schemas.payload import Payload
+from agents.ports import Clock, Facts
+from infra.notary import Notary
 from streams.shapes import Record
+
+__all__ = ["Clock", "EvidenceKeys", "Facts", "Fence", "Gap", "LogReader", "Notary", "Read", "Source"]
 
 Source = tuple[str, int]
 """(topic, partition)."""
@@ -51,47 +54,9 @@ class Fence(Protocol):
         ...
 
 
-class Notary(Protocol):
-    """Signs checkpoints. Its private key never leaves it."""
-
-    @property
-    def name(self) -> str:
-        """The key name, which is the log's origin."""
-        ...
-
-    def latest(self) -> int:
-        """The newest key version."""
-        ...
-
-    def sign(self, body: bytes, key_version: int | None = None) -> bytes:
-        """The 64 bytes of Ed25519 over `body`. Raises Unavailable; the same body and version give the same bytes."""
-        ...
-
-    def vkey(self, key_version: int) -> str:
-        """The verifier key of one version."""
-        ...
-
-    def vkeys(self) -> list[str]:
-        """Every version's verifier key, oldest first."""
-        ...
-
-
 class EvidenceKeys(Protocol):
     """Secrets per tenant."""
 
     async def commitment_key(self, tenant: str) -> bytes:
         """32 bytes, for ever the same, for any token: a tenant never seen before has a key, too. Raises Unavailable."""
         ...
-
-
-class AuditPublisher(Protocol):
-    """Sends to `ratchet.audit`, at least once; `identity` makes the event's id, so a repeat has the same."""
-
-    async def publish(self, payload: Payload, identity: str) -> None: ...
-
-
-class Clock(Protocol):
-    """Only for how long to wait and for an event's `at_ms`: nothing of it enters the log."""
-
-    def now_ms(self) -> int: ...
-    def monotonic_s(self) -> float: ...

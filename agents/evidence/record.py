@@ -47,17 +47,18 @@ class Row:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
-_AT = ("request_partition", "request_offset")
+_AT = ("request_partition", "request_offset", "request_at_ms")
 _SPAN = ("assigned_at_ms", "window_end_ms")
 _RESULT = (*_AT, *_SPAN, "arm", "adapter", "shadow", "final", "attempt", "decision_id", "latency_ms", "instance")
 _CHOICES = ("arm", "adapter", "propensity", "masks")
 _CASE_ARM = (
     "arm", "adapter", "shadow", "status", "result_id", "grade", "latency_us", "ttft_us", "tokens_in", "tokens_out",
 )  # fmt: skip
-_CASE = (*_AT, *_SPAN, "decision_id", "request_at_ms", "arm", "experiment")
+_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment")
+_LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
     (*_CASE, "why", "grader", "verdict_kind", "verdict_after_score", "verdict_at_ms", "score", "z", "scorer",
-     "certified", "action", "sampled", "label_propensity", "settled"),
+     "signals", "certified", "action", "sampled", "label_propensity", "settled"),
     ("messages", "label"),
     ("verdict_by",),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},
@@ -88,10 +89,10 @@ TABLE: Mapping[str, Row] = {
         (*_AT, "arm", "score", "certified", "reviewed", "decision_id", "result_id", "latency_ms"), ("text",)
     ),
     "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",)),
-    "answer.refused": Row((*_AT, "kind"), ("field", "reason", "accepted")),
+    "answer.refused": Row(("request_partition", "request_offset", "kind"), ("field", "reason", "accepted")),
     "review.requested": Row((*_AT, "grader", "gated", "due_ms"), ("messages", "answers"), counts=("answers",)),
     "review.settled": Row(
-        (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score", "request_at_ms"), ("text", "detail")
+        (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail")
     ),
     "verdict.given": Row(
         ("kind", "seconds_spent"), ("corrected",), ("by",), parts={"answers": ("label", "decision", "rating")}
@@ -108,7 +109,8 @@ TABLE: Mapping[str, Row] = {
         parts={"arms": _POLICY_ARM},
     ),
     "policy.trust": Row(
-        ("version", "scorer", "signals", "weights", "bias", "platt_a", "platt_b", "threshold", "mode", "labels"),
+        ("version", "scorer", "signals", "weights", "center", "scale", "bias", "platt_a", "platt_b",
+         "threshold", "mode", "labels"),
         (),
         ("granted_by",),
     ),
@@ -127,6 +129,23 @@ TABLE: Mapping[str, Row] = {
     "model.promoted": Row((*_ARENA, "pairs", "log_e", "fleet_version", "evaluation"), (), ("approved_by",)),
     "model.rolled_back": Row((*_ARENA, "fleet_version"), ("reason",), ("by",)),
     "trust.changed": Row(("before", "after"), ("reason",), ("by",)),
+    "training.ordered": Row(
+        ("order_id", "reason", "base", "champion", "parent_adapter", "cases_partition", "cases_first", "cases_last",
+         "rows", "classes", "max_tokens", "settings", "attempt"),
+        ("template", "stop"),
+    ),
+    "training.cancelled": Row(("order_id",), ("reason",), ("by",)),
+    "training.progressed": Row(("order_id", "step", "steps", "epoch", "loss", "phase")),
+    "training.completed": Row(
+        ("order_id", "adapter", "tree", "dataset", "rows", "cutoff_ms", "seconds", "metrics", "energy_j",
+         "energy_estimated")
+    ),
+    "training.failed": Row(("order_id", "metrics"), ("reason",)),
+    "adapter.registered": Row(
+        ("order_id", "adapter", "base", "parent", "dataset", "cutoff_ms", "metrics", "arm")
+    ),
+    "adapter.live": Row((*_LIVE, "load_ms")),
+    "adapter.refused": Row(_LIVE, ("reason",)),
     "command.apply": Row((), ("reason", "settings"), ("operator",)),
     "command.promote": Row(("challenger",), ("reason",), ("operator",)),
     "command.reject": Row(("challenger",), ("reason",), ("operator",)),

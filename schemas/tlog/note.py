@@ -134,7 +134,7 @@ def open_note(data: bytes, keys: Sequence[VerifierKey], check: SignatureCheck) -
 def parse_checkpoint(text: str) -> Checkpoint:
     """Origin, size and root of a checkpoint's text without extension lines. Raises Malformed."""
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3] or not valid_name(lines[0]):
+    if len(lines) != 4 or lines[3] or not lines[0] or not lines[0].isprintable():
         raise Malformed("not a checkpoint; accepted: origin, size, root, one line each")
     root = decode_base64(lines[2], "the root")
     if len(root) != HASH_SIZE:

@@ -1,0 +1,153 @@
+"""What the tests of evidence share: a real local notary, a scripted reader, a fence that can be taken away."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from agents.evidence import coverage
+from agents.evidence.ports import Read, Source
+from agents.evidence.record import Draft
+from agents.evidence.sequencer import Passed, Sequencer
+from infra.clock import ManualClock
+from infra.notary import LocalNotary, verify
+from schemas.payload import Payload
+from streams.shapes import Record
+
+KEY = bytes(range(32))
+TEXT = "canary-text-7d1e: my card does not work"
+EMAIL = "canary.person@example.org"
+
+
+class Fenced(Exception):
+    """Another process has our transactional id."""
+
+
+@dataclass
+class FakeFence:
+    """Counts its commits; raises once it was taken."""
+
+    commits: int = 0
+    taken: bool = False
+    error: Exception | None = None
+
+    async def commit(self) -> None:
+        if self.taken:
+            raise Fenced
+        if self.error is not None:
+            raise self.error
+        self.commits += 1
+
+
+@dataclass
+class FakeReader:
+    """A reader over lists of reads per partition. Fails the test when polled before it was told where to begin."""
+
+    reads: Sequence[Read]
+    clock: ManualClock
+    at_once: int = 100
+    positions: Mapping[Source, int] | None = None
+    at_end: Callable[[], None] = lambda: None
+    _left: list[Read] = field(default_factory=list[Read])
+
+    async def seek(self, positions: Mapping[Source, int]) -> None:
+        assert self.positions is None, "seek is called once"
+        self.positions = dict(positions)
+        self._left = [read for read in self.reads if _last(read) >= positions.get((read.topic, read.partition), 0)]
+
+    async def poll(self, timeout_s: float) -> Sequence[Read]:
+        assert self.positions is not None, "polled before seek"
+        await self.clock.advance(timeout_s if len(self._left) < self.at_once else 0.01)
+        if not self._left:
+            self.at_end()
+        taken, self._left = self._left[: self.at_once], self._left[self.at_once :]
+        return taken
+
+
+def _last(read: Read) -> int:
+    return read.offset if isinstance(read, Record) else read.last
+
+
+@dataclass
+class FakeKeys:
+    """One key for every tenant; a tenant that is no token fails the test."""
+
+    asked: list[str] = field(default_factory=list[str])
+
+    async def commitment_key(self, tenant: str) -> bytes:
+        assert tenant
+        assert "@" not in tenant
+        self.asked.append(tenant)
+        return KEY
+
+
+@dataclass
+class FakeFacts:
+    """Keeps what was sent."""
+
+    sent: list[tuple[Payload, str]] = field(default_factory=list[tuple[Payload, str]])
+
+    async def send(self, payload: Payload, identity: str) -> None:
+        self.sent.append((payload, identity))
+
+
+def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.requests", text: str = TEXT) -> Record:
+    """A request as it lies on Kafka."""
+    request = f"q{partition}-{offset}"
+    value = {
+        "tenant": "acme",
+        "route": "banking.intent",
+        "request_id": request,
+        "at_ms": 1_700_000_000_000 + offset,
+        "subject": "customer-4711",
+        "session_id": "session-9",
+        "messages": [{"role": "user", "content": f"{text} {offset}, {EMAIL}"}],
+    }
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"event-{partition}-{offset}".encode()),
+        ("ce_type", b"ratchet.request.submitted.v1"),
+        ("ce_source", EMAIL.encode()),
+        ("ce_time", b"2026-08-01T10:00:00.000Z"),
+    )
+    return Record(topic, partition, offset, request.encode(), json.dumps(value).encode(), headers, 1_700_000_000_500)
+
+
+def batch_entries(reads: Sequence[Read], frontiers: dict[Source, int], *, full: bool = False) -> list[bytes]:
+    """The entries of a batch as the collector makes them; moves `frontiers` on."""
+    batch = coverage.Batch(frontiers)
+    for read in reads:
+        batch.add(read)
+    entries = [Draft(record).build(KEY) for record in batch.records] + batch.closing({"acme": len(reads)}, full=full)
+    frontiers.update(batch.next())
+    return entries
+
+
+@dataclass
+class Lab:
+    """A log in a folder, and what its parts need."""
+
+    root: Path
+    notary: LocalNotary
+    fence: FakeFence
+    clock: ManualClock
+    keys: FakeKeys
+    facts: FakeFacts
+    request: Callable[..., Record] = request_record
+    entries: Callable[..., list[bytes]] = batch_entries
+    reader: Callable[..., FakeReader] = FakeReader
+    fenced: type[Exception] = Fenced
+    canaries: tuple[str, ...] = (TEXT, "canary", EMAIL, "customer-4711", "session-9", "example.org")
+    key: bytes = KEY
+
+    async def open(self, passed: Passed = lambda _: None) -> Sequencer:
+        return await Sequencer.open(self.root, notary=self.notary, fence=self.fence, check=verify, passed=passed)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """An empty log."""
+    notary = LocalNotary.create(tmp_path / "notary.key", "dev.ratchet.test")
+    return Lab(tmp_path / "log", notary, FakeFence(), ManualClock(), FakeKeys(), FakeFacts())

@@ -1,0 +1,106 @@
+"""From Kafka's records to a verified export: what the collector promises."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.evidence.actor import Collector
+from agents.evidence.bench import bench_log
+from agents.evidence.log import export
+from agents.evidence.ports import Gap
+from infra.notary import verify
+from schemas.errors import Unavailable
+from schemas.events import AuditCheckpoint
+from tools import verify_evidence
+
+
+async def collect(lab: Any, reads: list[Any], **options: Any) -> Any:
+    """Run a collector until the reader is empty; the reader."""
+    reader = lab.reader(reads, lab.clock, **options)
+    sequencer = await lab.open()
+    stop = asyncio.Event()
+    collector = Collector(sequencer, reader, lab.keys, lab.facts, lab.clock)
+    try:
+        reader.at_end = stop.set
+        await collector.run(stop)
+        return reader
+    finally:
+        sequencer.close()
+
+
+async def test_everything_read_is_in_the_export(lab: Any, tmp_path: Path) -> None:
+    """Records, markers and duplicates of three partitions: the export verifies and counts each record once."""
+    reads = [lab.request(offset, partition=partition) for offset in range(400) for partition in range(3)]
+    reads += [Gap("ratchet.requests", 0, 400, 401, "marker"), lab.request(402), lab.request(3)]
+    await collect(lab, reads)
+    export(lab.root, tmp_path / "out")
+    report = verify_evidence.verify(tmp_path / "out", (lab.root / "policy.txt").read_text())
+    assert (report.problems, report.trust) == ([], "given")
+    assert report.types["request.submitted"] == 1201
+    assert report.partitions["ratchet.requests/0"].skips == {"marker": 2}
+    assert report.partitions["ratchet.requests/0"].next == 403
+
+
+async def test_it_goes_on_where_the_log_ends(lab: Any) -> None:
+    """A restart seeks to the frontiers that the log itself holds, and repeats the last announcement under its id."""
+    await collect(lab, [lab.request(offset) for offset in range(10)])
+    reader = await collect(lab, [lab.request(offset) for offset in range(25)])
+    assert reader.positions == {("ratchet.requests", 0): 10}
+    identities = [identity for _, identity in lab.facts.sent]
+    assert identities.count(identities[0]) == 2
+    assert len(set(identities)) == len(identities) - 1
+
+
+async def test_checkpoints_are_announced(lab: Any) -> None:
+    """Each checkpoint becomes an `audit.checkpoint` with the note itself."""
+    await collect(lab, [lab.request(0)])
+    payload, identity = lab.facts.sent[-1]
+    assert isinstance(payload, AuditCheckpoint)
+    assert payload.note.encode() == (lab.root / "checkpoint").read_bytes()
+    assert (payload.log_index, identity) == (payload.size - 1, f"dev.ratchet.test/{payload.size}")
+
+
+async def test_no_text_and_no_person_in_any_file(lab: Any) -> None:
+    """Canary text, e-mail, subject and session are in no file of the log."""
+    await collect(lab, [lab.request(offset) for offset in range(300)])
+    files = [path for path in lab.root.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        data = path.read_bytes().lower()
+        assert not [canary for canary in lab.canaries if canary.encode() in data], path
+
+
+async def test_nothing_unsigned_is_announced(lab: Any) -> None:
+    """While the fence's broker stays away no checkpoint appears; when the retries end, it says so."""
+    lab.fence.error = Unavailable("the broker is away")
+
+    async def pass_time() -> None:
+        while True:
+            await lab.clock.advance(5)
+            await asyncio.sleep(0.001)
+
+    passing = asyncio.create_task(pass_time())
+    with pytest.raises(Unavailable):
+        await collect(lab, [lab.request(0)])
+    passing.cancel()
+    assert (lab.facts.sent, (lab.root / "checkpoint").exists()) == ([], False)
+
+
+async def test_batches_are_bounded(lab: Any, tmp_path: Path) -> None:
+    """More than 4,096 reads at once become more than one checkpoint, and nothing is lost between them."""
+    await collect(lab, [lab.request(offset, text="t") for offset in range(5000)], at_once=5000)
+    assert len(lab.facts.sent) == 2
+    export(lab.root, tmp_path / "out")
+    assert verify_evidence.verify(tmp_path / "out").partitions["ratchet.requests/0"].entries == 5000
+
+
+async def test_the_bench_measures_a_real_log(lab: Any, tmp_path: Path) -> None:
+    """The bench counts every entry it appended, and its log verifies."""
+    records = [lab.request(offset) for offset in range(600)]
+    figures = await bench_log(lab.root, records, notary=lab.notary, check=verify, batch=256)
+    assert figures["entries"] == 603
+    assert float(figures["appends_per_s"]) > 0
+    export(lab.root, tmp_path / "out")
+    assert verify_evidence.verify(tmp_path / "out").valid

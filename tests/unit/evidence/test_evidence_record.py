@@ -1,0 +1,125 @@
+"""What of a record may stand in the log."""
+
+import json
+from typing import Any
+
+import pytest
+
+from agents.evidence import record
+from schemas import canonical, codec
+from schemas.payload import REGISTRY
+from schemas.topics import BY_NAME
+from streams.shapes import Record
+
+assert codec.MODULES  # importing it fills the registry
+KEY = b"k" * 32
+RECORDED = sorted(name for name, model in REGISTRY.items() if model.TOPIC in BY_NAME and BY_NAME[model.TOPIC].recorded)
+
+
+def entry(value: Any, ce_type: str = "request.submitted", *, topic: str = "ratchet.requests", **headers: str) -> Any:
+    data = value if isinstance(value, bytes | None) else json.dumps(value).encode()
+    all_headers = {"ce_id": "event-1", "ce_type": f"ratchet.{ce_type}.v1", **headers}
+    raw = Record(topic, 3, 17, b"q1", data, tuple((name, text.encode()) for name, text in all_headers.items()), 99)
+    return canonical.decode(record.Draft(raw).build(KEY))
+
+
+def test_every_recorded_type_has_a_row() -> None:
+    """A new event type must say what of it may be copied."""
+    assert sorted(record.TABLE) == RECORDED
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_rows_name_fields_that_exist(name: str) -> None:
+    """A row names fields of its event, each for one purpose."""
+    row, fields = record.TABLE[name], set(REGISTRY[name].model_fields)
+    copied, hidden = {*row.facts, *row.people, *row.parts}, {*row.commits, *row.people}
+    assert copied | hidden | set(row.counts) <= fields
+    assert not set(row.facts) & hidden
+    assert not {"messages", "text", "content", "corrected", "label", "subject", "by", "operator"} & set(row.facts)
+
+
+def test_texts_are_commitments_and_people_pseudonyms() -> None:
+    """A verdict's correction is committed to, its author is a pseudonym, its numbers are facts."""
+    made = entry(
+        {"tenant": "acme", "route": "r", "request_id": "q1", "at_ms": 1, "by": "mary", "kind": "person",
+         "corrected": "the right answer", "seconds_spent": 1.5, "answers": [{"label": "A", "decision": "approve"}]},
+        "verdict.given",
+    )  # fmt: skip
+    assert made["facts"]["by"] == made["actor"] == record.pseudonym(KEY, "person", "mary")
+    assert made["facts"]["seconds_spent"] == "1.5"
+    assert made["facts"]["answers"] == [{"label": "A", "decision": "approve"}]
+    assert made["commit"]["corrected"] == record.commitment(KEY, "event-1", "corrected", b"the right answer")
+    assert made["src"] == {"topic": "ratchet.requests", "partition": 3, "inc": 0, "offset": 17, "broker_ms": 99}
+
+
+def test_equal_texts_differ_by_event_and_field() -> None:
+    """The same text in another event or field has another commitment: no dictionary."""
+    made = {record.commitment(KEY, event, name, b"yes") for event in ("a", "b") for name in ("x", "y")}
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["mary@example.org", "+49 170 1234567", "+491701234567", "4111-1111-1111-1111", "a b", "é", ""]
+)
+def test_what_is_no_token_is_never_plain(text: str) -> None:
+    """Ids that are e-mails, telephone or card numbers, or text do not enter, wherever an id may stand."""
+    made = entry(
+        {"tenant": text, "route": text, "request_id": text, "at_ms": 1, "arm": text, "chain": [text],
+         "arms": [{"arm": text}], "policies": [{"kind": "trust", "name": text, "version": 1, "id": text}]},
+        "decision.routed", ce_id=text, ce_source=text, ce_time=text, **{"ratchet-cause": text, "ratchet-at": text},
+    )  # fmt: skip
+    assert not text or text not in json.dumps(made, ensure_ascii=False)
+    assert made["tenant"] == record.NOBODY
+    assert made["id"] == "ratchet.requests[3]@17"
+
+
+@pytest.mark.parametrize("value", [b"not json mary@example.org", b"\xff\xfe", b"[1]", None, b'{"a":"\\ud800"}', b""])
+def test_what_cannot_be_read_is_recorded_all_the_same(value: bytes | None) -> None:
+    """A record that is no event has an entry: envelope, size, and a commitment to the whole."""
+    made = entry(value)
+    assert made["src"]["offset"] == 17
+    assert "example" not in json.dumps(made)
+    assert ("value" in made["commit"]) == (value is not None)
+
+
+def test_unknown_types_show_only_the_envelope() -> None:
+    """Nothing of a payload of an unknown type is copied."""
+    made = entry({"tenant": "acme", "secret": "hush", "arm": "a"}, "person.named")
+    assert made["type"] == "unknown"
+    assert set(made["facts"]) == {"bytes"}
+    assert set(made["commit"]) == {"value", "ce_type", "key"} - ({"key"} if "key" in made else set())
+
+
+def test_a_dead_letter_names_its_source() -> None:
+    """Source place, agent and kind of error are facts; message and record are commitments."""
+    made = entry(
+        {"tenant": "acme", "messages": "hello"}, topic="ratchet.requests.dlq",
+        **{"ratchet-dlq-topic": "ratchet.requests", "ratchet-dlq-partition": "3", "ratchet-dlq-offset": "12",
+           "ratchet-dlq-agent": "router", "ratchet-dlq-kind": "invalid", "ratchet-dlq-message": "messages: no list"},
+    )  # fmt: skip
+    assert made["type"] == "dead-letter"
+    facts = {"topic": "ratchet.requests", "partition": 3, "offset": 12, "agent": "router", "kind": "invalid"}
+    assert facts.items() <= made["facts"].items()
+    assert {"message", "value"} <= set(made["commit"])
+
+
+def test_an_entry_is_never_longer_than_a_bundle_allows() -> None:
+    """Facts that do not fit are left out whole, and the entry says so."""
+    parts = [{"name": "n" * 120, "log_e": 1.5, "n": 3, "needed": 1.0}] * 64
+    payload = {
+        "tenant": "a",
+        "route": "r",
+        "at_ms": 1,
+        "processes": parts,
+        "conditions": {f"c{i}": True for i in range(64)},
+    }
+    assert len(json.dumps(entry(payload, "promotion.evaluated"))) < 65_535
+    long = {f"{'x' * 100}{i}": "y" * 128 for i in range(60)}
+    made = entry({"tenant": "a", "route": "r", "at_ms": 1, "settings": long, "arena": "z" * 128}, "promotion.opened")
+    assert len(canonical.encode(made)) <= 65_535
+
+
+def test_a_rebuild_gives_equal_bytes() -> None:
+    """The same record gives the same entry."""
+    raw = Record("ratchet.requests", 0, 1, b"k", b'{"tenant":"a","score":0.1}', (("ce_id", b"x"),), 5)
+    assert record.Draft(raw).build(KEY) == record.Draft(raw).build(KEY)
