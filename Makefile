@@ -24,12 +24,12 @@ setup:  ## .venv from the hashed lock, with .venv/bin/ratchet (EXTRA=cpu|gpu; gp
 demo: setup  ## the whole loop, live, on real Kafka, Redis, Ray and vLLM (ARGS='--useless', '--chaos' or '--keep')
 	@$(BIN)/ratchet demo $(ARGS)
 
-check: setup  ## format, lint, types, layers, schemas: no server, no test
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports
-	$(BIN)/python -m tools.schema check
+check: setup  ## format, lint, types, layers, schemas: no server, no test; all of them, then the verdict
+	@bad=; \
+	for tool in 'ruff format --check --quiet .' 'ruff check --quiet .' pyright lint-imports 'python -m tools.schema check'; do \
+	  echo "check: $$tool"; $(BIN)/$$tool || bad="$$bad [$$tool]"; \
+	done; \
+	if [[ -n $$bad ]]; then echo "check: refused by$$bad"; exit 1; fi
 
 unit: setup  ## the fast tests, no server
 	$(PYTEST) tests/unit -n 2 -q

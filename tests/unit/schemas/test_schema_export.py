@@ -11,7 +11,12 @@ from schemas.payload import REGISTRY, Incoming
 from schemas.topics import BY_NAME
 
 DOCUMENT = asyncapi()
-REF = {"type": "object", "required": ["$ref"], "properties": {"$ref": {"type": "string"}}, "additionalProperties": False}
+REF = {
+    "type": "object",
+    "required": ["$ref"],
+    "properties": {"$ref": {"type": "string"}},
+    "additionalProperties": False,
+}
 # The parts of the AsyncAPI 3.0.0 specification that the document uses ("Schema" section, fixed fields per object).
 ASYNCAPI_3: dict[str, Any] = {
     "type": "object",
@@ -170,7 +175,9 @@ def test_operations_send_only_what_their_channel_carries() -> None:
 def test_every_type_has_one_sender_and_outsiders_send_what_is_incoming() -> None:
     """One writer per event type; people and upstream send exactly the types that refuse unknown fields."""
     assert sorted(name for types in SENDERS.values() for name in types) == sorted(REGISTRY)
-    assert {n for n in REGISTRY if sender_of(n) in OUTSIDE} == {n for n in REGISTRY if issubclass(REGISTRY[n], Incoming)}
+    assert {n for n in REGISTRY if sender_of(n) in OUTSIDE} == {
+        n for n in REGISTRY if issubclass(REGISTRY[n], Incoming)
+    }
     with pytest.raises(KeyError, match=r"no\.such.*exactly one"):
         sender_of("no.such")
 
