@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from agents.inference import decide
-from agents.ports import ArmSpec, Clock, Engine, Facts, LoadOutcome, Store
+from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Store
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
 from schemas.payload import Payload
@@ -21,7 +21,11 @@ from streams.shapes import Emit, Event, Out, Record, View
 RESULT_S = 3600
 WATCH_S = 0.2
 ANNOUNCE_S = 2.0
+DOUBT_S = 1.0  # between two looks at an engine that failed a call
 RECHECK_S = 5.0
+RECHECK_MOST_S = 60.0
+LOADING_S = 30.0
+POLL_S = 0.05
 
 
 class Inference:
@@ -39,11 +43,15 @@ class Inference:
         self._instance = instance
         self._specs: tuple[ArmSpec, ...] = ()
         self._outcomes: tuple[LoadOutcome, ...] = ()
+        self._live: frozenset[str] = frozenset()
         self._told: dict[tuple[str, str], tuple[str | None, bool, str]] = {}
         self._version = 0
         self._announced: tuple[LiveArm, ...] | None = None
         self._announced_at = 0.0
         self._checked_at = 0.0
+        self._pause_s = RECHECK_S
+        self._doubt = False
+        self._loading = True  # until the first load has ended
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         order = decide.order_of(event)
@@ -92,11 +100,8 @@ class Inference:
         key = f"result:{order.decision_id}:{place}:{arm}" + (":shadow" if order.shadow else "")
         result = _stored(await self._held(key))
         if result is None:
-            left_s = (told.deadline_at_ms - self._clock.now_ms()) / 1000
-            if left_s <= 0:
-                raise Unavailable("the deadline has passed")
             text = decide.last_user_text(told.messages)
-            made = await self._engine.generate(order.engine_arm(arm), text, order_id, left_s)
+            made = await self._generate(order, arm, text, order_id)
             result = decide.completed(order, arm, made, self._clock.now_ms(), self._instance)
             try:
                 held = await self._store.set_if_absent(key, result.model_dump_json().encode(), RESULT_S)
@@ -104,6 +109,27 @@ class Inference:
             except Unavailable:
                 pass  # the store only saves a second call; the committed event is the result
         return Emit(result, f"completed/{arm}")
+
+    async def _generate(self, order: decide.Order, arm: str, text: str, order_id: str) -> Generation:
+        """Ask the engine within the deadline. An arm that is just being loaded is waited for, bounded."""
+        name, deadline = order.engine_arm(arm), order.told.deadline_at_ms
+        until = self._clock.monotonic() + LOADING_S
+        while self._loading and name not in self._live and self._clock.now_ms() < deadline:
+            if self._clock.monotonic() >= until:
+                break
+            await self._clock.sleep(POLL_S)
+        left_s = (deadline - self._clock.now_ms()) / 1000
+        if left_s <= 0:
+            raise Unavailable("the deadline has passed")
+        try:
+            return await self._engine.generate(name, text, order_id, left_s)
+        except Refused as error:
+            if error.kind != "unknown_arm":
+                raise
+            raise Unavailable(f"arm {arm!r} is not loaded here", retry_after_s=0.5) from error
+        except Unavailable:
+            self._doubt = True  # look at the engine soon
+            raise
 
     async def _held(self, key: str) -> bytes | None:
         try:
@@ -113,6 +139,8 @@ class Inference:
 
     async def follow(self) -> None:
         """Keep every fleet's arms loaded and say which are live; runs until cancelled, engine or broker away or not."""
+        while self._policies.age_s() == float("inf"):  # the view is not whole yet
+            await self._clock.sleep(POLL_S)
         last = self._policies.get(PolicyLive, f"live/{self._instance}")
         self._version = max(self._version, 0 if last is None else last.data.version)
         async with asyncio.TaskGroup() as group:
@@ -124,7 +152,7 @@ class Inference:
             try:
                 await self.load_once()
             except Unavailable:
-                self._outcomes = ()  # not proven live now, whatever was proven before
+                self._hold(())  # not proven live now, whatever was proven before
             await self._clock.sleep(WATCH_S)
 
     async def _announce(self) -> None:
@@ -136,24 +164,31 @@ class Inference:
     async def load_once(self) -> None:
         """One look: load on a change of the fleets, and again where something wanted is not live."""
         specs = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
-        now = self._clock.monotonic()
-        changed = specs != self._specs
-        if changed or now - self._checked_at >= RECHECK_S:
-            self._checked_at = now
+        now, changed = self._clock.monotonic(), specs != self._specs
+        if changed or now - self._checked_at >= (DOUBT_S if self._doubt else self._pause_s):
             healthy = await self._engine.healthy()
-            alive = {row.arm for row in self._outcomes if row.live}
-            if changed or not healthy or any(spec.arm not in alive for spec in specs):
-                if not healthy:
-                    self._outcomes = ()
-                self._outcomes = tuple(await self._engine.ensure(specs)) if specs else ()
+            self._checked_at, self._doubt = now, not healthy
+            if not healthy:
+                self._hold(())
+            if changed or any(spec.arm not in self._live for spec in specs):
+                self._loading = True
+                found = tuple(await self._engine.ensure(specs)) if specs else ()
+                same = {(row.arm, row.reason) for row in found} == {(row.arm, row.reason) for row in self._outcomes}
+                self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if same and healthy else RECHECK_S
+                self._hold(found)
                 self._specs = specs
+        self._loading = False
+
+    def _hold(self, outcomes: tuple[LoadOutcome, ...]) -> None:
+        self._outcomes = outcomes
+        self._live = frozenset(row.arm for row in outcomes if row.live)
 
     async def announce_once(self) -> None:
         """One look: facts once per change, `policy.live` on a change and every two seconds."""
         tenants = {row.data.route: row.data.tenant for row in self._policies.items(PolicyFleet).values()}
         for row in self._outcomes:
             said = (row.adapter, row.live, row.reason)
-            if self._told.get((row.arm, row.replica)) != said:
+            if decide.tells(row) and self._told.get((row.arm, row.replica)) != said:
                 tenant = tenants.get(row.arm.partition("/")[0], "default")
                 fact = decide.fact_of(row, tenant, self._clock.now_ms(), self._instance)
                 identity = (

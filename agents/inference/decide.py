@@ -25,6 +25,7 @@ from streams.shapes import Emit, Event
 
 NAME = "inference"
 LIVE_MS = 15_000
+AWAY = "replica is away"  # how infra.cluster begins the reason where nobody could be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,11 @@ def live_arms(outcomes: Iterable[LoadOutcome], specs: Iterable[ArmSpec]) -> tupl
         route, _, arm = name.partition("/")
         rows.append(LiveArm(route=route, arm=arm, adapter=asked[name], replicas=len(replicas[name])))
     return tuple(rows)
+
+
+def tells(row: LoadOutcome) -> bool:
+    """Whether an outcome says something of the adapter: that a replica is away does not."""
+    return row.live or not row.reason.startswith(AWAY)
 
 
 def fact_of(row: LoadOutcome, tenant: str, now_ms: int, instance: str) -> AdapterLive | AdapterRefused:

@@ -83,6 +83,15 @@ class ScriptedEngine:
         pass
 
 
+class Loading(ScriptedEngine):
+    """Knows an arm only once it was asked to load it, as real engines do."""
+
+    async def generate(self, arm, *rest):
+        if not any(arm in names for names in self.loads):
+            raise Refused(f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm")
+        return await super().generate(arm, *rest)
+
+
 class Told:
     """Facts as sent; `away` makes the broker refuse."""
 
@@ -129,8 +138,10 @@ def decision(**changes):
     return DecisionRouted(**(BASE | told | changes))
 
 
-def inference(engine, *, store=None, clock=None, view=None, facts=None):
-    return Inference(view or Table(), engine, store or MemoryStore(), facts or Told(), clock or ManualClock(NOW), "i1")
+def inference(engine, *, store=None, clock=None, view=None, facts=None, loading=False):
+    agent = Inference(view or Table(), engine, store or MemoryStore(), facts or Told(), clock or ManualClock(NOW), "i1")
+    agent._loading = loading  # True until the first load has ended; most tests begin after it
+    return agent
 
 
 async def payloads(agent, payload):
@@ -158,6 +169,42 @@ async def test_a_second_owner_emits_what_the_store_holds():
     other_place = decision(request_offset=5)
     [made] = await payloads(inference(later, store=store), other_place)
     assert made.text == "second"
+
+
+async def test_of_two_that_raced_both_emit_the_winner():
+    """Two owners call at once; each emits what the store holds afterwards."""
+    store = MemoryStore()
+
+    class Slow(ScriptedEngine):
+        async def generate(self, *call):
+            made = await super().generate(*call)
+            await asyncio.sleep(0)
+            return made
+
+    both = [inference(Slow(a=word), store=store) for word in ("one", "two")]
+    first, second = await asyncio.gather(*(agent(event_of(decision())) for agent in both))
+    assert first == second
+
+
+async def test_an_arm_that_is_being_loaded_is_waited_for():
+    """A fresh instance holds its orders until the first load has ended, instead of failing them."""
+    view, clock = Table(), ManualClock(NOW)
+    view.put(fleet())
+    engine = Loading(a="yes")
+    agent = inference(engine, view=view, clock=clock, loading=True)
+    call = asyncio.create_task(agent(event_of(decision(chain=()))))
+    await clock.advance(0.3)
+    assert not call.done()
+    await agent.load_once()
+    await clock.advance(0.1)
+    [emit] = await call
+    assert emit.payload.text == "yes"
+    with pytest.raises(Unavailable):
+        await agent(event_of(decision(arm="gone", chain=())))
+    late = Loading(a="late")
+    call = asyncio.create_task(inference(late, clock=clock, loading=True)(event_of(decision(chain=()))))
+    await clock.advance(2.0)
+    assert [emit.payload.kind for emit in await call] == ["deadline"]
 
 
 async def test_without_the_store_the_call_is_made():
@@ -216,6 +263,21 @@ async def test_what_the_engine_refuses_ends_the_chain():
     assert "2,048" in made.reason
 
 
+def test_a_replica_that_is_away_refuses_no_adapter():
+    """Only an outcome that is about the adapter becomes a fact."""
+    away = LoadOutcome("bank/a", "ad-a", "rep1", False, "replica is away: TimeoutError", 0.0)
+    assert not decide.tells(away)
+    assert decide.tells(LoadOutcome("bank/a", "ad-a", "rep1", False, "digest differs", 0.0))
+
+
+async def test_only_an_arm_that_some_replica_answers_for_is_live():
+    """With the very adapter that is wanted; replicas are counted."""
+    specs = decide.wanted([fleet(challenger=None)])
+    rows = [LoadOutcome("bank/a", "ad-a", name, name != "rep3", "", 1.0) for name in ("rep1", "rep2", "rep3")]
+    rows += [LoadOutcome("bank/old", "ad-x", "rep1", True, "", 1.0), LoadOutcome("bank/z", None, "rep1", True, "", 1.0)]
+    assert [(row.arm, row.replicas) for row in decide.live_arms(rows, specs)] == [("a", 2)]
+
+
 def fleet(**changes):
     arms = tuple(Arm(arm=name, base="sha256:0", adapter=f"ad-{name}") for name in ("a", "b", "old", "unused"))
     told = {"at_ms": NOW, "version": 1, "route": "bank", "arms": arms, "champion": "a", "challenger": "b"}
@@ -234,7 +296,7 @@ async def test_it_follows_the_fleet_and_says_what_is_live():
     view.put(PolicyLive(at_ms=NOW, version=8, instance="i1", arms=(), until_ms=NOW))
     view.put(fleet(challenger=None))
     engine.refuses["bank/old"] = "digest differs"
-    agent = inference(engine, facts=facts, clock=clock, view=view)
+    agent = inference(engine, facts=facts, clock=clock, view=view, loading=True)
     task = asyncio.create_task(agent.follow())
     try:
         await asyncio.sleep(0)
