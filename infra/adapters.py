@@ -182,7 +182,9 @@ class AdapterVerifier:
 
 def _open_envelope(envelope: bytes, public_keys: Mapping[str, bytes]) -> tuple[bytes, str]:
     if len(envelope) > MAX_ENVELOPE:
-        raise Refused(f"adapter envelope of {len(envelope)} bytes", kind="adapter_envelope", accepted=f"≤ {MAX_ENVELOPE}")
+        raise Refused(
+            f"adapter envelope of {len(envelope)} bytes", kind="adapter_envelope", accepted=f"≤ {MAX_ENVELOPE}"
+        )
     parsed = _object(_json(envelope, "envelope"), "envelope")
     _expect(parsed.get("payloadType"), PAYLOAD_TYPE, "payloadType")
     try:

@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -121,7 +121,7 @@ class DirectoryStore:
         found = tree_manifest(target)
         if hashlib.sha256(canonical.encode(found)).hexdigest() != _hex(digest):
             expected = canonical.decode(self.get_bytes(digest))
-            name = _first_difference(expected if isinstance(expected, dict) else {}, found)
+            name = _first_difference(expected if isinstance(expected, Mapping) else {}, found)
             raise ArtifactCorrupt(f"artifact tree {digest}: {name} is not as its digest names it", name)
         return target
 
@@ -165,7 +165,7 @@ def _files(path: Path) -> Iterator[str]:
             yield name
 
 
-def _first_difference(expected: dict[str, object], found: dict[str, str]) -> str:
+def _first_difference(expected: Mapping[str, object], found: dict[str, str]) -> str:
     return min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, TypeAlias, cast
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError
@@ -79,8 +79,11 @@ def disconnect() -> None:
 
 
 # What an actor answers with: errors of ours as plain tuples, since Ray wraps exceptions in classes of its own.
-_Answer = tuple[Literal["ok"], Generation] | tuple[Literal["refused"], tuple[str, str, str, str]]
-_Answer |= tuple[Literal["unavailable", "empty"], str]
+_Answer: TypeAlias = (
+    tuple[Literal["ok"], Generation]
+    | tuple[Literal["refused"], tuple[str, str, str, str]]
+    | tuple[Literal["unavailable", "empty"], str]
+)
 
 
 class EngineActor:
@@ -309,7 +312,7 @@ class JobActor:
             Path(log).parent.mkdir(parents=True, exist_ok=True)
             output = Path(log).open("ab")  # noqa: SIM115  the child holds it, we close ours below
         try:
-            self._process = subprocess.Popen(  # noqa: PLW1509  see _die_with_parent: no lock is taken in it
+            self._process = subprocess.Popen(
                 list(argv),
                 env={**process_environment(), **env},
                 cwd=cwd,
@@ -317,7 +320,7 @@ class JobActor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  it takes no lock: two system calls
             )
         finally:
             if not isinstance(output, int):
@@ -355,7 +358,9 @@ _LIBC = ctypes.CDLL(None)
 
 
 def _die_with_parent() -> None:
-    _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a job must not go on when its actor is gone and it may start again
+    _LIBC.prctl(
+        1, signal.SIGKILL
+    )  # PR_SET_PDEATHSIG: a job must not go on when its actor is gone and it may start again
     _LIBC.nice(NICE)
 
 

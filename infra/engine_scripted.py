@@ -71,7 +71,9 @@ class ScriptedEngine:
     async def generate(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
         spec = self._arms.get(arm)
         if spec is None:
-            raise Refused(f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._arms)))
+            raise Refused(
+                f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._arms))
+            )
         prompt = spec.prompt(text)
         if len(prompt) > self._script.max_chars:
             raise Refused(

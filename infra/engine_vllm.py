@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.adapters import AdapterVerifier, Statement
+from infra.adapters import AdapterVerifier, GoldenProbe, Statement
 from infra.artifacts import ArtifactStore
 from infra.clock import Clock, SystemClock
 from infra.engine import ArmSpec, Generation, LoadOutcome
@@ -166,12 +166,7 @@ class VllmEngine:
             number = next(self._ids)
             # The number is in the name: vLLM knows adapters by name, and a refused one may come again.
             lora = LoRARequest(f"{adapter}#{number}", number, str(folder))
-            try:
-                added = await llm.add_lora(lora)
-            except (ValueError, RuntimeError, OSError) as exc:
-                raise Refused(f"vLLM cannot load adapter {adapter}: {exc}", kind="adapter_format") from exc
-            if not added:
-                raise Unavailable(f"vLLM did not load adapter {adapter}")
+            await _add_lora(llm, lora, adapter)
         except (Refused, Unavailable):
             shutil.rmtree(copy, ignore_errors=True)
             raise
@@ -179,31 +174,22 @@ class VllmEngine:
         return lora
 
     async def _probe(self, llm: Any, spec: ArmSpec, lora: Any) -> None:
+        """Prove that the arm answers, and if it has an adapter that the adapter does. Raises Refused or Unavailable."""
+        greedy = replace(spec, temperature=0.0)
         if lora is None or spec.adapter is None:
-            await self._ask(llm, spec.prompt("probe"), replace(spec, temperature=0.0, max_tokens=1), None, "probe")
+            await self._ask(llm, spec.prompt("probe"), replace(greedy, max_tokens=1), None, "probe")
             return
         probes = self._loras[spec.base, spec.adapter][1].predicate.probes[:PROBES]
-        greedy = replace(spec, temperature=0.0)
         differs = False
         try:
-            for probe in probes or (None,):
-                prompt = spec.prompt("probe") if probe is None else probe.prompt
+            for probe in probes or (GoldenProbe(spec.prompt("probe"), None),):
                 got, plain = await asyncio.gather(
-                    self._ask(llm, prompt, greedy, lora, "probe"), self._ask(llm, prompt, greedy, None, "probe")
+                    self._ask(llm, probe.prompt, greedy, lora, "probe"),
+                    self._ask(llm, probe.prompt, greedy, None, "probe"),
                 )
-                expected = None if probe is None else probe.adapter_text
-                if expected is not None and got.text.strip() != expected.strip():
-                    raise Refused(
-                        f"adapter {spec.adapter} is loaded but does not answer as signed: {got.text.strip()[:60]!r} "
-                        f"for a probe that expects {expected.strip()[:60]!r}",
-                        kind="adapter_probe",
-                    )
+                _check_golden(spec.adapter, probe, got)
                 differs = differs or _differ(got, plain)
-            if not differs:
-                raise Refused(
-                    f"adapter {spec.adapter} is loaded but every probe is answered as by the base model",
-                    kind="adapter_probe",
-                )
+            _check_differs(spec.adapter, differs)
         except (Refused, Unavailable):
             if not any(live.lora is lora for live in self._arms.values()):
                 await self._drop(spec.base, spec.adapter)
@@ -225,7 +211,9 @@ class VllmEngine:
     async def generate(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
         live = self._arms.get(arm)
         if live is None:
-            raise Refused(f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._arms)))
+            raise Refused(
+                f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._arms))
+            )
         spec = live.spec
         return await self._ask(
             self._llms[spec.base], spec.prompt(text), spec, live.lora, f"{request_id}/{arm}", timeout_s
@@ -259,10 +247,11 @@ class VllmEngine:
         final: Any = None
         try:
             async with asyncio.timeout(timeout_s):  # cancelling the generator aborts the request inside vLLM
-                async for final in llm.generate(
+                requests = llm.generate(
                     {"prompt_token_ids": tokens}, sampling, f"{name}/{next(self._calls)}", lora_request=lora
-                ):
-                    pass
+                )
+                async for output in requests:
+                    final = output
         except TimeoutError as exc:
             raise Unavailable(f"no answer for {name} within {timeout_s} s: aborted") from exc
         except EngineDeadError as exc:
@@ -299,6 +288,31 @@ class VllmEngine:
 
     def _since_ms(self, started: float) -> float:
         return (self._clock.monotonic() - started) * 1000
+
+
+async def _add_lora(llm: Any, lora: Any, adapter: str) -> None:
+    try:
+        added = await llm.add_lora(lora)
+    except (ValueError, RuntimeError, OSError) as exc:
+        raise Refused(f"vLLM cannot load adapter {adapter}: {exc}", kind="adapter_format") from exc
+    if not added:
+        raise Unavailable(f"vLLM did not load adapter {adapter}")
+
+
+def _check_golden(adapter: str, probe: GoldenProbe, got: Generation) -> None:
+    if probe.adapter_text is not None and got.text.strip() != probe.adapter_text.strip():
+        raise Refused(
+            f"adapter {adapter} is loaded but does not answer as signed: {got.text.strip()[:60]!r} "
+            f"to a probe that expects {probe.adapter_text.strip()[:60]!r}",
+            kind="adapter_probe",
+        )
+
+
+def _check_differs(adapter: str, differs: bool) -> None:
+    if not differs:
+        raise Refused(
+            f"adapter {adapter} is loaded but every probe is answered as by the base model", kind="adapter_probe"
+        )
 
 
 def _differ(one: Generation, other: Generation) -> bool:

@@ -146,10 +146,11 @@ def train_base(
         max_position_embeddings=settings.positions,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    model: Any = LlamaForCausalLM(config).to(_device())
+    model: Any = LlamaForCausalLM(config)
+    model.to(_device())
     rows = [_encode(tokenizer, example) for example in examples]
     trained = _fit(model, rows, settings, progress, stop, clock or SystemClock(), None)
     _replace(out_dir, lambda folder: (model.save_pretrained(folder), tokenizer.save_pretrained(folder)))
@@ -225,21 +226,48 @@ def evaluate(
     return right
 
 
-def answer(base_dir: Path, adapter_dir: Path | None, prompt: str, max_tokens: int = 24) -> str:
-    """Greedy decoding of one prompt, cut at the end mark or a line's end: what a golden probe is made from."""
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the adapter answers to a whole prompt; `sure`: also in another precision, by the margin of every token."""
+
+    prompt: str
+    text: str
+    sure: bool
+
+
+def golden_probes(
+    base_dir: Path, adapter_dir: Path, prompts: Sequence[str], count: int = 4, max_tokens: int = 24, margin: float = 1.0
+) -> list[Probe]:
+    """The prompts of `prompts` that show best that this adapter answers: those whose answer differs from the base's come first,
+    then by the least margin (nats between the first and the second choice) over the answer's tokens. Greedy decoding.
+    """
     tokenizer, model = _open(base_dir)
-    if adapter_dir is not None:
-        model = PeftModel.from_pretrained(model, str(adapter_dir))
+    model = PeftModel.from_pretrained(model, str(adapter_dir))
     model.eval()
+    found: list[tuple[bool, float, Probe]] = []
+    for prompt in prompts:
+        with model.disable_adapter():
+            plain, _ = _decode(tokenizer, model, prompt, max_tokens)
+        text, least = _decode(tokenizer, model, prompt, max_tokens)
+        found.append((text == plain, -least, Probe(prompt, text, least >= margin)))
+    found.sort(key=lambda item: item[:2])
+    return [probe for _, _, probe in found[:count]]
+
+
+def _decode(tokenizer: Any, model: Any, prompt: str, max_tokens: int) -> tuple[str, float]:
+    """Greedy text up to the end mark or a line's end, and the least margin of its choices."""
     tokens: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    given = len(tokens)
+    given, least = len(tokens), math.inf
     with torch.inference_mode():
         while len(tokens) < given + max_tokens:
-            token = int(model(input_ids=torch.tensor([tokens], device=_device())).logits[0, -1].argmax())
+            logits = model(input_ids=torch.tensor([tokens], device=_device()), use_cache=False).logits[0, -1]
+            best = torch.log_softmax(logits.float(), -1).topk(2)
+            least = min(least, float(best.values[0] - best.values[1]))
+            token = int(best.indices[0])
             if token == tokenizer.eos_token_id:
                 break
             tokens.append(token)
-    return str(tokenizer.decode(tokens[given:])).split("\n", 1)[0]
+    return str(tokenizer.decode(tokens[given:])).split("\n", 1)[0].strip(), least
 
 
 # a row is its tokens, and where its answer begins
@@ -426,7 +454,7 @@ def _train_tokenizer(examples: Sequence[Example], settings: BaseSettings) -> Pre
 
 def _open(base_dir: Path) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(str(base_dir), local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(str(base_dir), local_files_only=True, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base_dir), local_files_only=True, dtype=torch.float32)
     return tokenizer, model.to(_device())
 
 
