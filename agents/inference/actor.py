@@ -16,6 +16,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
 from schemas.payload import Payload
 from schemas.policies import LiveArm, PolicyFleet, PolicyLive
+from schemas.routes import Arm
 from streams.shapes import Emit, Event, Out, Record, View
 
 RESULT_S = 3600
@@ -41,7 +42,7 @@ class Inference:
         self._facts = facts
         self._clock = clock
         self._instance = instance
-        self._specs: tuple[ArmSpec, ...] = ()
+        self._wanted: dict[str, Arm] = {}
         self._outcomes: tuple[LoadOutcome, ...] = ()
         self._live: frozenset[str] = frozenset()
         self._told: dict[tuple[str, str], tuple[str | None, bool, str]] = {}
@@ -163,20 +164,21 @@ class Inference:
 
     async def load_once(self) -> None:
         """One look: load on a change of the fleets, and again where something wanted is not live."""
-        specs = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
-        now, changed = self._clock.monotonic(), specs != self._specs
+        wanted = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
+        now, changed = self._clock.monotonic(), wanted != self._wanted
         if changed or now - self._checked_at >= (DOUBT_S if self._doubt else self._pause_s):
             healthy = await self._engine.healthy()
             self._checked_at, self._doubt = now, not healthy
             if not healthy:
                 self._hold(())
-            if changed or any(spec.arm not in self._live for spec in specs):
+            if changed or wanted.keys() - self._live:
                 self._loading = True
+                specs = [_spec(name, arm) for name, arm in wanted.items()]
                 found = tuple(await self._engine.ensure(specs)) if specs else ()
                 same = {(row.arm, row.reason) for row in found} == {(row.arm, row.reason) for row in self._outcomes}
                 self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if same and healthy else RECHECK_S
                 self._hold(found)
-                self._specs = specs
+                self._wanted = wanted
         self._loading = False
 
     def _hold(self, outcomes: tuple[LoadOutcome, ...]) -> None:
@@ -196,7 +198,7 @@ class Inference:
                 )
                 await self._facts.send(fact, identity)
                 self._told[row.arm, row.replica] = said
-        live = decide.live_arms(self._outcomes, self._specs)
+        live = decide.live_arms(self._outcomes, self._wanted)
         now = self._clock.monotonic()
         if live != self._announced or now - self._announced_at >= ANNOUNCE_S:
             self._version += 1
@@ -206,6 +208,10 @@ class Inference:
             )
             await self._facts.send(policy, f"live/{self._instance}/{self._version}")
             self._announced, self._announced_at = live, now
+
+
+def _spec(name: str, arm: Arm) -> ArmSpec:
+    return ArmSpec(name, arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template)
 
 
 def _stored(value: bytes | None) -> ResultCompleted | None:

@@ -5,11 +5,10 @@
 3. Nothing of the request but the last user message reaches an engine.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from agents.ports import ArmSpec, Generation, LoadOutcome
 from schemas.events import (
     AdapterLive,
     AdapterRefused,
@@ -21,11 +20,54 @@ from schemas.events import (
 )
 from schemas.payload import Payload
 from schemas.policies import LiveArm, PolicyFleet
+from schemas.routes import Arm
 from streams.shapes import Emit, Event
 
 NAME = "inference"
 LIVE_MS = 15_000
 AWAY = "replica is away"  # how infra.cluster begins the reason where nobody could be asked
+
+
+class Made(Protocol):
+    """What a rule needs of an engine's generation."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens_in(self) -> int: ...
+    @property
+    def tokens_out(self) -> int: ...
+    @property
+    def latency_ms(self) -> float: ...
+    @property
+    def ttft_ms(self) -> float: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def logprobs(self) -> tuple[float, ...]: ...
+    @property
+    def adapter_digest(self) -> str | None: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def replica(self) -> str: ...
+
+
+class Loaded(Protocol):
+    """What a rule needs of an engine's load outcome."""
+
+    @property
+    def arm(self) -> str: ...
+    @property
+    def adapter(self) -> str | None: ...
+    @property
+    def replica(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def load_ms(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +101,7 @@ def last_user_text(messages: Sequence[Message]) -> str:
     return (users or list(messages))[-1].content
 
 
-def completed(order: Order, arm: str, made: Generation, now_ms: int, instance: str) -> ResultCompleted:
+def completed(order: Order, arm: str, made: Made, now_ms: int, instance: str) -> ResultCompleted:
     """The result of a generation; it ends the chain."""
     told = order.told
     return ResultCompleted(
@@ -147,40 +189,36 @@ def adapter_of(order: Order, arm: str) -> str | None:
     return None
 
 
-def wanted(fleets: Iterable[PolicyFleet]) -> tuple[ArmSpec, ...]:
-    """Every arm that shall be loaded: champion, challenger and rollback of every route, sorted by engine name."""
-    specs: dict[str, ArmSpec] = {}
-    for fleet in fleets:
-        names = {fleet.champion, fleet.challenger, fleet.rollback}
-        for arm in fleet.arms:
-            if arm.arm in names:
-                name = f"{fleet.route}/{arm.arm}"
-                specs[name] = ArmSpec(
-                    name, arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template
-                )
-    return tuple(specs[name] for name in sorted(specs))
+def wanted(fleets: Iterable[PolicyFleet]) -> dict[str, Arm]:
+    """Engine name -> arm of all that shall be loaded: champion, challenger and rollback of every route, sorted."""
+    found = {
+        f"{fleet.route}/{arm.arm}": arm
+        for fleet in fleets
+        for arm in fleet.arms
+        if arm.arm in (fleet.champion, fleet.challenger, fleet.rollback)
+    }
+    return {name: found[name] for name in sorted(found)}
 
 
-def live_arms(outcomes: Iterable[LoadOutcome], specs: Iterable[ArmSpec]) -> tuple[LiveArm, ...]:
+def live_arms(outcomes: Iterable[Loaded], asked: Mapping[str, Arm]) -> tuple[LiveArm, ...]:
     """The arms that at least one replica has proven live with the very adapter that is wanted."""
-    asked = {spec.arm: spec.adapter for spec in specs}
     replicas: dict[str, set[str]] = {}
     for row in outcomes:
-        if row.live and row.arm in asked and asked[row.arm] == row.adapter:
+        if row.live and row.arm in asked and asked[row.arm].adapter == row.adapter:
             replicas.setdefault(row.arm, set()).add(row.replica)
     rows: list[LiveArm] = []
     for name in sorted(replicas):
         route, _, arm = name.partition("/")
-        rows.append(LiveArm(route=route, arm=arm, adapter=asked[name], replicas=len(replicas[name])))
+        rows.append(LiveArm(route=route, arm=arm, adapter=asked[name].adapter, replicas=len(replicas[name])))
     return tuple(rows)
 
 
-def tells(row: LoadOutcome) -> bool:
+def tells(row: Loaded) -> bool:
     """Whether an outcome says something of the adapter: that a replica is away does not."""
     return row.live or not row.reason.startswith(AWAY)
 
 
-def fact_of(row: LoadOutcome, tenant: str, now_ms: int, instance: str) -> AdapterLive | AdapterRefused:
+def fact_of(row: Loaded, tenant: str, now_ms: int, instance: str) -> AdapterLive | AdapterRefused:
     """What a load outcome tells the loop."""
     route, _, arm = row.arm.partition("/")
     if row.live:

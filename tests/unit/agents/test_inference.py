@@ -286,7 +286,7 @@ def fleet(**changes):
 
 def test_wanted_are_champion_challenger_and_rollback_of_all_routes():
     """Named by route, so that routes do not collide; an arm without a part is not loaded."""
-    names = [spec.arm for spec in decide.wanted([fleet(), fleet(route="other", challenger=None, rollback=None)])]
+    names = list(decide.wanted([fleet(), fleet(route="other", challenger=None, rollback=None)]))
     assert names == ["bank/a", "bank/b", "bank/old", "other/a"]
 
 
