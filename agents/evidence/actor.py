@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from agents.evidence import coverage
-from agents.evidence.ports import Clock, EvidenceKeys, Facts, LogReader, Read, Source
+from agents.evidence.ports import AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
 from schemas.errors import Unavailable
@@ -15,6 +16,7 @@ from schemas.tlog.strict import encode_base64
 
 BATCH_S = 0.2
 _RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -30,13 +32,13 @@ class Collector:
         sequencer: Sequencer,
         reader: LogReader,
         keys: EvidenceKeys,
-        facts: Facts,
+        publisher: AuditPublisher,
         clock: Clock,
     ) -> None:
         self._sequencer = sequencer
         self._reader = reader
         self._keys = keys
-        self._facts = facts
+        self._publisher = publisher
         self._clock = clock
         self._frontiers: dict[Source, int] = {}
         self._since_full = 0
@@ -54,10 +56,10 @@ class Collector:
             await self.step()
 
     async def _resume(self) -> None:
-        """Go on where the signed bytes say, and repeat the last announcement: its id is the same."""
+        """Go on where the signed bytes say, and announce what was signed but not announced."""
         self._frontiers = await asyncio.to_thread(coverage.frontiers, self._sequencer.newest_first())
         self._since_full = coverage.FULL_EVERY if self._frontiers else 0
-        await self._reader.seek(self._frontiers)
+        await self._patiently("the topics cannot be read", lambda: self._reader.seek(self._frontiers))
         if self._sequencer.signed is not None:
             await self._announce(self._sequencer.signed)
 
@@ -66,13 +68,8 @@ class Collector:
         batch = await self._collect()
         if not batch.spans:
             return None
-        drafts = await asyncio.to_thread(lambda: [Draft(record) for record in batch.records])
-        tenants = Counter(draft.tenant for draft in drafts)
-        keys = {tenant: await self._keys.commitment_key(tenant) for tenant in tenants}
-        entries = await asyncio.to_thread(lambda: [draft.build(keys[draft.tenant]) for draft in drafts])
-        full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
-        entries += batch.closing(tenants, full=full)
-        signed = await self._commit(entries)
+        entries, full = await asyncio.to_thread(self._entries, batch)
+        signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries))
         self._frontiers = batch.next()
         self._since_full = 0 if full else self._since_full + len(entries)
         await self._announce(signed)
@@ -81,25 +78,31 @@ class Collector:
     async def _collect(self) -> coverage.Batch:
         batch = coverage.Batch(self._frontiers)
         until = self._clock.monotonic() + BATCH_S
-        while len(self._held) < MAX_BATCH and (left := until - self._clock.monotonic()) > 0:
-            self._held += await self._reader.poll(left)
+        while len(self._held) < MAX_BATCH and self._clock.monotonic() < until:
+            self._held += await self._patiently(
+                "the topics cannot be read", lambda: self._reader.poll(max(0.0, until - self._clock.monotonic()))
+            )
         for read in self._held[:MAX_BATCH]:
             batch.add(read)
         del self._held[:MAX_BATCH]
         return batch
 
+    def _entries(self, batch: coverage.Batch) -> tuple[list[bytes], bool]:
+        entries: list[bytes] = []
+        tenants: Counter[str] = Counter()
+        for record in batch.records:
+            draft = Draft(record)
+            tenants[draft.tenant] += 1
+            keys = self._keys.commitment_key(draft.tenant), self._keys.pseudonym_key(draft.tenant)
+            entries.append(draft.build(*keys))
+        full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
+        return entries + batch.closing(tenants, full=full), full
+
     async def _commit(self, entries: Sequence[bytes]) -> Signed:
-        for wait_s in (*_RETRY_S, None):
-            try:
-                if self._sequencer.pending:
-                    return await self._sequencer.finish()
-                return await self._sequencer.commit(entries)
-            except Unavailable as exc:
-                if wait_s is None:
-                    raise
-                _log.warning("no checkpoint is signed, trying again in %.1f s: %s", wait_s, exc)
-                await self._clock.sleep(wait_s)
-        raise AssertionError("the last attempt returns or raises")
+        """Append and sign, or finish what is bound already."""
+        if self._sequencer.pending:
+            return await self._sequencer.finish()
+        return await self._sequencer.commit(entries)
 
     async def _announce(self, signed: Signed) -> None:
         checkpoint = signed.checkpoint
@@ -111,4 +114,20 @@ class Collector:
             root=encode_base64(checkpoint.root),
             note=signed.note.decode(),
         )
-        await self._facts.send(payload, f"{checkpoint.origin}/{checkpoint.size}")
+
+        async def announce() -> None:
+            cursor = await self._publisher.start()
+            if cursor is None or cursor < checkpoint.size:
+                await self._publisher.publish([(payload, f"{checkpoint.origin}/{checkpoint.size}")], checkpoint.size)
+
+        await self._patiently("the checkpoint is not announced", announce)
+
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try while the world is away, a bounded time; then its Unavailable is the caller's."""
+        for wait_s in _RETRY_S:
+            try:
+                return await attempt()
+            except Unavailable as exc:
+                _log.warning("%s, trying again in %.1f s: %s", what, wait_s, exc)
+                await self._clock.sleep(wait_s)
+        return await attempt()

@@ -68,4 +68,4 @@ async def bench_log(
 
 
 def _build(records: Sequence[Record], key: bytes) -> list[bytes]:
-    return [Draft(record).build(key) for record in records]
+    return [Draft(record).build(key, key) for record in records]

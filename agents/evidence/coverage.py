@@ -56,7 +56,7 @@ class Batch:
             fresh = known is None and source not in self.frontiers
             span.skips.append((frontier, first - 1, "before-first-read" if fresh else _missing(read.topic)))
         if isinstance(read, Gap):
-            span.skips.append((max(first, frontier), last, read.kind))
+            span.skips.append((max(first, frontier), last, _named(read)))
         else:
             span.entries += 1
             self.records.append(read)
@@ -96,6 +96,13 @@ def frontiers(newest_first: Iterable[bytes]) -> dict[Source, int]:
             topic, _, partition = place.rpartition("/")
             found.setdefault((topic, int(partition)), span["next"])
     return found
+
+
+def _named(gap: Gap) -> str:
+    """The kind of a gap as the log says it; what is no kind of ours is `unknown`, and so a finding."""
+    if gap.kind == "marker-or-aborted":
+        return _missing(gap.topic)
+    return gap.kind if gap.kind in ("marker", "aborted", "lost") else "unknown"
 
 
 def _missing(topic: str) -> str:

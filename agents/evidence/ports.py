@@ -1,31 +1,17 @@
 """What the evidence collector needs from the world. The composition root gives adapters; tests give fakes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from agents.ports import Clock, Facts
+from agents.ports import Clock
 from infra.notary import Notary
-from streams.shapes import Record
+from schemas.payload import Payload
+from streams.shapes import Gap, Record
 
-__all__ = ["Clock", "EvidenceKeys", "Facts", "Fence", "Gap", "LogReader", "Notary", "Read", "Source"]
+__all__ = ["AuditPublisher", "Clock", "EvidenceKeys", "Fence", "Gap", "LogReader", "Notary", "Read", "Source"]
 
 Source = tuple[str, int]
 """(topic, partition)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Offsets `first` to `last` of a partition that will never be records for us, and why.
-
-    `marker` and `aborted` come from batch headers; `lost` was evicted unread; `unknown` is what nobody can explain.
-    """
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-    kind: Literal["marker", "aborted", "lost", "unknown"]
 
 
 Read = Record | Gap
@@ -39,9 +25,10 @@ class LogReader(Protocol):
         ...
 
     async def poll(self, timeout_s: float) -> Sequence[Read]:
-        """What there is, a few thousand at most; empty after `timeout_s`. Unavailable when the broker stays away.
+        """What there is, a few thousand at most; empty after `timeout_s`. Raises Unavailable: call again.
 
-        A reader that does not see markers and aborted records just leaves their offsets out.
+        Kinds of gap: `marker`, `aborted`, `marker-or-aborted` (not told apart), `lost` (evicted unread). Offsets left out
+        are taken for `marker-or-aborted`.
         """
         ...
 
@@ -55,8 +42,19 @@ class Fence(Protocol):
 
 
 class EvidenceKeys(Protocol):
-    """Secrets per tenant."""
+    """Secrets per tenant, 32 bytes each, for ever the same. They answer for any token: also for a tenant never seen."""
 
-    async def commitment_key(self, tenant: str) -> bytes:
-        """32 bytes, for ever the same, for any token: a tenant never seen before has a key, too. Raises Unavailable."""
+    def commitment_key(self, tenant: str) -> bytes: ...
+    def pseudonym_key(self, tenant: str) -> bytes: ...
+
+
+class AuditPublisher(Protocol):
+    """Sends to `ratchet.audit` and keeps a cursor, both in one transaction: exactly once. Ids derive from the identity."""
+
+    async def start(self) -> int | None:
+        """The cursor of the last committed transaction, None before the first. May be called again."""
+        ...
+
+    async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
+        """`(payload, identity)` each. After Unavailable the outcome is unknown: `start` tells."""
         ...

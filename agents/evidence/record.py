@@ -179,11 +179,11 @@ def committed_bytes(value: Any) -> bytes:
 
 def is_token(value: str) -> bool:
     """Whether a string may stand in the log in plain."""
-    return TOKEN.fullmatch(value) is not None and _DIGITS.fullmatch(value) is None
+    return TOKEN.fullmatch(value) is not None and not (value[0].isdigit() and _DIGITS.fullmatch(value))
 
 
 class Draft:
-    """A record on its way to an entry. Ask `tenant`, then `build` with that tenant's key."""
+    """A record on its way to an entry. Ask `tenant`, then `build` with that tenant's keys."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -193,12 +193,12 @@ class Draft:
         tenant = self._payload.get("tenant") if self._payload else None
         self.tenant = tenant if isinstance(tenant, str) and is_token(tenant) else NOBODY
         self._id = self._token("ce_id") or str(record.place)
-        self._key = b""
+        self._key = self._pseudonym_key = b""
         self._commit: dict[str, str] = {}
 
-    def build(self, key: bytes) -> bytes:
+    def build(self, commitment_key: bytes, pseudonym_key: bytes) -> bytes:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole."""
-        self._key = key
+        self._key, self._pseudonym_key = commitment_key, pseudonym_key
         self._commit.clear()
         data = self._whole()
         if len(data) > MAX_ENTRY:  # refused whole, never cut
@@ -229,7 +229,8 @@ class Draft:
                 facts["undecodable"] = True
         entry["facts"] = facts
         entry["commit"] = self._commit
-        return canonical.encode(entry)
+        # Sorted orjson is JCS here: keys are ASCII, `_scalar` leaves no float, no large integer, no odd string.
+        return orjson.dumps(entry, option=orjson.OPT_SORT_KEYS)
 
     def _envelope(self) -> dict[str, Any]:
         record = self._record
@@ -242,7 +243,7 @@ class Draft:
                 "partition": record.partition,
                 "inc": 0,
                 "offset": record.offset,
-                "broker_ms": record.timestamp_ms,
+                "broker_ms": _scalar(record.timestamp_ms),
             },
             "tenant": self.tenant,
             "retention": _retention(record.topic),
@@ -323,13 +324,13 @@ class Draft:
         for name in row.people:
             value = payload.get(name)
             if isinstance(value, str) and value:
-                facts[name] = pseudonym(self._key, "person", value)
+                facts[name] = pseudonym(self._pseudonym_key, "person", value)
         if "operator" in facts or "by" in facts:
             entry["actor"] = facts.get("operator") or facts["by"]
         subject = payload.get("subject")
         if isinstance(subject, str) and subject:
             known = self._type != "request.submitted" and _PSEUDONYM.fullmatch(subject)
-            entry["subject"] = subject if known else pseudonym(self._key, "subject", subject)
+            entry["subject"] = subject if known else pseudonym(self._pseudonym_key, "subject", subject)
 
     def _dead_letter(self) -> dict[str, Any]:
         """Source place and error kind; the record itself is only committed to."""
@@ -388,20 +389,22 @@ def _retention(topic: str) -> str:
 
 def _scalar(value: Any) -> Any:
     """The canonical form of a number, boolean or token; None for anything else."""
-    if isinstance(value, bool):
+    kind = cast("object", type(value))
+    if kind is str:
+        return value if is_token(value) else None
+    if kind is bool:
         return value
-    if isinstance(value, int):
-        return value if abs(value) <= canonical.MAX_INT else str(value)
-    if isinstance(value, float):
-        return canonical.decimal(value)
-    return value if isinstance(value, str) and is_token(value) else None
+    if kind is int:
+        return value if -canonical.MAX_INT <= value <= canonical.MAX_INT else str(value)
+    return canonical.decimal(value) if kind is float else None
 
 
 def _fact(value: Any) -> Any:
     """The fact of a value: a scalar, a flat list, a flat map with token keys. None where anything in it is not one."""
-    if isinstance(value, list):
+    kind = cast("object", type(value))
+    if kind is list:
         return _all(cast("list[Any]", value))
-    if isinstance(value, dict):
+    if kind is dict:
         items = cast("dict[str, Any]", value)
         flat = _all([item for item in items.values() if item is not None])
         if flat is None or not all(is_token(name) for name in items):

@@ -13,6 +13,7 @@ from agents.evidence.record import Draft
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
 from infra.notary import LocalNotary, verify
+from schemas.errors import Unavailable
 from schemas.payload import Payload
 from streams.shapes import Record
 
@@ -74,23 +75,32 @@ def _last(read: Read) -> int:
 class FakeKeys:
     """One key for every tenant; a tenant that is no token fails the test."""
 
-    asked: list[str] = field(default_factory=list[str])
-
-    async def commitment_key(self, tenant: str) -> bytes:
+    def commitment_key(self, tenant: str) -> bytes:
         assert tenant
         assert "@" not in tenant
-        self.asked.append(tenant)
         return KEY
+
+    pseudonym_key = commitment_key
 
 
 @dataclass
-class FakeFacts:
-    """Keeps what was sent."""
+class FakePublisher:
+    """Keeps what was published, and the cursor."""
 
     sent: list[tuple[Payload, str]] = field(default_factory=list[tuple[Payload, str]])
+    cursor: int | None = None
+    lose_answer: bool = False
 
-    async def send(self, payload: Payload, identity: str) -> None:
-        self.sent.append((payload, identity))
+    async def start(self) -> int | None:
+        return self.cursor
+
+    async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
+        assert self.cursor is None or cursor > self.cursor, "published again"
+        self.sent += payloads
+        self.cursor = cursor
+        if self.lose_answer:
+            self.lose_answer = False
+            raise Unavailable("the outcome is unknown")
 
 
 def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.requests", text: str = TEXT) -> Record:
@@ -120,7 +130,9 @@ def batch_entries(reads: Sequence[Read], frontiers: dict[Source, int], *, full: 
     batch = coverage.Batch(frontiers)
     for read in reads:
         batch.add(read)
-    entries = [Draft(record).build(KEY) for record in batch.records] + batch.closing({"acme": len(reads)}, full=full)
+    entries = [Draft(record).build(KEY, KEY) for record in batch.records] + batch.closing(
+        {"acme": len(reads)}, full=full
+    )
     frontiers.update(batch.next())
     return entries
 
@@ -134,7 +146,7 @@ class Lab:
     fence: FakeFence
     clock: ManualClock
     keys: FakeKeys
-    facts: FakeFacts
+    publisher: FakePublisher
     request: Callable[..., Record] = request_record
     entries: Callable[..., list[bytes]] = batch_entries
     reader: Callable[..., FakeReader] = FakeReader
@@ -150,4 +162,4 @@ class Lab:
 def lab(tmp_path: Path) -> Lab:
     """An empty log."""
     notary = LocalNotary.create(tmp_path / "notary.key", "dev.ratchet.test")
-    return Lab(tmp_path / "log", notary, FakeFence(), ManualClock(), FakeKeys(), FakeFacts())
+    return Lab(tmp_path / "log", notary, FakeFence(), ManualClock(), FakeKeys(), FakePublisher())

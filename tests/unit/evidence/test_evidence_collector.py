@@ -9,10 +9,10 @@ import pytest
 from agents.evidence.actor import Collector
 from agents.evidence.bench import bench_log
 from agents.evidence.log import export
-from agents.evidence.ports import Gap
 from infra.notary import verify
 from schemas.errors import Unavailable
 from schemas.events import AuditCheckpoint
+from streams.shapes import Gap
 from tools import verify_evidence
 
 
@@ -21,13 +21,20 @@ async def collect(lab: Any, reads: list[Any], **options: Any) -> Any:
     reader = lab.reader(reads, lab.clock, **options)
     sequencer = await lab.open()
     stop = asyncio.Event()
-    collector = Collector(sequencer, reader, lab.keys, lab.facts, lab.clock)
+    collector = Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock)
     try:
         reader.at_end = stop.set
         await collector.run(stop)
         return reader
     finally:
         sequencer.close()
+
+
+async def pass_time(lab: Any) -> None:
+    """Let the retries' waits end."""
+    while True:
+        await lab.clock.advance(5)
+        await asyncio.sleep(0.001)
 
 
 async def test_everything_read_is_in_the_export(lab: Any, tmp_path: Path) -> None:
@@ -44,19 +51,36 @@ async def test_everything_read_is_in_the_export(lab: Any, tmp_path: Path) -> Non
 
 
 async def test_it_goes_on_where_the_log_ends(lab: Any) -> None:
-    """A restart seeks to the frontiers that the log itself holds, and repeats the last announcement under its id."""
+    """A restart seeks to the frontiers that the log itself holds, and announces no checkpoint twice."""
     await collect(lab, [lab.request(offset) for offset in range(10)])
     reader = await collect(lab, [lab.request(offset) for offset in range(25)])
     assert reader.positions == {("ratchet.requests", 0): 10}
-    identities = [identity for _, identity in lab.facts.sent]
-    assert identities.count(identities[0]) == 2
-    assert len(set(identities)) == len(identities) - 1
+    identities = [identity for _, identity in lab.publisher.sent]
+    assert len(identities) == len(set(identities)) == 2
+
+
+async def test_an_announcement_of_unknown_outcome(lab: Any) -> None:
+    """When the answer of the publishing transaction is lost, its cursor tells, and nothing is announced twice."""
+    lab.publisher.lose_answer = True
+    passing = asyncio.create_task(pass_time(lab))
+    await collect(lab, [lab.request(0)])
+    passing.cancel()
+    assert len(lab.publisher.sent) == 1
+
+
+async def test_signed_but_not_announced(lab: Any) -> None:
+    """A crash between signing and announcing: the next start announces."""
+    sequencer = await lab.open()
+    await sequencer.commit(lab.entries([lab.request(0)], {}, full=True))
+    sequencer.close()
+    await collect(lab, [])
+    assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/2"]
 
 
 async def test_checkpoints_are_announced(lab: Any) -> None:
     """Each checkpoint becomes an `audit.checkpoint` with the note itself."""
     await collect(lab, [lab.request(0)])
-    payload, identity = lab.facts.sent[-1]
+    payload, identity = lab.publisher.sent[-1]
     assert isinstance(payload, AuditCheckpoint)
     assert payload.note.encode() == (lab.root / "checkpoint").read_bytes()
     assert (payload.log_index, identity) == (payload.size - 1, f"dev.ratchet.test/{payload.size}")
@@ -76,22 +100,17 @@ async def test_nothing_unsigned_is_announced(lab: Any) -> None:
     """While the fence's broker stays away no checkpoint appears; when the retries end, it says so."""
     lab.fence.error = Unavailable("the broker is away")
 
-    async def pass_time() -> None:
-        while True:
-            await lab.clock.advance(5)
-            await asyncio.sleep(0.001)
-
-    passing = asyncio.create_task(pass_time())
+    passing = asyncio.create_task(pass_time(lab))
     with pytest.raises(Unavailable):
         await collect(lab, [lab.request(0)])
     passing.cancel()
-    assert (lab.facts.sent, (lab.root / "checkpoint").exists()) == ([], False)
+    assert (lab.publisher.sent, (lab.root / "checkpoint").exists()) == ([], False)
 
 
 async def test_batches_are_bounded(lab: Any, tmp_path: Path) -> None:
     """More than 4,096 reads at once become more than one checkpoint, and nothing is lost between them."""
     await collect(lab, [lab.request(offset, text="t") for offset in range(5000)], at_once=5000)
-    assert len(lab.facts.sent) == 2
+    assert len(lab.publisher.sent) == 2
     export(lab.root, tmp_path / "out")
     assert verify_evidence.verify(tmp_path / "out").partitions["ratchet.requests/0"].entries == 5000
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.evidence import coverage
-from agents.evidence.ports import Gap, Read
-from streams.shapes import Record
+from agents.evidence.ports import Read
+from streams.shapes import Gap, Record
 
 TOPIC = "ratchet.results"
 

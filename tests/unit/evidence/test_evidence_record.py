@@ -20,7 +20,7 @@ def entry(value: Any, ce_type: str = "request.submitted", *, topic: str = "ratch
     data = value if isinstance(value, bytes | None) else json.dumps(value).encode()
     all_headers = {"ce_id": "event-1", "ce_type": f"ratchet.{ce_type}.v1", **headers}
     raw = Record(topic, 3, 17, b"q1", data, tuple((name, text.encode()) for name, text in all_headers.items()), 99)
-    return canonical.decode(record.Draft(raw).build(KEY))
+    return canonical.decode(record.Draft(raw).build(KEY, KEY))
 
 
 def test_every_recorded_type_has_a_row() -> None:
@@ -122,4 +122,4 @@ def test_an_entry_is_never_longer_than_a_bundle_allows() -> None:
 def test_a_rebuild_gives_equal_bytes() -> None:
     """The same record gives the same entry."""
     raw = Record("ratchet.requests", 0, 1, b"k", b'{"tenant":"a","score":0.1}', (("ce_id", b"x"),), 5)
-    assert record.Draft(raw).build(KEY) == record.Draft(raw).build(KEY)
+    assert record.Draft(raw).build(KEY, KEY) == record.Draft(raw).build(KEY, KEY)

@@ -59,7 +59,7 @@ def verified(lab: Any, folder: Path) -> verify_evidence.Report:
 @pytest.mark.parametrize("nth", [1, 3])
 async def test_killed_at_each_step(lab: Any, tmp_path: Path, step: str, nth: int) -> None:
     """Killed at any step of any batch, the log resumes: same root as without a crash, each offset once."""
-    undisturbed = type(lab)(tmp_path / "other", lab.notary, lab.fence, lab.clock, lab.keys, lab.facts)
+    undisturbed = type(lab)(tmp_path / "other", lab.notary, lab.fence, lab.clock, lab.keys, lab.publisher)
     root = await fill(undisturbed, SIZES)
     with pytest.raises(Crash):
         await fill(lab, SIZES, crash_at(step, nth))

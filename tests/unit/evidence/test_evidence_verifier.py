@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from agents.evidence.log import export, policy_text
-from agents.evidence.ports import Gap
 from infra.notary import LocalNotary
 from schemas.tlog.note import VerifierKey
+from streams.shapes import Gap
 from tools import verify_evidence
 
 PROGRAM = Path(verify_evidence.__file__)

@@ -1,0 +1,147 @@
+"""From a real Kafka to an export that verifies: markers, aborted records, a restart, a second collector."""
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agents.evidence.actor import Collector
+from agents.evidence.log import LogLocked, export
+from agents.evidence.sequencer import Sequencer
+from infra.clock import SystemClock
+from infra.notary import LocalNotary, verify
+from schemas.topics import state_topic
+from streams.fence import Fence, Publisher
+from streams.kafka import KafkaBroker
+from streams.port import Fenced, Outgoing, TopicSpec
+from streams.reader import EveryOffset
+from tools import verify_evidence
+
+PARTITIONS = 2
+
+
+class Keys:
+    """One key for every tenant."""
+
+    def commitment_key(self, tenant: str) -> bytes:
+        return bytes(32)
+
+    pseudonym_key = commitment_key
+
+
+@dataclass
+class Source:
+    """A topic of the test's own, and an agent name for its fence."""
+
+    broker: KafkaBroker
+    topic: str
+    agent: str
+    sent: int = 0
+
+    def row(self) -> Outgoing:
+        self.sent += 1
+        request = f"q{self.sent}"
+        payload = {"tenant": "acme", "route": "r", "request_id": request, "at_ms": 1, "messages": [{"content": "hush"}]}
+        headers = (("ce_id", f"id-{request}".encode()), ("ce_type", b"ratchet.request.submitted.v1"))
+        return Outgoing(request.encode(), json.dumps(payload).encode(), headers)
+
+    async def send(self, count: int, *, aborted: int = 0) -> None:
+        """`count` transactions of 10 records on each partition; then `aborted` records that never count."""
+        producer = self.broker.transactional(f"{self.agent}-source")
+        await producer.start()
+        for number in range(count + bool(aborted)):
+            await producer.begin()
+            rows = [self.row() for _ in range(10 if number < count else aborted)]
+            for partition in range(PARTITIONS):
+                for future in await producer.send(self.topic, partition, rows):
+                    await future
+            await (producer.commit() if number < count else producer.abort())
+        await producer.stop(2.0)
+
+
+@pytest.fixture
+async def source(kafka: str) -> Source:
+    """Fresh topics on the real broker."""
+    name = f"evidence-{secrets.token_hex(4)}"
+    made = Source(KafkaBroker(kafka), f"ratchet.{name}", name)
+    admin = made.broker.admin()
+    await admin.start()
+    specs = [TopicSpec(made.topic, PARTITIONS, 1, {}), TopicSpec("ratchet.audit", PARTITIONS, 1, {})]
+    await admin.create([*specs, TopicSpec(state_topic(name), 1, 1, {"cleanup.policy": "compact"})])
+    await admin.stop()
+    return made
+
+
+async def collect(source: Source, root: Path, until: dict[tuple[str, int], int]) -> None:
+    """Run a collector until its frontiers reach `until`."""
+    notary = LocalNotary.create(root.parent / "key", "dev.ratchet.test")
+    fence = Fence(source.broker, source.agent)
+    publisher = Publisher(source.broker, PARTITIONS, source.agent)
+    reader = EveryOffset(source.broker, [source.topic])
+    await fence.start()
+    sequencer = await Sequencer.open(root, notary=notary, fence=fence, check=verify)
+    collector = Collector(sequencer, reader, Keys(), publisher, SystemClock())
+    stop = asyncio.Event()
+    running = asyncio.create_task(collector.run(stop))
+    try:
+        async with asyncio.timeout(60):  # a collector never says that it has caught up: it follows
+            while not running.done() and any(collector.frontiers.get(tp, 0) < end for tp, end in until.items()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        stop.set()
+        await running
+    finally:
+        running.cancel()
+        sequencer.close()
+        for part in (reader, publisher, fence):
+            await part.stop()
+
+
+async def ends(source: Source) -> dict[tuple[str, int], int]:
+    admin = source.broker.admin()
+    await admin.start()
+    try:
+        return await admin.ends([(source.topic, partition) for partition in range(PARTITIONS)])
+    finally:
+        await admin.stop()
+
+
+async def test_each_offset_once_over_a_restart(source: Source, tmp_path: Path) -> None:
+    """Committed records are entries, markers and aborted ones are skips, before and after a restart."""
+    root = tmp_path / "log"
+    await source.send(5, aborted=7)
+    await collect(source, root, await ends(source))
+    await source.send(3)
+    last = await ends(source)
+    await collect(source, root, last)
+    export(root, tmp_path / "out")
+    report = verify_evidence.verify(tmp_path / "out", (root / "policy.txt").read_text())
+    assert report.problems == []
+    for (topic, partition), end in last.items():
+        state = report.partitions[f"{topic}/{partition}"]
+        assert (state.entries, state.next, dict(state.skips)) == (80, end, {"marker-or-aborted": end - 80})
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hush" in path.read_bytes()]
+
+
+async def test_a_second_owner_fences_the_first(source: Source, tmp_path: Path) -> None:
+    """On the same folder the second is refused; on a copy elsewhere it takes the fence, and the first signs no more."""
+    await source.send(1)
+    notary = LocalNotary.create(tmp_path / "key", "dev.ratchet.test")
+    first_fence, second_fence = Fence(source.broker, source.agent), Fence(source.broker, source.agent)
+    await first_fence.start()
+    first = await Sequencer.open(tmp_path / "log", notary=notary, fence=first_fence, check=verify)
+    signed = await first.commit([b"{}"])
+    with pytest.raises(LogLocked):
+        await Sequencer.open(tmp_path / "log", notary=notary, fence=second_fence, check=verify)
+    await second_fence.start()
+    second = await Sequencer.open(tmp_path / "copy", notary=notary, fence=second_fence, check=verify)
+    await second.commit([b"{}"])
+    with pytest.raises(Fenced):
+        await first.commit([b"{}"])
+    assert (tmp_path / "log/checkpoint").read_bytes() == signed.note
+    for sequencer, fence in ((first, first_fence), (second, second_fence)):
+        sequencer.close()
+        await fence.stop()
