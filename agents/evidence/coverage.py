@@ -21,6 +21,7 @@ _NONE: Mapping[str, Any] = {}
 _RECORD: Mapping[str, Any] = {"full": False}
 _OPENING = b'{"full":'  # of coverage entries alone: keys are sorted
 _MAX_SKIPS = 256
+_MAX_TENANTS = 256
 _ROOM = MAX_ENTRY - 8192
 _FINDINGS = {"unknown": "offset-gap", "lost": "range-lost", "before-first-read": "range-unread"}
 
@@ -135,10 +136,18 @@ def _pieces(span: _Span) -> Iterable[dict[str, Any]]:
         start = end
 
 
+def _counted(tenants: Mapping[str, int]) -> dict[str, int]:
+    """Entries per tenant; of more tenants than an entry holds, the largest, the others together under `~others`."""
+    ordered = sorted(tenants.items(), key=lambda item: (-item[1], item[0]))
+    others = sum(count for _, count in ordered[_MAX_TENANTS:])
+    return dict(ordered[:_MAX_TENANTS]) | ({"~others": others} if others else {})
+
+
 def _pack(spans: Mapping[Source, _Span], tenants: Mapping[str, int], *, full: bool) -> list[bytes]:
     """As few coverage entries as fit. A partition's pieces follow each other in order, one per entry."""
     packed: list[dict[str, Any]] = [{}]
-    sizes = [sum(len(tenant) + 16 for tenant in tenants)]
+    counts = _counted(tenants)
+    sizes = [sum(len(tenant) + 16 for tenant in counts)]
     for (topic, partition), span in sorted(spans.items()):
         place = f"{topic}/{partition}"
         for piece in _pieces(span):
@@ -155,7 +164,7 @@ def _pack(spans: Mapping[Source, _Span], tenants: Mapping[str, int], *, full: bo
                 "type": COVERAGE,
                 "full": full,
                 "partitions": partitions,
-                "tenants": dict(tenants) if number == 0 else {},
+                "tenants": counts if number == 0 else {},
             }
         )
         for number, partitions in enumerate(packed)

@@ -11,6 +11,7 @@ Rules:
 
 import hmac
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -200,11 +201,16 @@ class Draft:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole."""
         self._key, self._pseudonym_key = commitment_key, pseudonym_key
         self._commit.clear()
-        data = self._whole()
-        if len(data) > MAX_ENTRY:  # refused whole, never cut
-            self._commit.clear()
-            data = self._finish(self._envelope(), {"facts_too_large": True})
-        return data
+        try:
+            data = self._whole()
+        except RecursionError:  # nested deeper than any event is
+            return self._envelope_only({"too_deep": True})
+        return data if len(data) <= MAX_ENTRY else self._envelope_only({"facts_too_large": True})
+
+    def _envelope_only(self, facts: dict[str, Any]) -> bytes:
+        """For facts that do not fit: refused whole, never cut."""
+        self._commit.clear()
+        return self._finish(self._envelope(), facts)
 
     def _whole(self) -> bytes:
         facts: dict[str, Any] = {}
@@ -396,7 +402,7 @@ def _scalar(value: Any) -> Any:
         return value
     if kind is int:
         return value if -canonical.MAX_INT <= value <= canonical.MAX_INT else str(value)
-    return canonical.decimal(value) if kind is float else None
+    return canonical.decimal(value) if kind is float and math.isfinite(value) else None
 
 
 def _fact(value: Any) -> Any:

@@ -79,6 +79,15 @@ def test_frontiers_are_read_back_from_the_newest_full_coverage() -> None:
     assert coverage.frontiers(newest_first()) == {(TOPIC, 0): 3, ("a.b", 1): 4}
 
 
+def test_many_tenants_fit() -> None:
+    """However many tenants a batch names, the coverage fits an entry, and the counts add up."""
+    batch = fill({}, [record(0)])
+    tenants = {f"{'t' * 120}-{number}": 1 + number % 3 for number in range(4096)}
+    (made,) = batch.closing(tenants, full=True)
+    assert len(made) < 65_535
+    assert sum(json.loads(made)["tenants"].values()) == sum(tenants.values())
+
+
 def test_many_partitions_and_skips_are_split() -> None:
     """However many partitions and skips, every coverage fits an entry, and the pieces join."""
     frontiers = {(f"ratchet.topic-{number}", partition): 1 for number in range(60) for partition in range(12)}

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.evidence import record
 from schemas import canonical, codec
@@ -117,6 +119,36 @@ def test_an_entry_is_never_longer_than_a_bundle_allows() -> None:
     long = {f"{'x' * 100}{i}": "y" * 128 for i in range(60)}
     made = entry({"tenant": "a", "route": "r", "at_ms": 1, "settings": long, "arena": "z" * 128}, "promotion.opened")
     assert len(canonical.encode(made)) <= 65_535
+
+
+junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.sampled_from(["arm-1", "a@b.de"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(RECORDED), st.data(), st.integers(-(2**63), 2**63 - 1))
+def test_no_record_stops_the_log(name: str, data: st.DataObject, timestamp_ms: int) -> None:
+    """Whatever stands in an event's fields, it has a canonical entry without an e-mail."""
+    row = record.TABLE[name]
+    fields = sorted({*row.facts, *row.commits, *row.people, *row.parts, "tenant", "route", "request_id", "policies"})
+    value = json.dumps(data.draw(st.dictionaries(st.sampled_from(fields), junk, max_size=6))).encode()
+    headers = (("ce_id", b"x"), ("ce_type", f"ratchet.{name}.v1".encode()))
+    made = record.Draft(Record("ratchet.cases", 0, 1, b"k", value, headers, timestamp_ms)).build(KEY, KEY)
+    canonical.decode(made)
+    assert b"a@b.de" not in made
+
+
+def test_deep_nesting_does_not_stop_the_log() -> None:
+    """Text nested a thousand deep is recorded as what it is."""
+    made = entry(b'{"tenant":"a","messages":' + b"[" * 1000 + b"]" * 1000 + b"}")
+    assert made["src"]["offset"] == 17
 
 
 def test_a_rebuild_gives_equal_bytes() -> None:
