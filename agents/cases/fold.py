@@ -1,0 +1,497 @@
+"""The case: a request joined once. A Fold over decisions, results, scores and verdicts, keyed by request id.
+
+Rules:
+1. `case.answered` goes out when the serving arm is done and scored; `case.closed` exactly once: when the verdict is in, every
+   arm is done and what trust held is settled; or when the window has ended (plus the grace, see `grace_ms`).
+2. `review.settled` exactly once, and only where trust held the answer or never scored it: by the first verdict, by failure,
+   or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end.
+3. The first verdict decides. Any later one, until twice the window, makes `case.amended`; what comes after that, a verdict
+   for an unknown request after ten minutes, or one that lacks what its kind needs, is a dead letter.
+4. A forgotten key starts anew and never closes: without a decision nothing is emitted but dead letters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from agents.rules.grading import blind_order, grade, lacks
+from agents.rules.text import same
+from schemas.events import (
+    BlindAnswer,
+    CaseAmended,
+    CaseAnswered,
+    CaseArm,
+    CaseClosed,
+    DecisionRouted,
+    ResultCompleted,
+    ResultFailed,
+    ReviewRequested,
+    ReviewSettled,
+    ScoreAssigned,
+    VerdictGiven,
+)
+from schemas.ids import derive
+from schemas.payload import Payload
+from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, Held, KeyState, Out, Tick
+
+NAME = "cases"
+UNKNOWN_MS = 600_000
+GRACE_MS = 60_000
+
+
+def grace_ms(decision: DecisionRouted) -> int:
+    """What is waited past the window's end before it counts: a minute, or the window itself where that is shorter."""
+    return min(GRACE_MS, max(1_000, decision.window_end_ms - decision.assigned_at_ms))
+
+
+class CaseRecord(BaseModel):
+    """How far a case has come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first_ms: int
+    route: str
+    answered: bool = False
+    review: bool = False
+    settled: Literal["", "released", "withheld"] = ""
+    closed_id: str = ""
+    verdicts: int = 0
+
+
+class CasePart(BaseModel):
+    """One event of a case, under its own entry so that only new parts are written. `held`: the verdict's untouched record."""
+
+    model_config = ConfigDict(frozen=True)
+
+    decision: DecisionRouted | None = None
+    completed: ResultCompleted | None = None
+    failed: ResultFailed | None = None
+    result_id: str = ""
+    decision_id: str = ""
+    score: ScoreAssigned | None = None
+    verdict: VerdictGiven | None = None
+    after_score: bool = False
+    held: Held | None = None
+
+
+Result = ResultCompleted | ResultFailed
+
+
+@dataclass(slots=True)
+class Joined:
+    """A case while one event is folded: what is known, and what will be emitted."""
+
+    key: str
+    now_ms: int
+    cause: str
+    record: CaseRecord
+    parts: dict[str, CasePart]
+    put: dict[str, CasePart] = field(default_factory=dict[str, CasePart])
+    drop: list[str] = field(default_factory=list[str])
+    emits: list[Out] = field(default_factory=list[Out])
+
+    # what is known
+
+    @property
+    def decision(self) -> DecisionRouted | None:
+        part = self.parts.get("decision")
+        return None if part is None else part.decision
+
+    def score(self) -> ScoreAssigned | None:
+        part = self.parts.get("score")
+        return None if part is None else part.score
+
+    def finals(self) -> dict[str, tuple[Result, str]]:
+        """Arm -> its final result and that event's id."""
+        found: dict[str, tuple[Result, str]] = {}
+        for name in sorted(self.parts):
+            part = self.parts[name]
+            result = part.completed or part.failed
+            if result is not None and result.final:
+                found[result.arm] = (result, part.result_id)
+        return found
+
+    def serving(self, decision: DecisionRouted) -> tuple[Result, str] | None:
+        """The result that ended the serving chain."""
+        return next((row for row in self.finals().values() if not row[0].shadow), None)
+
+    def arms_done(self, decision: DecisionRouted) -> bool:
+        finals = self.finals()
+        return self.serving(decision) is not None and all(arm in finals for arm in decision.shadows)
+
+    def texts(self) -> dict[str, str]:
+        """Arm -> text of every arm that answered."""
+        return {arm: row.text for arm, (row, _) in self.finals().items() if isinstance(row, ResultCompleted)}
+
+    def verdict_parts(self) -> list[tuple[str, CasePart]]:
+        return [(name, self.parts[name]) for name in sorted(self.parts) if name.startswith("verdict/")]
+
+    # what happens
+
+    def add(self, name: str, part: CasePart) -> None:
+        self.parts[name] = part
+        self.put[name] = part
+
+    def change(self, **fields: object) -> None:
+        self.record = self.record.model_copy(update=fields)
+
+    def emit(self, payload: Payload, identity: str) -> None:
+        self.emits.append(Emit(payload, identity))
+
+    def dead(self, part: CasePart, kind: str, message: str) -> None:
+        if part.held is not None:
+            self.emits.append(DeadLetter(part.held.record(), kind, message))
+
+
+class Cases:
+    """See the module."""
+
+    name = NAME
+    inputs = ("decisions", "results", "scores", "verdicts")
+    record_type = CaseRecord
+    entry_type = CasePart
+
+    def state_key(self, event: Event[Payload]) -> str | None:
+        data = event.data
+        if isinstance(data, DecisionRouted | ResultCompleted | ResultFailed | ScoreAssigned | VerdictGiven):
+            return data.request_id
+        return None
+
+    def fold(self, state: KeyState[CaseRecord, CasePart], event: Event[Payload] | Tick) -> Change[CaseRecord, CasePart]:
+        if isinstance(event, Tick):
+            now, cause = event.at_ms, event.id
+        else:
+            now, cause = event.data.at_ms, event.id
+        route = "" if isinstance(event, Tick) else str(getattr(event.data, "route", ""))
+        before = state.record or CaseRecord(first_ms=now, route=route)
+        case = Joined(state.key, now, cause, before, dict(state.entries))
+        if not isinstance(event, Tick):
+            self._take(case, event)
+        ended = isinstance(event, Tick)
+        if case.decision is None:
+            return self._without_decision(case, state, ended=ended)
+        if case.record.closed_id:
+            self._late(case)
+            if ended:
+                return Change(emits=case.emits, forget=True)
+        else:
+            self._advance(case, case.decision, window_ended=ended)
+        return Change(
+            emits=case.emits,
+            record=UNCHANGED if case.record is state.record else case.record,
+            put=case.put,
+            drop=case.drop,
+            due_ms=self._due(case, case.decision),
+        )
+
+    def _due(self, case: Joined, decision: DecisionRouted) -> int:
+        window = decision.window_end_ms - decision.assigned_at_ms
+        if case.record.closed_id:
+            return decision.assigned_at_ms + 2 * window + grace_ms(decision)
+        return decision.window_end_ms + grace_ms(decision)
+
+    def _take(self, case: Joined, event: Event[Payload]) -> None:
+        match event.data:
+            case DecisionRouted() as decision if case.decision is None:
+                case.add("decision", CasePart(decision=decision, decision_id=event.id))
+                case.change(route=decision.route)
+            case ResultCompleted() as result if not case.record.closed_id:
+                case.add(f"result/{result.arm}", CasePart(completed=result, result_id=event.id))
+            case ResultFailed() as result if not case.record.closed_id and result.final:
+                case.add(f"result/{result.arm}", CasePart(failed=result, result_id=event.id))
+            case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
+                case.add("score", CasePart(score=score))
+            case VerdictGiven() as verdict:
+                part = CasePart(verdict=verdict, held=Held.of(event.record), after_score=case.score() is not None)
+                problem = lacks(verdict, ())
+                if problem is not None:
+                    case.dead(part, "invalid", f"verdict.given: {problem}")
+                    return
+                case.add(f"verdict/{case.record.verdicts:04d}", part)
+                case.change(verdicts=case.record.verdicts + 1)
+            case _:
+                pass  # a second decision or a late result of a closed case changes nothing
+
+    def _without_decision(
+        self, case: Joined, state: KeyState[CaseRecord, CasePart], *, ended: bool
+    ) -> Change[CaseRecord, CasePart]:
+        """Parts wait ten minutes for their decision; then verdicts are dead letters and the rest is forgotten."""
+        if ended:
+            for _, part in case.verdict_parts():
+                case.dead(part, "unknown-request", "verdict.given: request_id: no such request was routed here")
+            return Change(emits=case.emits, forget=True)
+        if not case.parts:
+            return Change(emits=case.emits, forget=state.record is not None)
+        return Change(
+            emits=case.emits, record=case.record, put=case.put, due_ms=state.due_ms or case.record.first_ms + UNKNOWN_MS
+        )
+
+    def _advance(self, case: Joined, decision: DecisionRouted, *, window_ended: bool) -> None:
+        score, serving = case.score(), case.serving(decision)
+        self._check_labels(case, decision)
+        first = next((part for _, part in case.verdict_parts()), None)
+        if not case.record.answered and ((score is not None and serving is not None) or window_ended):
+            self._answered(case, decision)
+        if not case.record.review and score is not None and score.review and case.arms_done(decision):
+            self._review(case, decision, gated=score.gated)
+        held = score is not None and score.action == "hold"
+        released = score is not None and score.action == "release"
+        if not case.record.settled and not released:
+            self._settle(case, decision, held=held, window_ended=window_ended)
+        done = first is not None and case.arms_done(decision) and score is not None
+        if (done and (released or case.record.settled != "")) or window_ended:
+            self._close(case, decision, why="complete" if done else "window_ended")
+
+    def _check_labels(self, case: Joined, decision: DecisionRouted) -> None:
+        """Once all arms are done the letters are known: a verdict that names another is a dead letter."""
+        if not case.arms_done(decision):
+            return
+        letters = tuple(blind_order(case.key, case.texts()))
+        for name, part in case.verdict_parts():
+            problem = lacks(part.verdict, letters) if part.verdict is not None else None
+            if problem is not None:
+                case.dead(part, "invalid", f"verdict.given: {problem}")
+                del case.parts[name]
+                case.put.pop(name, None)
+                case.drop.append(name)
+
+    def _common(self, case: Joined, decision: DecisionRouted) -> dict[str, object]:
+        serving = case.serving(decision)
+        part = case.parts["decision"]
+        return {
+            "tenant": decision.tenant,
+            "at_ms": case.now_ms,
+            "route": decision.route,
+            "request_id": decision.request_id,
+            "request_partition": decision.request_partition,
+            "request_offset": decision.request_offset,
+            "decision_id": part.decision_id,
+            "assigned_at_ms": decision.assigned_at_ms,
+            "window_end_ms": decision.window_end_ms,
+            "request_at_ms": decision.request_at_ms,
+            "arm": decision.arm if serving is None else serving[0].arm,
+            "experiment": decision.experiment,
+            "subject": decision.subject,
+        }
+
+    def _answered(self, case: Joined, decision: DecisionRouted) -> None:
+        serving, score = case.serving(decision), case.score()
+        result = None if serving is None else serving[0]
+        ok = isinstance(result, ResultCompleted)
+        case.change(answered=True)
+        case.emit(
+            CaseAnswered.model_validate(
+                self._common(case, decision)
+                | {
+                    "ok": ok,
+                    "latency_us": 0 if result is None else round(result.latency_ms * 1000),
+                    "tokens_out": result.tokens_out if isinstance(result, ResultCompleted) else 0,
+                    "released": score is not None and score.action == "release",
+                    "shadows": decision.shadows,
+                    "reason": result.reason if isinstance(result, ResultFailed) else ("" if ok else "missing"),
+                }
+            ),
+            "answered",
+        )
+
+    def _review(self, case: Joined, decision: DecisionRouted, *, gated: bool) -> None:
+        texts = case.texts()
+        case.change(review=True)
+        if not texts:
+            return
+        letters = blind_order(case.key, texts)
+        case.emit(
+            ReviewRequested(
+                tenant=decision.tenant,
+                at_ms=case.now_ms,
+                route=decision.route,
+                request_id=decision.request_id,
+                request_partition=decision.request_partition,
+                request_offset=decision.request_offset,
+                messages=decision.messages,
+                answers=tuple(BlindAnswer(label=label, text=texts[arms[0]]) for label, arms in letters.items()),
+                grader=decision.grader,
+                gated=gated,
+                due_ms=decision.window_end_ms,
+            ),
+            "review",
+        )
+
+    def _settle(self, case: Joined, decision: DecisionRouted, *, held: bool, window_ended: bool) -> None:
+        """Settle what trust held; what trust never scored settles only at the end."""
+        serving = case.serving(decision)
+        failed = serving is not None and isinstance(serving[0], ResultFailed)
+        first = next((p.verdict for _, p in case.verdict_parts() if p.verdict and p.verdict.kind != "model"), None)
+        settled: dict[str, object] | None = None
+        if held and failed and serving is not None and isinstance(serving[0], ResultFailed):
+            settled = {"outcome": "withheld", "reason": "failed", "detail": serving[0].reason[:500]}
+        elif held and first is not None and case.arms_done(decision):
+            settled = self._by_verdict(case, first, serving)
+        elif window_ended:
+            settled = {"outcome": "withheld", "reason": "window_ended"}
+        if settled is None:
+            return
+        case.change(settled=settled["outcome"])
+        score = case.score()
+        case.emit(
+            ReviewSettled.model_validate(
+                {
+                    "tenant": decision.tenant,
+                    "at_ms": case.now_ms,
+                    "route": decision.route,
+                    "request_id": decision.request_id,
+                    "request_partition": decision.request_partition,
+                    "request_offset": decision.request_offset,
+                    "decision_id": case.parts["decision"].decision_id,
+                    "score": None if score is None else score.score,
+                    "request_at_ms": decision.request_at_ms,
+                    **settled,
+                }
+            ),
+            "settled",
+        )
+
+    def _by_verdict(self, case: Joined, verdict: VerdictGiven, serving: tuple[Result, str] | None) -> dict[str, object]:
+        """An approved answer goes out, the serving arm's first; else the correction; else nothing."""
+        texts = case.texts()
+        grades = grade(case.key, texts, verdict)
+        arms = [] if serving is None else [serving[0].arm]
+        arms += sorted(texts)
+        finals = case.finals()
+        for arm in arms:
+            if arm in texts and (grades.by_arm.get(arm) or 0) >= 500:
+                return {
+                    "outcome": "released",
+                    "reason": "approved",
+                    "text": texts[arm],
+                    "arm": arm,
+                    "result_id": finals[arm][1],
+                }
+        if verdict.corrected is not None:
+            return {"outcome": "released", "reason": "corrected", "text": verdict.corrected}
+        return {"outcome": "withheld", "reason": "rejected"}
+
+    def _arms(self, case: Joined, decision: DecisionRouted, grades: Mapping[str, int | None]) -> tuple[CaseArm, ...]:
+        finals, rows = case.finals(), list[CaseArm]()
+        serving = case.serving(decision)
+        names = [decision.arm if serving is None else serving[0].arm, *decision.shadows]
+        for arm in dict.fromkeys(names):
+            shadow = arm in decision.shadows
+            result, result_id = finals.get(arm, (None, ""))
+            if isinstance(result, ResultCompleted):
+                rows.append(
+                    CaseArm(
+                        arm=arm,
+                        adapter=result.adapter,
+                        shadow=shadow,
+                        status="completed",
+                        result_id=result_id,
+                        text=result.text,
+                        grade=grades.get(arm),
+                        latency_us=round(result.latency_ms * 1000),
+                        ttft_us=round(result.ttft_ms * 1000),
+                        tokens_in=result.tokens_in,
+                        tokens_out=result.tokens_out,
+                    )
+                )
+            elif isinstance(result, ResultFailed):
+                rows.append(
+                    CaseArm(
+                        arm=arm,
+                        adapter=result.adapter,
+                        shadow=shadow,
+                        status="failed",
+                        result_id=result_id,
+                        latency_us=round(result.latency_ms * 1000),
+                        reason=result.reason[:500],
+                    )
+                )
+            else:
+                rows.append(CaseArm(arm=arm, shadow=shadow, status="missing"))
+        return tuple(rows)
+
+    def _closed_fields(
+        self, case: Joined, decision: DecisionRouted, part: CasePart | None, why: str
+    ) -> dict[str, object]:
+        score = case.score()
+        verdict = None if part is None else part.verdict
+        grades = None if verdict is None else grade(case.key, case.texts(), verdict)
+        fields = self._common(case, decision) | {
+            "why": why,
+            "messages": decision.messages,
+            "arms": self._arms(case, decision, {} if grades is None else grades.by_arm),
+            "choices": decision.arms,
+            "grader": decision.grader,
+            "label": None if grades is None else grades.label,
+            "settled": case.record.settled,
+        }
+        if verdict is not None and part is not None:
+            fields |= {
+                "verdict_by": verdict.by,
+                "verdict_kind": verdict.kind,
+                "verdict_after_score": part.after_score,
+                "verdict_at_ms": verdict.at_ms,
+            }
+        if score is not None:
+            fields |= {
+                "score": score.score,
+                "z": score.z,
+                "signals": score.signals,
+                "scorer": score.scorer,
+                "certified": score.certified,
+                "action": score.action,
+                "sampled": score.sampled,
+                "label_propensity": score.label_propensity,
+            }
+        return fields
+
+    def _close(self, case: Joined, decision: DecisionRouted, why: str) -> None:
+        parts = case.verdict_parts()
+        first = parts[0][1] if parts else None
+        case.emit(CaseClosed.model_validate(self._closed_fields(case, decision, first, why)), "closed")
+        case.change(closed_id=derive(case.cause, NAME, "closed"))
+        for name, part in parts[1:]:
+            self._amend(case, decision, name, part)
+
+    def _late(self, case: Joined) -> None:
+        """A verdict on a closed case."""
+        decision = case.decision
+        if decision is None:
+            return
+        for name in list(case.put):
+            part = case.put[name]
+            if part.verdict is None:
+                continue
+            problem = lacks(part.verdict, tuple(blind_order(case.key, case.texts())))
+            if problem is not None:
+                case.dead(part, "invalid", f"verdict.given: {problem}")
+                del case.put[name], case.parts[name]
+            else:
+                self._amend(case, decision, name, part)
+
+    def _amend(self, case: Joined, decision: DecisionRouted, name: str, part: CasePart) -> None:
+        verdict = part.verdict
+        if verdict is None:
+            return
+        parts = case.verdict_parts()
+        first = parts[0][1].verdict
+        texts = case.texts()
+        now = grade(case.key, texts, verdict)
+        then = None if first is None or first is verdict else grade(case.key, texts, first)
+        contradicts = then is not None and (
+            then.by_arm != now.by_arm
+            or (then.label is not None and now.label is not None and not same(then.label, now.label))
+        )
+        case.emit(
+            CaseAmended.model_validate(
+                self._closed_fields(case, decision, part, "complete")
+                | {
+                    "amends": case.record.closed_id,
+                    "contradicts": contradicts,
+                    "same_person": first is not None and first is not verdict and first.by == verdict.by,
+                }
+            ),
+            f"amended/{name}",
+        )

@@ -1,0 +1,70 @@
+"""How an answer is graded: by equality with a reference, or by what a person said of the blind answers.
+
+Grades are thousandths, 0..1000, None where nobody graded. Pure.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agents.rules.text import normalise, same
+from schemas.events import ArmVerdict, VerdictGiven
+
+RIGHT, WRONG = 1000, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """Per arm a grade, and the text that is right as far as the verdict tells (None where it does not)."""
+
+    by_arm: Mapping[str, int | None]
+    label: str | None
+
+
+def blind_order(request_id: str, texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """Letter -> arms, in an order that says nothing of which arm it is; equal answers share one letter.
+
+    Arms are sorted by SHA-256(request id ‖ arm).
+    """
+    order = sorted(texts, key=lambda arm: hashlib.sha256(f"{request_id}\x1f{arm}".encode()).digest())
+    letters: dict[str, list[str]] = {}
+    by_text: dict[str, str] = {}
+    for arm in order:
+        text = normalise(texts[arm])
+        letter = by_text.setdefault(text, chr(ord("A") + len(by_text)))
+        letters.setdefault(letter, []).append(arm)
+    return letters
+
+
+def _of_verdict(verdict: ArmVerdict) -> int | None:
+    if verdict.decision is not None:
+        return RIGHT if verdict.decision == "approve" else WRONG
+    return None if verdict.rating is None else round(verdict.rating * 1000)
+
+
+def grade(request_id: str, texts: Mapping[str, str], verdict: VerdictGiven) -> Grades:
+    """Grade every arm that answered. A correction grades all arms; else what was said of their letters does.
+
+    The right text is the correction, else the text of the best approved answer.
+    """
+    if verdict.corrected is not None:
+        right = verdict.corrected
+        return Grades({arm: RIGHT if same(text, right) else WRONG for arm, text in texts.items()}, right)
+    letters = blind_order(request_id, texts)
+    said = {row.label: _of_verdict(row) for row in verdict.answers}
+    by_arm = {arm: said.get(letter) for letter, arms in letters.items() for arm in arms}
+    best = max((arm for arm, value in by_arm.items() if value is not None), key=lambda a: by_arm[a] or 0, default=None)
+    label = texts[best] if best is not None and (by_arm[best] or 0) >= 500 else None
+    return Grades(by_arm, label)
+
+
+def lacks(verdict: VerdictGiven, letters: Sequence[str]) -> str | None:
+    """What a verdict lacks to be taken, naming the field; None when it is whole."""
+    if verdict.kind == "reference" and verdict.corrected is None:
+        return "corrected: a reference verdict needs the right answer's text"
+    if verdict.corrected is None and not any(_of_verdict(row) is not None for row in verdict.answers):
+        return "answers: give a decision or a rating for an answer, or the corrected text"
+    unknown = sorted({row.label for row in verdict.answers} - set(letters))
+    if verdict.corrected is None and letters and unknown:
+        return f"answers: no answer has the label {', '.join(unknown)}; labels are {', '.join(sorted(letters))}"
+    return None
