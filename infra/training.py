@@ -135,7 +135,7 @@ def train_base(
     settings = settings or BaseSettings()
     _threads(settings.threads)
     torch.manual_seed(settings.seed)
-    tokenizer = _train_tokenizer(examples, settings)
+    tokenizer: Any = _train_tokenizer(examples, settings)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
