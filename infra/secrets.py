@@ -31,8 +31,8 @@ from hvac.exceptions import Forbidden, InvalidPath, VaultError
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 
-NOTARY_KEY = "notary"  # signs checkpoints of the evidence log
-MANIFEST_KEY = "manifests"  # signs adapters' manifests
+NOTARY_KEY = "evidence"  # signs checkpoints of the evidence log
+MANIFEST_KEY = "adapters"  # signs adapters' manifests
 LOCAL_WARNING = (
     "secrets come from a local file: for a first look only, never for production; "
     "set RATCHET_SECRETS=vault for a real secret store"
@@ -166,7 +166,8 @@ class VaultSecrets:
     hvac blocks, so every call runs on a thread; calls are few (keys are remembered; a signature is one call).
     """
 
-    def __init__(self, client: hvac.Client, mount: str, transit: str, lease_s: float, *, renewable: bool, ours: bool
+    def __init__(
+        self, client: hvac.Client, mount: str, transit: str, lease_s: float, *, renewable: bool, ours: bool
     ) -> None:
         self._client = client
         self._mount = mount
@@ -183,6 +184,11 @@ class VaultSecrets:
 
     def __repr__(self) -> str:
         return f"VaultSecrets({self._client.url!r}, mount={self._mount!r})"
+
+    @property
+    def client(self) -> hvac.Client:
+        """The logged-in client, for the notary of this process. Blocking."""
+        return self._client
 
     @classmethod
     async def open(
@@ -437,5 +443,7 @@ def _read_private(file: Path) -> dict[str, Any]:
         content["secrets"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
         # No cause: the parser's message may quote what it read.
-        raise Refused(f"{file} is not a secrets file of ours: restore it, or remove it to have new keys made", kind="secrets") from None
+        raise Refused(
+            f"{file} is not a secrets file of ours: restore it, or remove it to have new keys made", kind="secrets"
+        ) from None
     return content

@@ -42,6 +42,7 @@ class Settings(BaseModel):
     vault_transit: str = Field("transit", pattern=r"^[\w-]+$", description="the transit mount that signs")
 
     ray_address: str | None = Field(None, pattern=r"^\S+$", description="Ray's host:port, or local for none shared")
+    ray_token_file: Path | None = Field(None, description="the file with the token of the stack's Ray head")
     engine: Literal["vllm", "scripted"] = Field("vllm", description="vllm, or scripted (tests and load only)")
 
     state_dir: Path = Field(Path(".ratchet"), description="the folder that holds local state")
@@ -87,6 +88,26 @@ def env_name(field: str) -> str:
 def process_environment() -> dict[str, str]:
     """A copy of this process's environment: what a child process inherits."""
     return dict(os.environ)  # noqa: TID251  this module is the reader
+
+
+def ray_environment(token_file: Path) -> dict[str, str]:
+    """What a process needs around it to join the stack's Ray head: set before `import ray`, which reads it.
+
+    The first name misleads: at 0 a node and its clients keep to 127.0.0.1; else Ray replaces that by the machine's outer
+    address, listens on all of them, and a client waits for minutes. Token: whoever joins a head runs code as its user.
+    """
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def prepare_ray(settings: "Settings") -> None:
+    """Make this process able to join the stack's Ray head. Nothing to do, and nothing done, with a Ray of the user's own."""
+    if settings.ray_token_file is not None:
+        os.environ.update(ray_environment(settings.ray_token_file))  # noqa: TID251  this module touches the environment
 
 
 def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:

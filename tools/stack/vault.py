@@ -28,7 +28,7 @@ from .processes import Running, kill, start, wait_until
 VERSION = "1.21.2"
 ROLE = "ratchet"
 MOUNT = "ratchet"
-SIGNING_KEYS = ("notary", "manifests")
+SIGNING_KEYS = ("evidence", "adapters")  # the notary of the evidence log; the trainer's manifests
 _SOURCE = Path(__file__).parent / "vault"
 
 AGENT_POLICY = f"""
@@ -83,7 +83,9 @@ class VaultServer(BaseModel):
         with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
             self.put("commitment", {"key": secrets.token_hex(32)}, cas=0)
 
-    def role(self, name: str, policies: Sequence[str], *, period_s: int = 0, ttl_s: int = 0, max_ttl_s: int = 0) -> None:
+    def role(
+        self, name: str, policies: Sequence[str], *, period_s: int = 0, ttl_s: int = 0, max_ttl_s: int = 0
+    ) -> None:
         """An AppRole whose secret ids are good for one login."""
         self.call(
             "POST",
@@ -181,10 +183,14 @@ def vault_program(cache_dir: Path, progress: Callable[[str], None] = lambda _: N
     return str(program)
 
 
-def start_vault(program: str, folder: Path, port: int, *, log: Path | None = None, tag: str = "") -> tuple[Running, VaultServer]:
+def start_vault(
+    program: str, folder: Path, port: int, *, log: Path | None = None, tag: str = ""
+) -> tuple[Running, VaultServer]:
     """Start a server on loopback with its storage in `folder`, initialised the first time, unsealed, configured."""
     if taken(port):
-        raise Unavailable(f"port {port} is taken, Vault cannot listen there: stop what listens, or give another --vault-port")
+        raise Unavailable(
+            f"port {port} is taken, Vault cannot listen there: stop what listens, or give another --vault-port"
+        )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     addr = f"http://{LOOPBACK}:{port}"
     config = folder / "vault.hcl"
@@ -202,7 +208,7 @@ def start_vault(program: str, folder: Path, port: int, *, log: Path | None = Non
     running = start("vault", [program, "server", f"-config={config}"], log=log or folder / "vault.log", tag=tag)
     try:
         wait_until(lambda: health(addr) in {200, 501, 503}, running, timeout_s=30, what="Vault")
-        server = _opened(addr, folder / "keys.json")
+        server = opened(addr, folder / "keys.json")
         server.configure()
     except (Unavailable, Refused):
         kill(running)
@@ -273,7 +279,8 @@ async def vault_server(folder: Path, cache_dir: Path = Path("~/.cache/ratchet"))
         await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-def _opened(addr: str, keys: Path) -> VaultServer:
+def opened(addr: str, keys: Path) -> VaultServer:
+    """The server at `addr`, initialised where it is new (its keys go to the file `keys`, mode 0600), and unsealed."""
     if call(addr, "GET", "sys/init")["initialized"]:
         if not keys.exists():
             raise Refused(

@@ -1,0 +1,596 @@
+"""The local stack as a whole: up, down, status.
+
+`up` starts what is missing in the order of PLATFORM.md (an address that is set, Docker, this machine), records everything in
+`.ratchet/stack.json` before it goes on, and writes `.ratchet/env` for its agents and for the command line. `down` stops exactly
+what the record names. A second `up` joins; a stack of which something has died is refused with what to do.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.clock import SystemClock
+from infra.settings import Settings, env_name, load, ray_environment
+from schemas.errors import Refused, Unavailable
+
+from . import docker
+from .kafka import live_brokers, prepare_node
+from .ports import LOOPBACK, free_ports, taken
+from .processes import Running, alive, start, stop, sweep, wait_until
+from .ray import ensure_token, fresh_temp_dir, ray_answers, start_ray
+from .redis import start_redis, url_answers
+from .supervise import Child, Issuer, Spec, read_state
+from .vault import ROLE, VaultServer, health, opened, start_vault, vault_program
+
+ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
+LEAST_FREE_BYTES = 2 << 30
+AGENT_GROUPS = (
+    ("router", "trust"),
+    ("cases", "ladder", "judge"),
+    ("inference",),
+    ("trainer", "jobs"),
+    ("evidence",),
+    ("observer",),
+)
+LANELESS = frozenset({"evidence", "observer"})
+STOP_ORDER = ("agents", "ray", "vault", "redis", "kafka")
+Say = Callable[[str], None]
+
+
+class Service(BaseModel):
+    """One part of the stack. `external`: it was there, and is never stopped by us."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: Literal["external", "docker", "process"]
+    address: str
+    running: Running | None = None
+    temp_dir: Path | None = None
+
+
+class Record(BaseModel):
+    """What `.ratchet/stack.json` holds."""
+
+    tag: str
+    started_at: str
+    partitions: int
+    vault: bool
+    complete: bool = False
+    services: dict[str, Service] = {}
+    metrics: dict[str, int] = {}  # agents' process name -> port
+
+
+class StackStatus(BaseModel):
+    """How the stack is: `state` is absent, whole or broken; `broken` names what does not answer and why."""
+
+    state: Literal["absent", "whole", "broken"]
+    services: dict[str, str]
+    processes: dict[str, str]
+    broken: list[str]
+
+
+class Stack:
+    """The stack of one state folder."""
+
+    def __init__(self, settings: Settings, say: Say = lambda _: None) -> None:
+        self.settings = settings.resolved()
+        self.dir = self.settings.state_dir
+        self.say = say
+        self._record: Record | None = None
+
+    # -- up ------------------------------------------------------------------------------------------------------------
+
+    def up(
+        self,
+        *,
+        vault: bool = False,
+        agents: Sequence[Sequence[str]] = AGENT_GROUPS,
+        prepare: Callable[[Settings], None] | None = None,
+        ray: bool = True,
+        ray_cpus: int = 8,
+        ports: Mapping[str, int] | None = None,
+        agent_timeout_s: float = 300.0,
+    ) -> dict[str, str]:
+        """Start what is missing and wait until each part answers; where everything is, name by name.
+
+        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray.
+        Whatever goes wrong, Ctrl-C included: what this call started is stopped again, and the reason raised.
+        """
+        with self._locked():
+            held = self._read()
+            if held is not None:
+                return self._join(held, vault=vault)
+            self._check_room()
+            self._record = Record(
+                tag=secrets.token_hex(8),
+                started_at=_now(),
+                partitions=self.settings.partitions,
+                vault=vault,
+            )
+            self._write()
+            try:
+                self._start(vault, agents, prepare, ray, ray_cpus, dict(ports or {}), agent_timeout_s)
+            except BaseException:
+                self.say("stopping what was started")
+                self._stop_all(self._record)
+                raise
+            self._record.complete = True
+            self._write()
+            return self.where(self._record)
+
+    def _start(
+        self,
+        vault: bool,
+        agents: Sequence[Sequence[str]],
+        prepare: Callable[[Settings], None] | None,
+        ray: bool,
+        ray_cpus: int,
+        ports: dict[str, int],
+        agent_timeout_s: float,
+    ) -> None:
+        self._kafka(ports.get("kafka"))
+        self._redis(ports.get("redis"))
+        issuer = self._vault(ports.get("vault")) if vault or self.settings.secrets == "vault" else None
+        if ray:
+            self._ray(ports.get("ray"), ray_cpus)
+        settings = self.agent_settings()
+        self._write_env(settings)
+        if prepare is not None:
+            self.say("creating topics and consumer groups")
+            prepare(settings)
+        if agents:
+            self._agents(agents, settings, issuer, agent_timeout_s)
+
+    def _kafka(self, wanted: int | None) -> None:
+        if self.settings.kafka_bootstrap is not None:
+            if not live_brokers(self.settings.kafka_bootstrap):
+                raise Unavailable(
+                    f"no Kafka answers at KAFKA_BOOTSTRAP={self.settings.kafka_bootstrap}: start it, or unset the variable "
+                    "to have one started here"
+                )
+            self._add(Service(name="kafka", kind="external", address=self.settings.kafka_bootstrap))
+            return
+        self.say("starting Kafka")
+        port, controller = self._ports("kafka", 2, wanted)
+        if docker.docker_answers():
+            docker.compose_up(self.dir, {"kafka": port})
+            self._add(Service(name="kafka", kind="docker", address=f"{LOOPBACK}:{port}"))
+            return
+        data = self.dir / "data" / "kafka"
+        node = prepare_node(
+            data, self.settings.cache_dir, port=port, controller_port=controller, log=self.dir / "logs" / "kafka.log"
+        )
+        running = node.launch(tag=self._tag)
+        self._add(Service(name="kafka", kind="process", address=node.bootstrap, running=running))
+        node.wait(running)
+
+    def _redis(self, wanted: int | None) -> None:
+        if self.settings.redis_url is not None:
+            if not url_answers(self.settings.redis_url):
+                raise Unavailable(
+                    "no Redis answers at REDIS_URL: start it, or unset the variable to have one started here"
+                )
+            self._add(Service(name="redis", kind="external", address=self.settings.redis_url))
+            return
+        self.say("starting Redis")
+        (port,) = self._ports("redis", 1, wanted)
+        url = f"redis://{LOOPBACK}:{port}/0"
+        if docker.docker_answers():
+            docker.compose_up(self.dir, {"redis": port})
+            self._add(Service(name="redis", kind="docker", address=url))
+            return
+        running = start_redis(self.dir / "data" / "redis", port, log=self.dir / "logs" / "redis.log", tag=self._tag)
+        self._add(Service(name="redis", kind="process", address=url, running=running))
+
+    def _vault(self, wanted: int | None) -> Issuer | None:
+        if self.settings.vault_addr is not None:
+            if health(self.settings.vault_addr) != 200:
+                raise Unavailable(
+                    f"no unsealed Vault answers at VAULT_ADDR={self.settings.vault_addr}: start and unseal it"
+                )
+            self._add(Service(name="vault", kind="external", address=self.settings.vault_addr))
+            return (
+                None  # its operator hands out the credentials: RATCHET_VAULT_ROLE_ID and the rest are taken as they are
+            )
+        self.say("starting Vault")
+        (port,) = self._ports("vault", 1, wanted)
+        folder = self.dir / "data" / "vault"
+        if docker.docker_answers():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            docker.compose_up(self.dir, {"vault": port})
+            addr = f"http://{LOOPBACK}:{port}"
+            wait_until(lambda: health(addr) in {200, 501, 503}, None, timeout_s=30, what="Vault")
+            server = opened(addr, folder / "keys.json")
+            server.configure()
+            self._add(Service(name="vault", kind="docker", address=addr))
+        else:
+            program = vault_program(self.settings.cache_dir, self.say)
+            running, server = start_vault(program, folder, port, log=self.dir / "logs" / "vault.log", tag=self._tag)
+            self._add(Service(name="vault", kind="process", address=server.addr, running=running))
+        return self._issuer(server)
+
+    def _issuer(self, server: VaultServer) -> Issuer:
+        file = self.dir / "data" / "vault" / "issuer"
+        _private(file, server.issuer_token())
+        self.settings = self.settings.model_copy(
+            update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": server.role_id()}
+        )
+        return Issuer(addr=server.addr, role=ROLE, token_file=file)
+
+    def _ray(self, wanted: int | None, num_cpus: int) -> None:
+        if self.settings.ray_address is not None:
+            if not ray_answers(self.settings.ray_address):
+                raise Unavailable(
+                    f"no Ray answers at RATCHET_RAY_ADDRESS={self.settings.ray_address}: start it, or unset the variable"
+                )
+            self._add(Service(name="ray", kind="external", address=self.settings.ray_address))
+            return
+        self.say("starting Ray")
+        (port,) = self._ports("ray", 1, wanted)
+        temp_dir = fresh_temp_dir()
+        try:
+            running = start_ray(
+                port,
+                log=self.dir / "logs" / "ray.log",
+                token_file=ensure_token(self.dir / "ray-token"),
+                num_cpus=num_cpus,
+                tag=self._tag,
+                temp_dir=temp_dir,
+            )
+        except BaseException:
+            shutil.rmtree(temp_dir, ignore_errors=True)
+            raise
+        self._add(Service(name="ray", kind="process", address=f"{LOOPBACK}:{port}", running=running, temp_dir=temp_dir))
+
+    def _agents(
+        self, groups: Sequence[Sequence[str]], settings: Settings, issuer: Issuer | None, timeout_s: float
+    ) -> None:
+        self.say("starting the agents")
+        logs = self.dir / "logs"
+        metrics = dict(zip(("-".join(g) for g in groups), free_ports(len(groups)), strict=True))
+        common = settings.to_env()
+        if settings.ray_token_file is not None:
+            common |= ray_environment(settings.ray_token_file)
+        children = [
+            Child(
+                name="-".join(group),
+                argv=[sys.executable, "-m", "agents", *group],
+                env=common | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
+                log=logs / f"{'-'.join(group)}.log",
+            )
+            for group in groups
+        ]
+        spec, state = self.dir / "agents.json", self.dir / "agents-state.json"
+        state.unlink(missing_ok=True)
+        _private(spec, Spec(children=children, issuer=issuer).model_dump_json(indent=1))
+        argv = [sys.executable, "-m", "tools.stack.supervise", str(spec), str(state)]
+        running = start("agents", argv, log=logs / "supervisor.log", tag=self._tag)
+        self._held.metrics = metrics
+        self._add(Service(name="agents", kind="process", address=f"{len(groups)} processes", running=running))
+        for group in groups:
+            name = "-".join(group)
+            self.say(f"waiting for {', '.join(group)}")
+            try:
+                wait_until(
+                    lambda g=group, n=name: ready(metrics[n], g, settings.partitions),
+                    running,
+                    timeout_s=timeout_s,
+                    what=f"agents {', '.join(group)}",
+                )
+            except Unavailable as fault:
+                raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
+
+    # -- down, status ----------------------------------------------------------------------------------------------------
+
+    def down(self) -> list[str]:
+        """Stop what the record names, in order; the names of what was stopped. Data and logs stay."""
+        with self._locked():
+            held = self._read()
+            return [] if held is None else self._stop_all(held)
+
+    def _stop_all(self, held: Record) -> list[str]:
+        stopped: list[str] = []
+        for name in STOP_ORDER:
+            service = held.services.get(name)
+            if service is None or service.kind == "external":
+                continue
+            self.say(f"stopping {name}")
+            if service.kind == "docker":
+                docker.compose_stop(self.dir, name)
+                stopped.append(name)
+            elif service.running is not None and self._stop_one(name, service.running):
+                stopped.append(name)
+            if service.temp_dir is not None:
+                shutil.rmtree(service.temp_dir, ignore_errors=True)
+        if sweep(held.tag):
+            stopped.append("what was left behind")
+        for file in (ENV_FILE, "agents.json", "agents-state.json", RECORD):
+            (self.dir / file).unlink(missing_ok=True)
+        return stopped
+
+    def _stop_one(self, name: str, running: Running) -> bool:
+        if name != "agents":
+            return stop(running, grace_s=20.0)
+        found = stop(running, grace_s=15.0)
+        # A supervisor that was killed left its children: they are named in its file.
+        state = read_state(self.dir / "agents-state.json")
+        for child in state.children.values() if state is not None else ():
+            if child.pid:
+                orphan = Running(name=child.name, pid=child.pid, created=child.created, log=self.dir / "logs")
+                found = stop(orphan, grace_s=5.0) or found
+        return found
+
+    def status(self) -> StackStatus:
+        """What lives and what does not. Changes nothing."""
+        held = self._read()
+        if held is None:
+            return StackStatus(state="absent", services={}, processes={}, broken=[])
+        broken = self._broken(held)
+        state = read_state(self.dir / "agents-state.json")
+        processes = {
+            child.name: f"pid {child.pid}, started {child.starts} times" if child.pid else child.said
+            for child in (state.children.values() if state is not None else ())
+        }
+        services = {name: f"{service.address} ({service.kind})" for name, service in held.services.items()}
+        return StackStatus(state="broken" if broken else "whole", services=services, processes=processes, broken=broken)
+
+    def where(self, held: Record) -> dict[str, str]:
+        """Where everything is."""
+        found = {name: f"{service.address} ({service.kind})" for name, service in held.services.items()}
+        if "vault" not in found:
+            found["secrets"] = f"{self.dir / 'secrets.json'} (local file: for a first look only, never for production)"
+        found |= {f"metrics {name}": f"http://{LOOPBACK}:{port}/metrics" for name, port in held.metrics.items()}
+        return found | {"state": str(self.dir), "logs": str(self.dir / "logs"), "settings": str(self.dir / ENV_FILE)}
+
+    def agent_settings(self) -> Settings:
+        """The settings of this stack's agents."""
+        services = self._held.services
+        known: dict[str, object] = {
+            "kafka_bootstrap": services["kafka"].address,
+            "redis_url": services["redis"].address,
+            "state_dir": self.dir,
+            "cache_dir": self.settings.cache_dir,
+            "partitions": self.settings.partitions,
+        }
+        if "ray" in services:
+            known["ray_address"] = services["ray"].address
+            if services["ray"].kind == "process":
+                known["ray_token_file"] = self.dir / "ray-token"
+        given = {field: getattr(self.settings, field) for field in self.settings.model_fields_set}
+        return Settings.model_validate(given | known)
+
+    # -- inner -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _held(self) -> Record:
+        if self._record is None:
+            raise RuntimeError("no stack is being started")
+        return self._record
+
+    @property
+    def _tag(self) -> str:
+        return self._held.tag
+
+    def _join(self, held: Record, *, vault: bool) -> dict[str, str]:
+        broken = self._broken(held)
+        if broken or not held.complete:
+            why = "; ".join(broken) if broken else "it never came up"
+            raise Refused(
+                f"a stack of {held.started_at} is half dead in {self.dir}: {why}. `ratchet down` clears it away, then "
+                "`ratchet up` starts anew on the same data",
+                kind="half-dead",
+            )
+        if vault and not held.vault:
+            raise Refused(
+                "a stack without Vault runs here: `ratchet down` first, then `ratchet up --vault`", kind="differs"
+            )
+        if held.partitions != self.settings.partitions and "partitions" in self.settings.model_fields_set:
+            raise Refused(
+                f"a stack with {held.partitions} partitions runs here, {self.settings.partitions} were asked for: `ratchet "
+                "down` first, and remove its data, for partitions of a topic that has records do not change",
+                kind="differs",
+            )
+        self.say("joined the stack that runs")
+        return self.where(held)
+
+    def _broken(self, held: Record) -> list[str]:
+        answers: dict[str, Callable[[str], bool]] = {
+            "kafka": lambda a: live_brokers(a) > 0,
+            "redis": url_answers,
+            "vault": lambda a: health(a) == 200,
+            "ray": ray_answers,
+        }
+        broken: list[str] = []
+        for name, service in held.services.items():
+            if service.running is not None and not alive(service.running):
+                broken.append(f"{name} (pid {service.running.pid}) has ended")
+            elif name in answers and not answers[name](service.address):
+                broken.append(f"{name} does not answer at {service.address}")
+        return broken
+
+    def _check_room(self) -> None:
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            free = shutil.disk_usage(self.dir).free
+        except OSError as fault:
+            raise Unavailable(f"the state folder {self.dir} cannot be used: {fault.strerror}") from fault
+        if free < LEAST_FREE_BYTES:
+            raise Unavailable(
+                f"{free / 2**30:.1f} GiB are free where {self.dir} lies, 2 GiB are needed: make room, or set RATCHET_STATE_DIR"
+            )
+
+    def _ports(self, name: str, count: int, wanted: int | None) -> list[int]:
+        """Ports of the last time where they are free (a broker's address is in its own data), else new ones."""
+        file = self.dir / "data" / "ports.json"
+        known: dict[str, list[int]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(file.read_bytes())
+        if wanted is not None:
+            if taken(wanted):
+                raise Unavailable(
+                    f"port {wanted} is taken, {name} cannot listen there: stop what listens, or give another"
+                )
+            chosen = [wanted, *free_ports(count - 1)]
+        else:
+            chosen = known.get(name, [])
+            if len(chosen) != count or any(taken(port) for port in chosen):
+                chosen = free_ports(count)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known | {name: chosen}), encoding="utf-8")
+        return chosen
+
+    def _write_env(self, settings: Settings) -> None:
+        lines = [f"{name}={value}" for name, value in settings.to_env().items()]
+        head = "# Left by `ratchet up`, removed by `ratchet down`: the settings of the stack that runs here."
+        _private(self.dir / ENV_FILE, "\n".join([head, *lines]) + "\n")
+
+    def _add(self, service: Service) -> None:
+        self._held.services[service.name] = service
+        self._write()
+
+    def _write(self) -> None:
+        _private(self.dir / RECORD, self._held.model_dump_json(indent=1))
+
+    def _read(self) -> Record | None:
+        file = self.dir / RECORD
+        try:
+            return Record.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as fault:
+            raise Refused(
+                f"{file} is not a record of ours: see with `ps` what still runs of it, then remove the file",
+                kind="record",
+            ) from fault
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None, None, None]:
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = (self.dir / LOCK).open("w")
+        except OSError as fault:
+            raise Unavailable(f"the state folder {self.dir} cannot be used: {fault.strerror}") from fault
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as fault:
+                raise Refused(
+                    f"another `ratchet up` or `down` is at work in {self.dir}: wait for it", kind="locked"
+                ) from fault
+            yield
+
+
+def up(
+    *,
+    vault: bool = False,
+    partitions: int | None = None,
+    say: Say = lambda _: None,
+    settings: Settings | None = None,
+    agents: Sequence[Sequence[str]] = AGENT_GROUPS,
+    prepare: Callable[[Settings], None] | None = None,
+    ports: Mapping[str, int] | None = None,
+    ray: bool = True,
+    ray_cpus: int = 8,
+    agent_timeout_s: float = 300.0,
+) -> dict[str, str]:
+    """Start or join the stack of the state folder; where everything is, name by name. Topics and groups as the table says."""
+    chosen = load() if settings is None else settings
+    if partitions is not None:
+        chosen = Settings.model_validate(
+            {f: getattr(chosen, f) for f in chosen.model_fields_set} | {"partitions": partitions}
+        )
+    return Stack(chosen, say).up(
+        vault=vault,
+        agents=agents,
+        prepare=create_topics if prepare is None else prepare,
+        ports=ports,
+        ray=ray,
+        ray_cpus=ray_cpus,
+        agent_timeout_s=agent_timeout_s,
+    )
+
+
+def down(*, say: Say = lambda _: None, settings: Settings | None = None) -> list[str]:
+    """Stop exactly what `up` started; the names of what was stopped."""
+    return Stack(load() if settings is None else settings, say).down()
+
+
+def status(settings: Settings | None = None) -> StackStatus:
+    """How the stack of the state folder is."""
+    return Stack(load() if settings is None else settings).status()
+
+
+def create_topics(settings: Settings) -> None:
+    """Topics from the table, groups with explicit offsets. Safe to repeat."""
+    import asyncio
+
+    from agents.wiring import groups
+    from streams.admin import ensure_groups, ensure_topics
+
+    async def work(bootstrap: str) -> None:
+        await ensure_topics(bootstrap, settings.partitions, settings.replication)
+        await ensure_groups(bootstrap, groups())
+
+    if settings.kafka_bootstrap is None:
+        raise Refused(f"{env_name('kafka_bootstrap')} is not set", kind="settings")
+    asyncio.run(work(settings.kafka_bootstrap))
+
+
+def ready(port: int, agents: Sequence[str], partitions: int) -> bool:
+    """Whether the process with this metrics port has opened every lane of its agents."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
+    try:
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    if response.status != 200:
+        return False
+    opened_lanes = {
+        (match[1], match[2])
+        for match in re.finditer(
+            r'^ratchet_lanes_opened_total\{agent="([^"]+)",partition="(\d+)"\}', text, re.MULTILINE
+        )
+    }
+    return all(
+        (agent, str(number)) in opened_lanes
+        for agent in agents
+        if agent not in LANELESS
+        for number in range(partitions)
+    )
+
+
+def _ends(log: Path) -> str:
+    from .processes import tail
+
+    return f"{log} ends:\n{tail(log)}"
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _private(file: Path, text: str) -> None:
+    """Replace the file whole, mode 0600."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as sink:
+        sink.write(text)
+    fresh.replace(file)
