@@ -39,6 +39,7 @@ def parse_route(declared: dict[str, Any], name: str) -> Route:
         problems = [
             f"{name}: {_path(row['loc'])}: {_said(row['type'], row['msg'], row['loc'], row.get('input'))}"
             for row in fault.errors(include_url=False, include_context=False)
+            if not (row["type"] == "too_short" and row["loc"] == ("arms",) and declared.get("arms"))  # said per arm
         ]
         raise Refused("\n".join(problems), kind="route-file", field=_path(fault.errors()[0]["loc"])) from None
 

@@ -1,1 +1,1 @@
-"""Windowed views of the stream; decides nothing."""
+"""The observer: windowed views rebuilt from the log. They decide nothing."""
