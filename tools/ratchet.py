@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away, 130 interrupted.
 """
 
-import asyncio
 import json
 import sys
 from collections.abc import Coroutine
@@ -40,6 +39,8 @@ def _done(code: int) -> NoReturn:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
+    import asyncio
+
     _done(asyncio.run(work))
 
 
@@ -314,12 +315,16 @@ def preview(route: RouteArg, as_json: Json = False) -> None:
 
 @evidence_app.command("verify")
 def evidence_verify(
-    folder: Annotated[Path, typer.Argument(help="An exported bundle.", show_default=False)], as_json: Json = False
+    folder: Annotated[Path, typer.Argument(help="An exported bundle.", show_default=False)],
+    policy: Annotated[
+        Path | None, typer.Option(help="The keys you trust, got by another way.", show_default=False)
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Verify an exported bundle without any server."""
     from tools.cli import evidence
 
-    _done(evidence.verify(_screen(as_json), folder))
+    _done(evidence.verify(_screen(as_json), folder, policy))
 
 
 @evidence_app.command("export")

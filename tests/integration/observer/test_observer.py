@@ -15,8 +15,8 @@ from schemas.topics import plans
 from streams.admin import ensure_topics
 from streams.kafka import KafkaBroker
 from streams.port import Outgoing
-from streams.wire import letter, partition_of
 from streams.shapes import Record
+from streams.wire import letter, partition_of
 
 ROUTE = "observer.test"
 

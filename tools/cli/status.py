@@ -1,0 +1,149 @@
+"""`ratchet status`: what runs, how each route and arm is doing, what was refused and why, how far behind each agent is."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from infra.settings import Settings
+from schemas.errors import Refused, Unavailable
+from tools.cli.bus import now_ms
+from tools.cli.place import settings as find_settings
+from tools.cli.screen import Exit, Screen, clean
+
+SNAPSHOT = "observer.json"
+STALE_MS = 10_000
+UNPROVEN = "no principal's key is set: requests, verdicts and commands are taken unproven"
+
+
+def gather() -> dict[str, Any]:
+    """Everything that is known, as one JSON value. Raises nothing for what is away: it says so."""
+    from tools.stack import status
+
+    settings = find_settings()
+    found: dict[str, Any] = {}
+    stack = status(settings)
+    found["stack"] = {
+        "state": stack.state,
+        "services": stack.services,
+        "processes": stack.processes,
+        "broken": stack.broken,
+    }
+    found["observer"] = read_snapshot(settings)
+    found["lag"], found["lag_error"] = lags(settings)
+    found["proof"] = UNPROVEN
+    return found
+
+
+def read_snapshot(settings: Settings) -> dict[str, Any] | None:
+    """The observer's figures with their age, None where it never ran."""
+    try:
+        snapshot: dict[str, Any] = json.loads((settings.state_dir / SNAPSHOT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    age = now_ms() - int(snapshot["at_ms"])
+    return snapshot | {"age_ms": age, "stale": age > STALE_MS}
+
+
+def lags(settings: Settings) -> tuple[dict[str, int], str]:
+    """Records that each agent is behind, markers included; or why that is not known."""
+    from agents.wiring import groups
+    from streams.admin import lag
+
+    bootstrap = settings.kafka_bootstrap
+    if bootstrap is None:
+        return {}, "no stack runs here and KAFKA_BOOTSTRAP is not set"
+
+    async def ask() -> dict[str, int]:
+        found: dict[str, int] = {}
+        for group, topics in groups().items():
+            found[group.removeprefix("ratchet.")] = sum(row.records for row in await lag(bootstrap, group, topics))
+        return found
+
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), 30)), ""
+    except (Unavailable, Refused) as fault:
+        return {}, str(fault)
+    except TimeoutError:
+        return {}, f"Kafka at {bootstrap} did not answer within 30 s"
+
+
+def run(screen: Screen) -> int:
+    """The command. Exit 0 where the stack is whole, 1 where part of it is broken, 3 where none runs."""
+    with screen.progress("asking around"):
+        found = gather()
+    state = str(found["stack"]["state"])
+    if screen.as_json:
+        screen.json(found)
+    else:
+        show(screen, found)
+    return {"whole": Exit.DONE, "broken": Exit.NO}.get(state, Exit.AWAY)
+
+
+def show(screen: Screen, found: Mapping[str, Any]) -> None:
+    """The same for people."""
+    stack: Mapping[str, Any] = found["stack"]
+    colour = {"whole": "green", "broken": "red"}.get(stack["state"], "yellow")
+    screen.say(f"stack [{colour}]{stack['state']}[/]" + ("" if stack["services"] else ": `ratchet up` starts one"))
+    screen.table("services", ("name", "where"), list(stack["services"].items()))
+    screen.table("agents", ("process", "state"), list(stack["processes"].items()))
+    for line in stack["broken"]:
+        screen.say(f"[red]broken[/] {clean(line)}")
+    _observed(screen, found["observer"])
+    screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
+    if found["lag_error"]:
+        screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")
+    screen.say(f"[yellow]![/] {found['proof']}")
+
+
+def _observed(screen: Screen, seen: Mapping[str, Any] | None) -> None:
+    if seen is None:
+        screen.say("the observer has not written yet: no figures of routes")
+        return
+    if seen["stale"]:
+        screen.say(f"[yellow]the observer's figures are {seen['age_ms'] / 1000:.0f} s old[/]: is it alive?")
+    rows = seen["windows"]["5"]
+    screen.table(
+        "answers, last 5 minutes",
+        ("route", "released", "withheld", "per s", "p50 ms", "p95 ms", "cases"),
+        [
+            (r["route"], r["released"], r["withheld"], r["per_s"], _ms(r["p50_ms"]), _ms(r["p95_ms"]), r["cases"])
+            for r in rows
+            if not r["arm"]
+        ],
+    )
+    screen.table(
+        "arms, last 5 minutes",
+        ("route", "arm", "completed", "failed", "per s", "p50 ms", "p95 ms", "tokens/s", "approval", "graded"),
+        [
+            (
+                r["route"],
+                r["arm"],
+                r["completed"],
+                r["failed"],
+                r["per_s"],
+                _ms(r["p50_ms"]),
+                _ms(r["p95_ms"]),
+                r["tokens_per_s"],
+                "" if r["approval"] is None else f"{r['approval']:.1%}",
+                r["graded"],
+            )
+            for r in rows
+            if r["arm"]
+        ],
+    )
+    hours = seen["horizon_minutes"] / 60
+    screen.table(
+        f"refused, last {hours:g} hours",
+        ("route", "reason", "count"),
+        [(r["route"], r["kind"], r["count"]) for r in seen["refused"]],
+    )
+    screen.table(
+        f"dead letters, last {hours:g} hours",
+        ("topic", "reason", "count"),
+        [(r["topic"], r["kind"], r["count"]) for r in seen["dead_letters"]],
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
