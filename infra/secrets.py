@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import hvac
+import hvac.exceptions
 import requests
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -166,9 +167,7 @@ class VaultSecrets:
     hvac blocks, so every call runs on a thread; calls are few (keys are remembered; a signature is one call).
     """
 
-    def __init__(
-        self, client: hvac.Client, mount: str, transit: str, lease_s: float, *, renewable: bool, ours: bool
-    ) -> None:
+    def __init__(self, client: Any, mount: str, transit: str, lease_s: float, *, renewable: bool, ours: bool) -> None:
         self._client = client
         self._mount = mount
         self._transit = transit
@@ -186,8 +185,8 @@ class VaultSecrets:
         return f"VaultSecrets({self._client.url!r}, mount={self._mount!r})"
 
     @property
-    def client(self) -> hvac.Client:
-        """The logged-in client, for the notary of this process. Blocking."""
+    def client(self) -> Any:
+        """The logged-in hvac client (its calls have no types), for the notary of this process. Blocking."""
         return self._client
 
     @classmethod
@@ -201,10 +200,10 @@ class VaultSecrets:
         mount: str = "ratchet",
         transit: str = "transit",
         ca: Path | None = None,
-        timeout_s: float = 5.0,
+        timeout_s: int = 5,
     ) -> "VaultSecrets":
         """Log in and start renewing. `Refused` when the credentials are not accepted, `Unavailable` when Vault is away."""
-        client = hvac.Client(url=addr, timeout=timeout_s, verify=str(ca) if ca else True)
+        client: Any = hvac.Client(url=addr, timeout=timeout_s, verify=str(ca) if ca else True)
         lease_s, renewable = await _on_thread(_log_in, client, role_id, wrapped_secret_id, token)
         source = cls(client, mount, transit, lease_s, renewable=renewable, ours=token is None)
         if lease_s != float("inf"):
@@ -324,9 +323,7 @@ class VaultSecrets:
                 self._why = "its longest allowed life is over"
 
 
-def _log_in(
-    client: hvac.Client, role_id: str | None, wrapped_secret_id: str | None, token: str | None
-) -> tuple[float, bool]:
+def _log_in(client: Any, role_id: str | None, wrapped_secret_id: str | None, token: str | None) -> tuple[float, bool]:
     """Seconds the token lives (infinite for a root token) and whether it can be renewed."""
     if token is not None:
         client.token = token

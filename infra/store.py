@@ -6,8 +6,8 @@ is evicted or the server restarts.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -41,7 +41,7 @@ class RedisStore:
     def __init__(self, url: str, *, timeout_s: float = 0.05, prefix: str = "ratchet:", connections: int = 64) -> None:
         self._bound_s = timeout_s
         self._prefix = prefix
-        self._redis = Redis.from_url(
+        self._redis: Any = cast("Any", Redis).from_url(  # its methods are typed for both of its clients at once
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=max(timeout_s, 0.25),
@@ -74,7 +74,7 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def _bounded(self, call):
+    async def _bounded(self, call: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(4 * self._bound_s + 0.25):
                 return await call

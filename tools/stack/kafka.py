@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.settings import load
 from schemas.errors import Unavailable
 
 from .ports import LOOPBACK, ask, free_ports, taken
@@ -167,10 +168,10 @@ def running_kafka(
 
 @contextlib.asynccontextmanager
 async def kafka_server(
-    folder: Path, cache_dir: Path = Path("~/.cache/ratchet"), **options: Mapping[str, str] | None
+    folder: Path, cache_dir: Path | None = None, *, settings: Mapping[str, str] | None = None
 ) -> AsyncGenerator[str, None]:
     """`async with kafka_server(tmp_path) as bootstrap`: the same for asyncio; the event loop goes on meanwhile."""
-    context = running_kafka(folder, cache_dir.expanduser(), settings=options.get("settings"))
+    context = running_kafka(folder, cache_dir or load().resolved().cache_dir, settings=settings)
     node = await asyncio.to_thread(context.__enter__)
     try:
         yield node.bootstrap

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.settings import load
 from schemas.errors import Refused, Unavailable
 
 from .ports import LOOPBACK, free_ports, taken
@@ -103,7 +104,7 @@ class VaultServer(BaseModel):
     def put(self, path: str, values: dict[str, str], *, cas: int | None = None) -> None:
         """Keep `values` under `path` of our KV mount."""
         options = {} if cas is None else {"cas": cas}
-        wait_until(lambda: self._kv_ready(), None, timeout_s=10, what="Vault's KV mount")
+        wait_until(self._kv_ready, None, timeout_s=10, what="Vault's KV mount")
         self.call("POST", f"{MOUNT}/data/{path}", {"data": values, "options": options})
 
     def role_id(self, name: str = ROLE) -> str:
@@ -269,9 +270,9 @@ def running_vault(folder: Path, cache_dir: Path) -> Generator[VaultServer, None,
 
 
 @contextlib.asynccontextmanager
-async def vault_server(folder: Path, cache_dir: Path = Path("~/.cache/ratchet")) -> AsyncGenerator[VaultServer, None]:
+async def vault_server(folder: Path, cache_dir: Path | None = None) -> AsyncGenerator[VaultServer, None]:
     """The same for asyncio."""
-    context = running_vault(folder, cache_dir.expanduser())
+    context = running_vault(folder, cache_dir or load().resolved().cache_dir)
     server = await asyncio.to_thread(context.__enter__)
     try:
         yield server
