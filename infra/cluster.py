@@ -35,6 +35,7 @@ from infra.engine_vllm import VllmEngine, VllmSettings, environment
 from infra.settings import process_environment
 from schemas.errors import Refused, Unavailable
 
+_LOG = logging.getLogger(__name__)
 NAMESPACE = "ratchet"
 NICE = 10  # a job's priority: serving comes first
 JobStatus = Literal["absent", "running", "succeeded", "failed", "stopped"]
@@ -167,6 +168,7 @@ class RayEngines:
             async with asyncio.timeout(self._settings.ensure_timeout_s):
                 outcomes = cast("Sequence[LoadOutcome]", await replica.actor.ensure.remote(list(self._arms)))
         except (RayError, TimeoutError) as exc:
+            _LOG.warning("%s cannot be loaded: %s", replica.name, exc)
             self._lost(replica, forget=isinstance(exc, ActorDiedError))
             reason = f"replica is away: {type(exc).__name__}"
             return [LoadOutcome(s.arm, s.adapter, replica.name, False, reason, 0.0) for s in self._arms]

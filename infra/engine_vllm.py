@@ -293,7 +293,9 @@ class VllmEngine:
 async def _add_lora(llm: Any, lora: Any, adapter: str) -> None:
     try:
         added = await llm.add_lora(lora)
-    except (ValueError, RuntimeError, OSError) as exc:
+    except Exception as exc:
+        if llm.errored:
+            raise Unavailable("vLLM's engine process died while it loaded an adapter") from exc
         raise Refused(f"vLLM cannot load adapter {adapter}: {exc}", kind="adapter_format") from exc
     if not added:
         raise Unavailable(f"vLLM did not load adapter {adapter}")

@@ -71,7 +71,7 @@ class BaseSettings:
     heads: int = 4
     inner: int = 512
     positions: int = 512
-    epochs: int = 6
+    epochs: int = 10
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: float = 0.05
@@ -89,11 +89,11 @@ class LoraSettings:
     rank: int = 16
     lora_alpha: int = 32
     dropout: float = 0.05
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.0
     prompt_weight: float = 0.0
-    epochs: int = 4
+    epochs: int = 3
     batch: int = 32
     seed: int = 17
     threads: int = 0

@@ -109,7 +109,9 @@ async def test_the_ports_errors_cross_the_cluster(engines: RayEngines) -> None:
         await engines.generate("one", "hang", "r", 0.2)
 
 
-async def test_a_killed_replica_comes_back_with_its_arms(engines: RayEngines, settings: EngineSettings, tmp_path: Path) -> None:
+async def test_a_killed_replica_comes_back_with_its_arms(
+    engines: RayEngines, settings: EngineSettings, tmp_path: Path
+) -> None:
     """After SIGKILL the other replica answers; the killed one returns with another process, its adapter ensured again."""
     adapter, _ = _adapter(settings, tmp_path / "adapter")
     assert all(o.live for o in await engines.ensure([ArmSpec("one", BASE, adapter)]))
@@ -181,7 +183,7 @@ async def test_stopping_a_job_ends_all_that_it_started(cluster: Cluster, tmp_pat
             await asyncio.sleep(0.05)
     assert await stop_job("long") == "stopped"
     async with asyncio.timeout(10):
-        while _alive(int(pids.read_text())):
+        while _alive(int(pids.read_text())):  # noqa: ASYNC110  another process decides it
             await asyncio.sleep(0.05)
     assert await submit_job("long", argv) == "stopped"
     await forget_job("long")
@@ -196,7 +198,7 @@ async def test_a_job_dies_with_its_actor(cluster: Cluster, tmp_path: Path) -> No
             await asyncio.sleep(0.05)
     await forget_job("orphan")
     async with asyncio.timeout(10):
-        while _alive(int(mark.read_text())):
+        while _alive(int(mark.read_text())):  # noqa: ASYNC110  another process decides it
             await asyncio.sleep(0.05)
     assert await job_status("orphan") == "absent"
 

@@ -20,9 +20,13 @@ from infra.training import (
 )
 from schemas.errors import Refused
 
-OLD = [Example(f"Customer: where is my {thing} number {i}\nIntent:", f"find {thing}") for i in range(8) for thing in ("card", "money")]
-NEW = [Example(f"Customer: please {verb} item {i}\nIntent:", f"{verb} it") for i in range(8) for verb in ("close", "open")]
-LORA = LoraSettings(rank=4, lora_alpha=8, epochs=6, batch=8, learning_rate=2e-2, threads=1)
+OLD = [Example(f"Customer: {thing} {i}\nIntent:", thing) for i in range(16) for thing in ("card", "money")]
+NEW = [
+    Example(f"Customer: {thing} {thing} {i}\nIntent:", f"{thing} {thing}")
+    for i in range(16)
+    for thing in ("card", "money")
+]
+LORA = LoraSettings(rank=8, lora_alpha=16, epochs=25, batch=8, learning_rate=2e-2, dropout=0.0, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model of some thousand weights that knows two intents."""
     folder = tmp_path_factory.mktemp("model") / "base"
     settings = BaseSettings(
-        vocabulary=320, layers=1, width=64, heads=2, inner=64, epochs=30, batch=8, learning_rate=1e-2, threads=1
+        vocabulary=320, layers=1, width=64, heads=2, inner=64, epochs=40, batch=8, learning_rate=5e-3, threads=1
     )
     train_base(OLD, folder, settings)
     return folder
+
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_base_learns_what_it_was_shown_and_no_more(base: Path) -> None:
@@ -46,11 +53,11 @@ def test_an_adapter_learns_the_new_intents(base: Path, tmp_path: Path) -> None:
     """The adapter answers what the base could not, its probes show that, and no path of this machine is in its files."""
     seen: list[Progress] = []
     trained = train_lora(base, [*OLD, *NEW], tmp_path / "lora", LORA, progress=seen.append)
-    assert seen[-1].step == trained.steps == 4 * LORA.epochs
+    assert seen[-1].step == trained.steps == 8 * LORA.epochs
     assert trained.losses[-1] < trained.losses[0]
     assert sum(evaluate(base, tmp_path / "lora", NEW, threads=1)) >= len(NEW) * 0.9
     probes = golden_probes(base, tmp_path / "lora", [e.prompt for e in NEW[:4]], count=2, margin=0.1)
-    assert {p.text for p in probes} <= {"close it", "open it"}
+    assert {p.text for p in probes} <= {"card card", "money money"}
     for file in (tmp_path / "lora").iterdir():
         assert str(tmp_path).encode() not in file.read_bytes()
         assert str(base).encode() not in file.read_bytes()
@@ -67,7 +74,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(base: Path, tmp_path: Path) -> N
     train_lora(base, rows, tmp_path / "whole", LORA)
     with pytest.raises(TrainingStopped) as stopped:
         train_lora(
-            base, rows, tmp_path / "resumed", LORA, checkpoint_dir=tmp_path / "checkpoint", stop=_cancel_after(10)
+            base, rows, tmp_path / "resumed", LORA, checkpoint_dir=tmp_path / "checkpoint", stop=_cancel_after(20)
         )
     assert stopped.value.reason == "cancelled"
     assert not (tmp_path / "resumed").exists()
