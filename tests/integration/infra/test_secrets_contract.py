@@ -1,0 +1,193 @@
+"""One contract, two sources: the local file and a real Vault. And what only Vault can do: leases, wraps, seals, policies."""
+
+import asyncio
+import secrets as entropy
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.secrets import LocalSecrets, SecretSource, VaultSecrets, open_secrets, verify_signature
+from infra.settings import load
+from schemas.errors import Refused, Unavailable
+from tools.stack.vault import VaultServer
+
+Put = Callable[[str, dict[str, str]], Awaitable[None]]
+
+
+@dataclass
+class Side:
+    """A source under test and the operator's way to put a secret into it."""
+
+    source: SecretSource
+    put: Put
+
+
+@pytest.fixture(params=["local", "vault"])
+async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Side]:
+    """Either source, opened."""
+    if request.param == "local":
+        local = LocalSecrets.open(tmp_path / "secrets.json")
+        yield Side(local, local.put)
+        return
+    server: VaultServer = request.getfixturevalue("vault")
+    source = await opened(server)
+
+    async def put(path: str, values: dict[str, str]) -> None:
+        await asyncio.to_thread(server.put, path, values)
+
+    yield Side(source, put)
+    await source.close()
+
+
+async def opened(server: VaultServer, **options: int) -> VaultSecrets:
+    """Vault's source with a fresh AppRole."""
+    role_id, wrapped = server.new_approle(**options)
+    return await VaultSecrets.open(server.addr, role_id=role_id, wrapped_secret_id=wrapped)
+
+
+async def test_absent_is_empty_and_present_is_whole(side: Side) -> None:
+    """A path with nothing is empty; what was put is read as it was put."""
+    path = f"things/{entropy.token_hex(4)}"
+    assert dict(await side.source.get(path)) == {}
+    await side.put(path, {"a": "1", "b": "zwei"})
+    assert dict(await side.source.get(path)) == {"a": "1", "b": "zwei"}
+
+
+async def test_commitment_keys_are_fixed_and_per_tenant(side: Side) -> None:
+    """32 bytes, the same at every call, another for another tenant."""
+    key = await side.source.commitment_key("t")
+    assert len(key) == 32
+    assert key == await side.source.commitment_key("t")
+    assert key != await side.source.commitment_key("u")
+
+
+async def test_principal_without_key_is_none(side: Side) -> None:
+    """No key set is None; a set one is its bytes; one that is no key is refused without being said."""
+    name = entropy.token_hex(4)
+    assert await side.source.principal_key(name) is None
+    await side.put(f"principals/{name}", {"key": "0f" * 32})
+    assert await side.source.principal_key(name) == bytes.fromhex("0f" * 32)
+    await side.put(f"principals/{name}", {"key": "not-hex-at-all"})
+    with pytest.raises(Refused) as refused:
+        await side.source.principal_key(name)
+    assert "not-hex" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["evidence", "adapters"])
+async def test_signatures_verify_offline(side: Side, key: str) -> None:
+    """Raw ed25519 over the very bytes, checked with the public key alone."""
+    body = "a note — with a dash\n".encode()
+    signature = await side.source.sign(key, body)
+    assert len(signature) == 64
+    assert verify_signature(await side.source.public_key(key), body, signature)
+    assert not verify_signature(await side.source.public_key(key), body + b"\n", signature)
+
+
+async def test_status_is_usable(side: Side) -> None:
+    """A freshly opened source is usable and says of what kind it is."""
+    assert side.source.status().usable
+    assert side.source.status().kind in {"local", "vault"}
+
+
+async def test_wrapped_secret_id_is_good_once(vault: VaultServer) -> None:
+    """A wrapped secret id that somebody has used is refused, and the refusal says that somebody has."""
+    role_id, wrapped = vault.new_approle()
+    source = await VaultSecrets.open(vault.addr, role_id=role_id, wrapped_secret_id=wrapped)
+    await source.close()
+    with pytest.raises(Refused, match="already used") as refused:
+        await VaultSecrets.open(vault.addr, role_id=role_id, wrapped_secret_id=wrapped)
+    assert wrapped not in str(refused.value)
+
+
+async def test_settings_open_vault(vault: VaultServer) -> None:
+    """The settings that `ratchet up --vault` gives an agent lead to a working source, with no warning."""
+    role_id, wrapped = vault.role_id(), vault.wrapped_secret_id()
+    settings = load(
+        {
+            "RATCHET_SECRETS": "vault",
+            "VAULT_ADDR": vault.addr,
+            "RATCHET_VAULT_ROLE_ID": role_id,
+            "RATCHET_VAULT_WRAPPED_SECRET_ID": wrapped,
+        }
+    )
+    heard: list[str] = []
+    source = await open_secrets(settings, heard.append)
+    assert heard == []
+    assert source.status().kind == "vault"
+    await source.close()
+
+
+async def test_issuer_hands_out_wrapped_ids_and_nothing_else(vault: VaultServer) -> None:
+    """The supervisor's token can make a wrapped secret id; it can neither have a bare one nor read a secret."""
+    token = vault.issuer_token()
+    assert vault.wrapped_secret_id(token=token)
+    with pytest.raises(Refused):
+        vault.call("POST", "auth/approle/role/ratchet/secret-id", {}, token=token)
+    with pytest.raises(Refused):
+        vault.call("GET", "ratchet/data/commitment", token=token)
+
+
+async def test_lease_is_renewed(vault: VaultServer) -> None:
+    """A lease of three seconds lives on for as long as somebody renews it."""
+    source = await opened(vault, ttl_s=3)
+    await asyncio.sleep(5)
+    assert source.status().usable
+    assert len(await source.commitment_key("t")) == 32
+    await source.close()
+
+
+async def test_lease_that_may_not_be_renewed_ends_and_says_so(vault: VaultServer) -> None:
+    """At the end of a lease's longest life every call is Unavailable with the reason, also what was remembered."""
+    source = await opened(vault, ttl_s=2, max_ttl_s=2)
+    await source.commitment_key("t")
+    await asyncio.sleep(3.2)
+    assert not source.status().usable
+    with pytest.raises(Unavailable, match="lease has ended"):
+        await source.commitment_key("t")
+    await source.close()
+
+
+async def test_revoked_token_ends_at_once(vault: VaultServer) -> None:
+    """A revoked token is found at the next call, and nothing is served on."""
+    source = await opened(vault)
+    await source.get("commitment")
+    vault.call("POST", "auth/token/revoke", {"token": source.client.token})
+    with pytest.raises(Unavailable, match="revoked"):
+        await source.sign("evidence", b"x")
+    with pytest.raises(Unavailable, match="revoked"):
+        await source.get("commitment")
+    await source.close()
+
+
+async def test_policy_that_says_no_is_refused_not_away(vault: VaultServer) -> None:
+    """What the role may not do is a refusal; the lease lives on."""
+    role_id, wrapped = vault.new_approle(["default"])
+    source = await VaultSecrets.open(vault.addr, role_id=role_id, wrapped_secret_id=wrapped)
+    with pytest.raises(Refused, match="policy"):
+        await source.sign("evidence", b"x")
+    assert source.status().usable
+    await source.close()
+
+
+async def test_sealed_while_running(vault: VaultServer) -> None:
+    """Sealed: what is held is served on, a signature is Unavailable and says why; unsealed: all is well again."""
+    source = await opened(vault)
+    key = await source.commitment_key("t")
+    vault.seal()
+    try:
+        assert await source.commitment_key("t") == key
+        with pytest.raises(Unavailable, match="sealed"):
+            await source.sign("evidence", b"x")
+        assert source.status().usable
+    finally:
+        vault.unseal()
+    assert len(await source.sign("evidence", b"x")) == 64
+    await source.close()
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    """An address where nothing listens is Unavailable, not a crash."""
+    with pytest.raises(Unavailable, match="did not answer"):
+        await VaultSecrets.open("http://127.0.0.1:9", role_id="r", wrapped_secret_id="w")

@@ -1,0 +1,92 @@
+"""One contract, two stores: memory and a real Redis. And Redis away: Unavailable, soon."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from infra.store import MemoryStore, RedisStore, Store
+from schemas.errors import Unavailable
+from tools.stack.ports import free_ports
+from tools.stack.processes import kill
+from tools.stack.redis import start_redis
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Either store, empty as far as the test's keys go."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    redis = RedisStore(request.getfixturevalue("redis_url"), timeout_s=1.0, prefix=f"test:{secrets.token_hex(4)}:")
+    yield redis
+    await redis.close()
+
+
+async def test_put_get_overwrite(store: Store) -> None:
+    """The last value put is read, any bytes; a key never put is None."""
+    assert await store.get("k") is None
+    await store.put("k", b"\x00\xff\n", 10)
+    await store.put("k", b"second", 10)
+    assert await store.get("k") == b"second"
+
+
+async def test_mget_keeps_the_order(store: Store) -> None:
+    """One answer per key, in the order asked, None for what is absent; no keys, no answers."""
+    await store.put("a", b"1", 10)
+    await store.put("c", b"3", 10)
+    assert await store.mget(["c", "b", "a", "c"]) == [b"3", None, b"1", b"3"]
+    assert await store.mget([]) == []
+
+
+async def test_set_if_absent_has_one_winner(store: Store) -> None:
+    """Of many at once, one wins and all are told its value."""
+    held = await asyncio.gather(*(store.set_if_absent("k", str(i).encode(), 10) for i in range(50)))
+    assert len(set(held)) == 1
+    assert await store.get("k") == held[0]
+
+
+async def test_expiry(store: Store) -> None:
+    """A value is gone after its time, and the key may be set again."""
+    await store.put("k", b"v", 0.05)
+    await asyncio.sleep(0.15)
+    assert await store.get("k") is None
+    assert await store.set_if_absent("k", b"w", 10) == b"w"
+
+
+async def test_set_if_absent_does_not_lengthen_a_life(store: Store) -> None:
+    """The loser's time to live changes nothing."""
+    await store.put("k", b"v", 0.1)
+    assert await store.set_if_absent("k", b"w", 100) == b"v"
+    await asyncio.sleep(0.25)
+    assert await store.get("k") is None
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan")])
+async def test_no_life_is_ours_to_mend(store: Store, ttl_s: float) -> None:
+    """A time to live that is not above zero is a fault of the caller."""
+    with pytest.raises(ValueError, match="above 0"):
+        await store.put("k", b"v", ttl_s)
+
+
+async def test_redis_away_and_back(tmp_path: Path) -> None:
+    """A server that is killed is Unavailable within half a second, and used again once it is back, cold."""
+    (port,) = free_ports(1)
+    running = start_redis(tmp_path, port)
+    store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout_s=0.05)
+    try:
+        await store.put("k", b"v", 100)
+        kill(running)
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="Redis did not answer"):
+            await store.get("k")
+        assert time.monotonic() - began < 0.5
+        running = start_redis(tmp_path, port)
+        assert await store.get("k") is None
+        await store.ping()
+    finally:
+        await store.close()
+        kill(running)

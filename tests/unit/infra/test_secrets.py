@@ -1,0 +1,87 @@
+"""The local secret file: private, made once, said to be for a first look only."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from infra.secrets import LOCAL_WARNING, LocalSecrets, open_secrets, verify_signature
+from infra.settings import Settings
+from schemas.errors import Refused
+
+
+async def test_made_at_first_use_and_kept(tmp_path: Path) -> None:
+    """The first opening makes the file with mode 0600; the second has the same keys."""
+    file = tmp_path / "state" / "secrets.json"
+    first = LocalSecrets.open(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    second = LocalSecrets.open(file)
+    assert await first.commitment_key("t") == await second.commitment_key("t")
+    assert await first.public_key("evidence") == await second.public_key("evidence")
+    assert await first.commitment_key("t") != await first.commitment_key("u")
+
+
+def test_readable_by_others_is_refused(tmp_path: Path) -> None:
+    """A file that others may read is refused with what to do, and is left as it is."""
+    file = tmp_path / "secrets.json"
+    LocalSecrets.open(file)
+    file.chmod(0o640)
+    before = file.read_bytes()
+    with pytest.raises(Refused, match="chmod 600"):
+        LocalSecrets.open(file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"commitment": "xx", "keys": {}, "secrets": {}}', '{"commitment": 5}', "[]"]
+)
+def test_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
+    """What is not a secrets file is refused, none of it said, nothing overwritten."""
+    file = tmp_path / "secrets.json"
+    file.write_text(content)
+    file.chmod(0o600)
+    with pytest.raises(Refused, match="not a secrets file of ours") as refused:
+        LocalSecrets.open(file)
+    assert refused.value.__cause__ is None
+    assert file.read_text() == content
+
+
+async def test_secrets_are_not_in_repr(tmp_path: Path) -> None:
+    """The repr names the file and nothing that is in it."""
+    file = tmp_path / "secrets.json"
+    source = LocalSecrets.open(file)
+    held = json.loads(file.read_bytes())
+    assert held["commitment"] not in repr(source)
+    assert all(seed not in repr(source) for seed in held["keys"].values())
+
+
+async def test_principals_of_another_process_are_seen(tmp_path: Path) -> None:
+    """A principal added by one process is known to another without a restart."""
+    file = tmp_path / "secrets.json"
+    one, two = LocalSecrets.open(file), LocalSecrets.open(file)
+    assert await two.principal_key("alice") is None
+    await one.put("principals/alice", {"key": "ab" * 16})
+    assert await two.principal_key("alice") == bytes.fromhex("ab" * 16)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_every_start_says_first_look_only(tmp_path: Path) -> None:
+    """Whoever opens the local source hears, each time, that it is not for production."""
+    heard: list[str] = []
+    for _ in range(2):
+        source = await open_secrets(Settings(state_dir=tmp_path), heard.append)
+        assert "first look" in source.status().detail
+        await source.close()
+    assert heard == [LOCAL_WARNING, LOCAL_WARNING]
+
+
+async def test_signature_of_another_body_does_not_verify(tmp_path: Path) -> None:
+    """A signature fits its body and its key only; a key of the wrong size is no key."""
+    source = LocalSecrets.open(tmp_path / "secrets.json")
+    signature = await source.sign("evidence", b"body")
+    public = await source.public_key("evidence")
+    assert verify_signature(public, b"body", signature)
+    assert not verify_signature(public, b"bodY", signature)
+    assert not verify_signature(await source.public_key("adapters"), b"body", signature)
+    assert not verify_signature(b"short", b"body", signature)

@@ -1,0 +1,107 @@
+"""Settings: what is read, what is refused, all at once and without saying a secret."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Settings, env_name, load, ray_environment
+from schemas.errors import Refused
+
+
+def test_defaults_need_nothing() -> None:
+    """An empty environment gives a usable local setting."""
+    settings = load({})
+    assert (settings.partitions, settings.engine, settings.secrets) == (4, "vllm", "local")
+    assert settings.state_dir == Path(".ratchet")
+
+
+def test_names_are_prefix_and_field_but_for_three() -> None:
+    """KAFKA_BOOTSTRAP, REDIS_URL and VAULT_ADDR are read as everybody writes them, the rest under our prefix."""
+    settings = load(
+        {
+            "KAFKA_BOOTSTRAP": "a:1,b:2",
+            "REDIS_URL": "redis://h:1/0",
+            "VAULT_ADDR": "http://v:8200",
+            "RATCHET_ORDINAL": "3",
+        }
+    )
+    assert settings.kafka_bootstrap == "a:1,b:2"
+    assert settings.redis_url == "redis://h:1/0"
+    assert settings.vault_addr == "http://v:8200"
+    assert settings.ordinal == 3
+    assert env_name("kafka_bootstrap") == "KAFKA_BOOTSTRAP"
+    assert env_name("log_level") == "RATCHET_LOG_LEVEL"
+
+
+def test_all_bad_keys_at_once() -> None:
+    """One refusal names every bad key with its value and what is accepted."""
+    with pytest.raises(Refused) as refused:
+        load(
+            {"RATCHET_PARTITIONS": "many", "RATCHET_ENGINE": "magic", "KAFKA_BOOTSTRAP": "nowhere", "RATCHET_TYPO": "1"}
+        )
+    said = str(refused.value)
+    for part in ("RATCHET_PARTITIONS: 'many'", "1 to 1024", "RATCHET_ENGINE: 'magic'", "KAFKA_BOOTSTRAP: 'nowhere'", "RATCHET_TYPO: no such setting"):  # fmt: skip
+        assert part in said
+
+
+def test_secrets_are_never_said() -> None:
+    """Neither a repr nor a refusal holds a secret's value."""
+    settings = load({"RATCHET_VAULT_TOKEN": "hvs.very-secret", "RATCHET_VAULT_WRAPPED_SECRET_ID": "hvs.wrapped"})
+    assert "very-secret" not in repr(settings)
+    assert "wrapped" not in repr(settings).replace("vault_wrapped_secret_id", "")
+
+
+def test_vault_needs_address_and_credentials() -> None:
+    """Secrets from Vault without address or AppRole are refused by the names of what is missing."""
+    with pytest.raises(Refused) as refused:
+        load({"RATCHET_SECRETS": "vault"})
+    for name in ("VAULT_ADDR", "RATCHET_VAULT_ROLE_ID", "RATCHET_VAULT_WRAPPED_SECRET_ID"):
+        assert f"{name}: missing" in str(refused.value)
+
+
+def test_file_first_then_environment(tmp_path: Path) -> None:
+    """The environment wins over the file, comments and blank lines say nothing."""
+    file = tmp_path / "env"
+    file.write_text("# left by up\n\nKAFKA_BOOTSTRAP=a:1\nRATCHET_PARTITIONS=8\n")
+    settings = load({"RATCHET_PARTITIONS": "6"}, file)
+    assert (settings.kafka_bootstrap, settings.partitions) == ("a:1", 6)
+
+
+def test_bad_file_lines_are_named(tmp_path: Path) -> None:
+    """A line that is no setting is refused with file and line number."""
+    file = tmp_path / "env"
+    file.write_text("KAFKA_BOOTSTRAP=a:1\nHOME=/\nnonsense\n")
+    with pytest.raises(Refused) as refused:
+        load({}, file)
+    assert f"{file}:2" in str(refused.value)
+    assert f"{file}:3" in str(refused.value)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    """A file that is not there is a refusal, not a default."""
+    with pytest.raises(Refused, match="cannot be read"):
+        load({}, tmp_path / "none")
+
+
+def test_empty_is_unset_and_foreign_names_are_ignored() -> None:
+    """An empty variable keeps the default; names that are not ours, and the stack's tag, are not looked at."""
+    assert load({"RATCHET_PARTITIONS": "", "PATH": "/bin", "RATCHET_STACK": "abc"}).partitions == 4
+
+
+def test_to_env_round_trip() -> None:
+    """What `to_env` gives a child loads to the same settings, secrets included."""
+    settings = Settings.model_validate(
+        {
+            "kafka_bootstrap": "a:1",
+            "partitions": 7,
+            "vault_token": "t",
+            "state_dir": Path("/x"),
+            "ray_token_file": Path("/t"),
+        }
+    )
+    assert load(settings.to_env()) == settings
+
+
+def test_ray_environment_names_the_token_by_file() -> None:
+    """Ray's clients are given the token's file, never the token."""
+    assert ray_environment(Path("/x/ray-token"))["RAY_AUTH_TOKEN_PATH"] == "/x/ray-token"
