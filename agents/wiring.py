@@ -1,0 +1,318 @@
+"""The one composition root: settings in, a running process of agents out. Nothing else builds an adapter for an agent.
+
+Each agent is imported by its builder: a process holds what it runs, and no more.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.artifacts import DirectoryStore
+from infra.clock import SystemClock
+from infra.engine import Engine
+from infra.engine_scripted import Script, ScriptedEngine
+from infra.notary import LocalNotary, VaultNotary, verify
+from infra.secrets import SecretSource, VaultSecrets, open_secrets
+from infra.settings import Settings
+from infra.store import RedisStore
+from infra.telemetry import Telemetry, configure_logs
+from schemas import topics
+from schemas.errors import Refused, Unavailable
+from schemas.payload import Payload
+from streams.facts import Facts
+from streams.fence import Fence, Publisher
+from streams.kafka import KafkaBroker
+from streams.reader import EveryOffset
+from streams.runner import Runner
+from streams.shapes import AnyFold, Transform
+
+STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs")
+AGENTS = (*STREAM_AGENTS, "evidence", "observer")
+ADAPTER_KEY = "adapters"
+log = logging.getLogger("ratchet")
+
+
+class TenantKeys:
+    """Keys per tenant, derived from one master by HMAC-SHA-256: every tenant has some, also one never seen before."""
+
+    def __init__(self, master: bytes) -> None:
+        self._master = master
+
+    def _key(self, purpose: str, tenant: str) -> bytes:
+        return hmac.new(self._master, f"{purpose}\x1f{tenant}".encode(), hashlib.sha256).digest()
+
+    def commitment_key(self, tenant: str) -> bytes:
+        return self._key("commitment", tenant)
+
+    def pseudonym_key(self, tenant: str) -> bytes:
+        return self._key("pseudonym", tenant)
+
+
+@dataclass(slots=True)
+class Process:
+    """One process's adapters, opened once and closed together."""
+
+    settings: Settings
+    clock: SystemClock
+    telemetry: Telemetry
+    secrets: SecretSource
+    keys: TenantKeys
+    broker: KafkaBroker
+    stack: AsyncExitStack
+    companions: list[Callable[[], Coroutine[Any, Any, None]]] = field(
+        default_factory=list[Callable[[], Coroutine[Any, Any, None]]]
+    )
+
+    @property
+    def artifacts(self) -> DirectoryStore:
+        return DirectoryStore(self.settings.state_dir / "artifacts")
+
+    async def store(self) -> RedisStore:
+        if self.settings.redis_url is None:
+            raise Refused("REDIS_URL is not set; `ratchet up` writes it for its agents", kind="settings")
+        store = RedisStore(self.settings.redis_url, timeout_s=self.settings.redis_timeout_ms / 1000)
+        self.stack.push_async_callback(store.close)
+        return store
+
+    async def facts(self, name: str) -> Facts:
+        facts = Facts(self.broker, name)
+        self.stack.push_async_callback(facts.stop)
+        return facts
+
+
+def log_dir(settings: Settings) -> Path:
+    """Where the evidence log lies."""
+    return settings.state_dir / "evidence"
+
+
+def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | VaultNotary:
+    """Who signs checkpoints: Vault's transit key where secrets come from Vault, else the first-look key file."""
+    if isinstance(secrets, VaultSecrets):
+        return VaultNotary(
+            secrets.client, key="notary", origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
+        )
+    return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
+
+
+async def open_engine(process: Process) -> Engine:
+    """vLLM in Ray actors; or, only where the settings say so by name, the scripted engine."""
+    settings = process.settings
+    public = {ADAPTER_KEY: await process.secrets.public_key(ADAPTER_KEY)}
+    if settings.engine == "scripted":
+        log.warning("the engine is scripted: answers come from a hash, for tests and load only")
+        return ScriptedEngine(Script(), replica=f"scripted-{settings.ordinal}")
+    from infra.cluster import EngineSettings, RayEngines, connect  # heavy: only the process that serves loads Ray
+
+    await asyncio.to_thread(connect, settings.ray_address or "local")
+    return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
+
+
+async def _router(process: Process, runner: Runner) -> Transform:
+    from agents.router.actor import Router
+
+    return Router(runner.view("policies"), await process.store(), process.clock, process.keys.pseudonym_key)
+
+
+async def _inference(process: Process, runner: Runner) -> Transform:
+    from agents.inference.actor import Inference
+
+    engine = await open_engine(process)
+    process.stack.push_async_callback(engine.close)
+    instance = f"{process.settings.instance}-{process.settings.ordinal}"
+    agent = Inference(
+        runner.view("policies"),
+        engine,
+        await process.store(),
+        await process.facts("inference"),
+        process.clock,
+        instance,
+    )
+
+    async def follow() -> None:
+        await runner.ready.wait()
+        await agent.follow()
+
+    process.companions.append(follow)
+    return agent
+
+
+async def _trust(process: Process, runner: Runner) -> Transform:
+    from agents.trust.actor import Trust
+
+    return Trust(runner.view("policies"), process.clock)
+
+
+async def _jobs(process: Process, runner: Runner) -> Transform:
+    from infra.jobs import RayJobs
+
+    from agents.trainer.actor import Jobs
+    from infra.cluster import connect
+
+    settings = process.settings
+    await asyncio.to_thread(connect, settings.ray_address or "local")
+    return Jobs(RayJobs(settings.state_dir / "artifacts", settings.to_env()))
+
+
+TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {
+    "router": _router,
+    "inference": _inference,
+    "trust": _trust,
+    "jobs": _jobs,
+}
+
+
+def _cases() -> AnyFold:
+    from agents.cases.fold import Cases
+
+    return Cases()
+
+
+def _ladder() -> AnyFold:
+    from agents.trust.fold import Ladder
+
+    return Ladder()
+
+
+def _judge() -> AnyFold:
+    from agents.judge.fold import Judge
+
+    return Judge()
+
+
+def _trainer() -> AnyFold:
+    from agents.trainer.fold import Trainer
+
+    return Trainer()
+
+
+FOLDS: dict[str, Callable[[], AnyFold]] = {"cases": _cases, "ladder": _ladder, "judge": _judge, "trainer": _trainer}
+WORKERS = {"inference": 128}
+
+
+@asynccontextmanager
+async def open_process(settings: Settings, name: str) -> AsyncGenerator[Process, None]:
+    """Logs, telemetry and secrets of a process. Raises Refused or Unavailable when it cannot start, before any work."""
+    configure_logs(settings.log_level, name)
+    if settings.kafka_bootstrap is None:
+        raise Refused("KAFKA_BOOTSTRAP is not set; `ratchet up` writes it for its agents", kind="settings")
+    async with AsyncExitStack() as stack:
+        telemetry = Telemetry(name)
+        telemetry.open(settings.metrics_host, settings.metrics_port)
+        stack.callback(telemetry.close)
+        secrets = await open_secrets(settings, log.warning)
+        stack.push_async_callback(secrets.close)
+        keys = TenantKeys(await secrets.commitment_key("tenants"))
+        yield Process(settings, SystemClock(), telemetry, secrets, keys, KafkaBroker(settings.kafka_bootstrap), stack)
+
+
+async def _evidence(process: Process, stop: asyncio.Event) -> None:
+    """Read everything, log it, sign it, announce it; until `stop`."""
+    from agents.evidence.actor import Collector
+    from agents.evidence.log import policy_text
+    from agents.evidence.sequencer import Sequencer
+
+    settings, broker, clock = process.settings, process.broker, process.clock
+    notary = await asyncio.to_thread(open_notary, settings, process.secrets)
+    fence = Fence(broker, "evidence")
+    await fence.start()
+    process.stack.push_async_callback(fence.stop)
+    publisher = Publisher(broker, settings.partitions)
+    process.stack.push_async_callback(publisher.stop)
+    reader = EveryOffset(broker, topics.recorded())
+    process.stack.push_async_callback(reader.stop)
+    directory = log_dir(settings)
+    sequencer = await Sequencer.open(directory, notary=notary, fence=fence, check=verify)
+    process.stack.callback(sequencer.close)
+    (settings.state_dir / "evidence.policy").write_text(policy_text(await asyncio.to_thread(notary.vkeys)))
+    await Collector(sequencer, reader, process.keys, publisher, clock).run(stop)
+
+
+async def serve(names: Sequence[str], settings: Settings) -> None:
+    """Run the named agents in this process until SIGTERM or SIGINT, then finish what was accepted and leave.
+
+    Any agent's crash ends the process: the log makes restarting safe, and who started it starts it again.
+    """
+    unknown = sorted(set(names) - set(AGENTS))
+    if unknown or not names:
+        raise Refused(f"unknown agents {unknown}; known are {', '.join(AGENTS)}", kind="usage")
+    async with open_process(settings, "+".join(names)) as process:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        runner = Runner(
+            process.broker,
+            process.clock,
+            ordinal=settings.ordinal,
+            observe=process.telemetry.observe,
+            state_dir=settings.state_dir / "runner",
+        )
+        for name in names:
+            if name in TRANSFORMS:
+                runner.add_transform(await TRANSFORMS[name](process, runner), workers=WORKERS.get(name))
+            elif name in FOLDS:
+                runner.add_fold(FOLDS[name]())
+        work = [asyncio.create_task(companion()) for companion in process.companions]
+        if any(name in STREAM_AGENTS for name in names):
+            work.append(asyncio.create_task(_run(runner, stop)))
+        if "evidence" in names:
+            work.append(asyncio.create_task(_evidence(process, stop)))
+        log.info("agents are starting: %s; metrics on port %d", ", ".join(names), process.telemetry.port)
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        failures = [task.exception() for task in done if task is not stopping and task.exception() is not None]
+        companions = work[: len(process.companions)]
+        for task in companions:
+            task.cancel()
+        await asyncio.wait([*work, stopping])
+        if failures and failures[0] is not None:
+            raise failures[0]
+
+
+async def _run(runner: Runner, stop: asyncio.Event) -> None:
+    """The runner until `stop`, then drained."""
+
+    async def end() -> None:
+        await stop.wait()
+        await runner.stop()
+
+    ending = asyncio.create_task(end())
+    try:
+        await runner.run()
+    finally:
+        ending.cancel()
+
+
+INPUTS = {
+    "router": ("requests",),
+    "inference": ("decisions", "shadows"),
+    "trust": ("results", "reviews"),
+    "jobs": ("training",),
+}
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Consumer group -> input topics of every agent: what `ratchet up` gives explicit offsets."""
+    found: dict[str, tuple[str, ...]] = {
+        f"ratchet.{name}": (*(topics.PREFIX + topic for topic in inputs), topics.deferred_topic(name))
+        for name, inputs in INPUTS.items()
+    }
+    for name, fold in FOLDS.items():
+        found[f"ratchet.{name}"] = tuple(topics.PREFIX + topic.removeprefix(topics.PREFIX) for topic in fold().inputs)
+    return found
+
+
+def away(error: BaseException) -> bool:
+    """Whether a process ended because the world is away, so that starting again may help."""
+    return isinstance(error, Unavailable)
+
+
+__all__ = ["AGENTS", "Payload", "Process", "groups", "open_process", "serve"]
