@@ -25,6 +25,7 @@ evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: 
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
 
+INTERRUPTED = 130
 STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
 RouteArg = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
@@ -369,21 +370,13 @@ def demo(
 
 def main() -> None:
     """The entry point. Faults become one clear line and an exit code; Ctrl-C ends with 130."""
-    from click import exceptions as click_says
-
     as_json = "--json" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
-    except click_says.Exit as left:
-        code = left.exit_code
-    except (KeyboardInterrupt, click_says.Abort):
-        code = _fault("interrupted", 130, as_json)
-    except click_says.ClickException as wrong:
-        if as_json:
-            _fault(wrong.format_message(), 2, as_json=True)
-        else:
-            wrong.show()
-        code = 2
+        if code == INTERRUPTED:
+            _fault("interrupted", INTERRUPTED, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fault("interrupted", INTERRUPTED, as_json)
     except BrokenPipeError:  # the reader of our output has left: `ratchet tail | head`
         sys.stderr.close()
         code = 0
@@ -395,6 +388,11 @@ def main() -> None:
 def _known(fault: Exception, as_json: bool) -> int:
     from schemas.errors import Refused, Unavailable
 
+    misused = getattr(fault, "format_message", None)  # of every error of usage that the command line's parser raises
+    if misused is not None:
+        if not misused():
+            return 2  # `ratchet` alone has printed its help
+        return _fault(f"{misused()}{'' if as_json else ' (see --help)'}", 2, as_json)
     if isinstance(fault, Refused):
         return _fault(str(fault), 2, as_json)
     if isinstance(fault, Unavailable):

@@ -50,9 +50,8 @@ class _CommittedThread(AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = (
-            "read_committed"  # faust asks for it only with its own transactions, which duplicate
-        )
+        # faust itself asks for it only with its own transactions, which duplicate
+        consumer._isolation_level = "read_committed"  # noqa: SLF001  the client takes it at start, faust has no setting
         return consumer
 
     async def seek_to_committed(self) -> Mapping[TP, int]:

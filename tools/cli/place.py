@@ -20,7 +20,11 @@ def settings() -> Settings:
 
 def open_bus(found: Settings | None = None) -> Bus:
     """The bus of the stack that runs here."""
+    import logging
+
     from streams.kafka import KafkaBroker
+
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what matters of it comes as an error of ours
 
     found = settings() if found is None else found
     if found.kafka_bootstrap is None:
