@@ -13,7 +13,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # The tests of a project of many small tensors gain nothing from more threads than cores.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test unit integration smoke check bench up down lock clean
+.PHONY: help setup demo test unit integration check bench up down lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,13 +32,10 @@ check: setup  ## format, lint, types, layers, schemas: no server, no test; all o
 	if [[ -n $$bad ]]; then echo "check: refused by$$bad"; exit 1; fi
 
 unit: setup  ## the fast tests, no server
-	$(PYTEST) tests/unit -n 2 -q
+	$(PYTEST) tests/unit -n 2 -q --timeout 60
 
 integration: setup  ## the tests on real servers; a skip is a failure
 	$(PYTEST) tests/integration -q --no-skips
-
-smoke: setup  ## each benchmark once, small
-	$(BIN)/ratchet bench loop --smoke --json
 
 test: check unit integration  ## everything that must hold before a change lands
 
