@@ -40,7 +40,13 @@ def test_all_bad_keys_at_once() -> None:
             {"RATCHET_PARTITIONS": "many", "RATCHET_ENGINE": "magic", "KAFKA_BOOTSTRAP": "nowhere", "RATCHET_TYPO": "1"}
         )
     said = str(refused.value)
-    for part in ("RATCHET_PARTITIONS: 'many'", "1 to 1024", "RATCHET_ENGINE: 'magic'", "KAFKA_BOOTSTRAP: 'nowhere'", "RATCHET_TYPO: no such setting"):  # fmt: skip
+    for part in (
+        "RATCHET_PARTITIONS: 'many'",
+        "1 to 1024",
+        "RATCHET_ENGINE: 'magic'",
+        "KAFKA_BOOTSTRAP: 'nowhere'",
+        "RATCHET_TYPO: no such setting",
+    ):
         assert part in said
 
 
