@@ -1,0 +1,58 @@
+"""The demonstration's first champion: a small Llama trained on the known intents of Banking77, kept for the next run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from infra import banking77
+from infra.artifacts import DirectoryStore
+from infra.banking77 import Split
+from schemas.ids import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the demonstration is. The smaller one is what the tests run."""
+
+    known_intents: int = banking77.KNOWN_INTENTS
+    intents: int = 77
+    base_epochs: int = 8
+    lora_epochs: int = 3
+    rows: int = 2400
+    known_requests: int = 250
+    after_requests: int = 500
+    threads: int = 2
+
+    def split(self) -> Split:
+        """The messages of this scale."""
+        messages = banking77.load()
+        if self.intents < 77:
+            kept = set(sorted({m.intent for m in messages})[: self.intents])
+            messages = [m for m in messages if m.intent in kept]
+        return banking77.split(messages, self.known_intents)
+
+
+def train_champion(scale: Scale, cache: Path, store: DirectoryStore, tell: Callable[[str], None]) -> tuple[str, bool]:
+    """The digest of the champion's folder in the artifact store, and whether it came from the cache.
+
+    The cache is named by everything that decides the weights: the texts, the settings, the code's version of the recipe.
+    """
+    from infra.training import BaseSettings, Example, Progress, train_base
+
+    split = scale.split()
+    settings = BaseSettings(epochs=scale.base_epochs, threads=scale.threads)
+    recipe = {"settings": asdict(settings), "rows": [[m.text, m.intent] for m in split.base]}
+    folder = cache / digest(json.dumps(recipe, sort_keys=True).encode()).removeprefix("sha256:")[:16]
+    cached = (folder / "config.json").exists()
+    if not cached:
+        making = folder.with_suffix(".making")
+        making.mkdir(parents=True, exist_ok=True)
+        examples = [Example(banking77.TEMPLATE.replace("{text}", m.text), m.intent) for m in split.base]
+
+        def progress(at: Progress) -> None:
+            tell(f"step {at.step} of {at.steps}, loss {at.loss:.3f}, {at.seconds:.0f} s")
+
+        train_base(examples, making, settings, progress)
+        making.rename(folder)
+    return store.put_tree(folder), cached

@@ -1,0 +1,140 @@
+"""The demonstration's local stack: fresh data for every run, its processes for the report, its evidence for the verifier."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agents.evidence.log import export
+from infra.artifacts import DirectoryStore
+from infra.clock import SystemClock
+from infra.settings import Settings
+from schemas import topics
+from schemas.errors import Refused, Unavailable
+from streams.kafka import KafkaBroker
+from tools.stack import AGENT_GROUPS, down, status, up
+from tools.stack.processes import tagged
+from tools.stack.stack import Record
+from tools.stack.supervise import read_state
+
+MARKER = "demonstration"
+FRESH = ("data", "evidence", "runner", "artifacts", "jobs", "logs")
+VERIFIER = Path(__file__).parents[1] / "verify_evidence.py"
+
+
+class Stage:
+    """The stack of one state folder, owned by the demonstration. `groups` may differ for a test."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings.resolved()
+        self.state = self.settings.state_dir
+        self.say = say
+
+    def up(self, groups: Any = AGENT_GROUPS) -> None:
+        """Start on fresh data. Refuses to touch the data of a stack that is not the demonstration's own."""
+        marker = self.state / "data" / MARKER
+        running = status(self.settings).state != "absent"
+        if (running or (self.state / "data").exists()) and not marker.exists():
+            raise Refused(
+                f"{self.state} holds the data of a stack of yours; the demonstration begins on fresh data: set "
+                "RATCHET_STATE_DIR to another folder for it, or remove that one",
+                kind="not-ours",
+            )
+        if running:
+            self.say("an earlier demonstration still runs: it is stopped")
+            self.down()
+        for name in FRESH:
+            shutil.rmtree(self.state / name, ignore_errors=True)
+        marker.parent.mkdir(parents=True)
+        marker.write_text("The data here is the demonstration's: the next one begins anew.\n", encoding="utf-8")
+        up(settings=self.settings, say=self.say, agents=groups)
+
+    def down(self) -> list[str]:
+        return down(settings=self.settings)
+
+    @property
+    def record(self) -> Record:
+        return Record.model_validate_json((self.state / "stack.json").read_bytes())
+
+    @property
+    def bootstrap(self) -> str:
+        return self.record.services["kafka"].address
+
+    @property
+    def partitions(self) -> int:
+        return self.record.partitions
+
+    @property
+    def artifacts(self) -> DirectoryStore:
+        return DirectoryStore(self.state / "artifacts")
+
+    def agent_pids(self) -> dict[str, int]:
+        """The agents' processes by name, as the supervisor knows them now."""
+        state = read_state(self.state / "agents-state.json")
+        return {} if state is None else {child.name: child.pid for child in state.children.values() if child.pid}
+
+    def engine_pids(self) -> list[int]:
+        """The processes of Ray's engine actors."""
+        found: list[int] = []
+        for process in tagged(self.record.tag):
+            try:
+                title = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if "EngineActor" in title:
+                found.append(process.pid)
+        return found
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the whole stack; shared pages count once per process."""
+        total = 0
+        for process in tagged(self.record.tag):
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+        return total
+
+    async def evidence(self, out: Path, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Export once the log has caught up with the topics, and ask the offline verifier in a process of its own.
+
+        Adds `missing`: offsets of recorded topics, up to the ends at the beginning of this call, that no leaf covers.
+        """
+        wanted = {tp: end for tp, end in (await self._ends()).items() if end}
+        clock = SystemClock()
+        deadline = clock.monotonic() + timeout_s
+        while True:
+            said = await asyncio.to_thread(self._verify, out)
+            spans = said.get("partitions", {})
+            lacking = sum(
+                max(0, end - int(spans.get(f"{topic}/{p}", {}).get("next", 0))) for (topic, p), end in wanted.items()
+            )
+            if not lacking or clock.monotonic() > deadline:
+                return said | {"missing": lacking}
+            await clock.sleep(1.0)
+
+    async def _ends(self) -> dict[tuple[str, int], int]:
+        admin = KafkaBroker(self.bootstrap).admin()
+        await admin.start()
+        try:
+            return await admin.ends([(topic, p) for topic in topics.recorded() for p in range(self.partitions)])
+        finally:
+            await admin.stop()
+
+    def _verify(self, out: Path) -> dict[str, Any]:
+        shutil.rmtree(out, ignore_errors=True)
+        export(self.state / "evidence", out)
+        policy = self.state / "evidence.policy"
+        command = [sys.executable, str(VERIFIER), str(out), "--policy", str(policy), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            said: dict[str, Any] = json.loads(done.stdout)
+        except json.JSONDecodeError:
+            raise Unavailable(f"the verifier said nothing: {done.stderr[-500:]}") from None
+        return said | {"exit": done.returncode}
