@@ -26,7 +26,7 @@ NEW = [
     for i in range(16)
     for thing in ("card", "money")
 ]
-LORA = LoraSettings(rank=8, lora_alpha=16, epochs=25, batch=8, learning_rate=2e-2, dropout=0.0, threads=1)
+LORA = LoraSettings(rank=8, lora_alpha=16, epochs=25, batch=8, learning_rate=5e-3, dropout=0.0, threads=1)
 
 
 @pytest.fixture(scope="module")

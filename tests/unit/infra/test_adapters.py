@@ -122,9 +122,7 @@ Change = Callable[[dict[str, object]], object]
 )
 def test_a_signed_statement_of_another_shape_is_refused(adapter: Path, change: Change, named: str) -> None:
     """A valid signature over something that is no adapter statement is not enough."""
-    statement = json.loads(
-        base64.b64decode(json.loads(sign_adapter(adapter, PREDICATE, KEY.sign, "test"))["payload"])
-    )
+    statement = json.loads(base64.b64decode(json.loads(sign_adapter(adapter, PREDICATE, KEY.sign, "test"))["payload"]))
     change(statement)
     payload = json.dumps(statement).encode()
     kind = "application/vnd.in-toto+json"

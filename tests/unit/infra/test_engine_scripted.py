@@ -40,7 +40,9 @@ async def test_generations_are_deterministic_and_depend_on_arm_and_text() -> Non
     assert a.tokens_out == len(a.logprobs) == len(a.text.split())
     assert all(p < 0 for p in a.logprobs)
     assert a.engine == "scripted"
-    texts = {(await one.generate(arm, f"text {i}", "r", 1)).text for arm in ("route/one", "route/two") for i in range(9)}
+    texts = {
+        (await one.generate(arm, f"text {i}", "r", 1)).text for arm in ("route/one", "route/two") for i in range(9)
+    }
     assert len(texts) > 12
 
 
