@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Protocol, TextIO
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from structlog.typing import Processor
 
 from schemas.errors import Unavailable
 
@@ -217,7 +218,7 @@ def event_fields(event: EventLike) -> dict[str, Any]:
     return found
 
 
-def without_text(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def without_text(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The structlog processor of rule 2."""
     return {name: value for name, value in event.items() if name not in UNSAID}
 
@@ -225,7 +226,7 @@ def without_text(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
 def configure_logs(level: Level, process: str, stream: TextIO | None = None) -> None:
     """JSON lines on stderr (or `stream`) for our loggers and the standard library's alike."""
     sink = sys.stderr if stream is None else stream
-    shared: Sequence[Any] = (
+    shared: Sequence[Processor] = (
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -255,8 +256,8 @@ def configure_logs(level: Level, process: str, stream: TextIO | None = None) -> 
     root.setLevel(level.upper())
 
 
-def _named(process: str) -> Callable[[object, str, dict[str, Any]], dict[str, Any]]:
-    def name(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _named(process: str) -> Processor:
+    def name(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["process"] = process
         return event
 

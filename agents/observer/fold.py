@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 MINUTE_MS = 60_000
 GROWTH = math.log(1.05)
@@ -120,9 +120,10 @@ class Views:
 
     def _case(self, data: Mapping[str, Any], route: str, minute: int) -> None:
         self._at(route, "", minute).counts["cases"] += 1
-        arms: Any = data.get("arms")
-        for arm in arms if isinstance(arms, list) else ():
-            grade = arm.get("grade") if isinstance(arm, dict) else None
+        arms: object = data.get("arms")
+        for row in cast("list[object]", arms) if isinstance(arms, list) else ():
+            arm = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+            grade: object = arm.get("grade")
             if isinstance(grade, int):
                 counts = self._at(route, _text(arm, "arm"), minute).counts
                 counts["graded"] += 1
@@ -131,7 +132,7 @@ class Views:
     def forget(self, now_ms: int) -> None:
         """Drop what is past the horizon."""
         oldest = now_ms // MINUTE_MS - self.horizon_min
-        tables: list[dict[int, Any]] = [*self._minutes.values(), self._refused, self._letters]  # type: ignore[list-item]
+        tables: list[dict[int, Any]] = [*self._minutes.values(), self._refused, self._letters]
         for table in tables:
             for minute in [m for m in table if m < oldest]:
                 del table[minute]

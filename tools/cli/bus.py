@@ -6,7 +6,7 @@ Committed records only; no group, no commits.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 from infra.clock import SystemClock
@@ -23,7 +23,7 @@ def now_ms() -> int:
 
 
 @contextlib.contextmanager
-def _translated(bootstrap: str) -> Iterator[None]:
+def _translated(bootstrap: str) -> Generator[None, None, None]:
     try:
         yield
     except Rejected as fault:

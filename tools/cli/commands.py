@@ -153,7 +153,7 @@ def _effects(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         "rollback": (("model.rolled_back",), ()),
         "pause": (("policy.fleet",), ()),
         "resume": (("policy.fleet",), ()),
-        "trust": (("policy.trust", "trust.changed"), ()),
+        "trust": (("policy.trust",), ()),
         "train": (("training.ordered",), ("training.failed", "training.cancelled")),
         "cancel": (("training.cancelled",), ()),
     }[kind]

@@ -2,17 +2,18 @@
 
 from typing import Any
 
-from schemas.events import PromotionEvaluated
-from schemas.topics import BY_NAME
+from agents.judge.decide import Arena, Look
+from agents.judge.fold import Bench
+from agents.judge.fold import preview as look_now
+from schemas.topics import BY_NAME, state_topic
+from streams.fold import split_key
 from streams.wire import partition_of
 from tools.cli.bus import Bus, now_ms
-from tools.cli.commands import fleet_of, route_of
-from tools.cli.events import as_row
+from tools.cli.events import as_row, one_line
 from tools.cli.place import an_id, open_bus
 from tools.cli.screen import Exit, Screen, clean
 
 PROMOTIONS = BY_NAME["promotions"]
-ENDS = ("model.promoted", "promotion.rejected", "model.rolled_back")
 
 
 async def history(bus: Bus, route: str) -> list[dict[str, Any]]:
@@ -23,62 +24,66 @@ async def history(bus: Bus, route: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["key"] == route and row["data"] is not None]
 
 
-def current(rows: list[dict[str, Any]]) -> tuple[PromotionEvaluated | None, dict[str, Any] | None]:
-    """(the newest evaluation of the open arena, the event that ended the newest arena or None)."""
-    evaluated: PromotionEvaluated | None = None
-    ended: dict[str, Any] | None = None
-    for row in rows:
-        if row["type"] == "promotion.opened":
-            evaluated, ended = None, None
-        elif row["type"] == PromotionEvaluated.TYPE:
-            evaluated = PromotionEvaluated.model_validate(row["data"])
-        elif row["type"] in ENDS:
-            ended = row
-    return evaluated, ended
+async def state(bus: Bus, route: str) -> tuple[Bench | None, list[Arena]]:
+    """The judge's own state of the route, rebuilt from its changelog: what it would start from after a crash."""
+    name = state_topic("judge")
+    count = (await bus.partitions([name]))[name]
+    held: dict[str | None, bytes] = {}
+    for record in await bus.read(await bus.starts_of([(name, partition_of(route.encode(), count))])):
+        key, entry = split_key(record.key or b"")
+        if key != route:
+            continue
+        if record.value is None:
+            held.pop(entry, None)
+        else:
+            held[entry] = record.value
+    raw = held.pop(None, b"null")
+    bench = None if raw == b"null" else Bench.model_validate_json(raw)
+    return bench, [Arena.model_validate_json(value) for value in held.values()]
 
 
 async def run(screen: Screen, route: str) -> int:
     """The command. Exit 1 where the route is unknown or nothing is being judged."""
     an_id("route", route)
     async with open_bus() as bus:
-        settings, fleet, rows = await route_of(bus, route), await fleet_of(bus, route), await history(bus, route)
-    if settings is None or fleet is None:
-        screen.line({"route": route, "known": False}, f"route {clean(route)} was never applied")
+        (bench, arenas), rows = await state(bus, route), await history(bus, route)
+    if bench is None:
+        screen.line({"route": route, "known": False}, f"the judge knows no route {clean(route)}: `ratchet apply` it")
         return Exit.NO
-    evaluated, ended = current(rows)
-    opened = next((row for row in reversed(rows) if row["type"] == "promotion.opened"), None)
-    judging = fleet.challenger is not None and evaluated is not None and ended is None
-    answer: dict[str, Any] = {
-        "route": route,
-        "champion": fleet.champion,
-        "challenger": fleet.challenger,
-        "paused": fleet.paused,
-        "approval": settings.settings.approval,
-        "judging": judging,
-        "opened": opened["data"] if opened is not None else None,
-        "evaluation": evaluated.model_dump() if evaluated is not None else None,
-        "ended": ended,
-    }
+    seen = look_now(bench, arenas, now_ms())
+    last = rows[-1] if rows else None
+    arena = next((row for row in arenas if row.key == bench.current), None)
     if screen.as_json:
+        answer: dict[str, Any] = {
+            "route": route,
+            "champion": bench.champion,
+            "challenger": bench.challenger,
+            "paused": bench.paused,
+            "approval": bench.settings.approval,
+            "judging": seen is not None,
+            "look": seen.model_dump() if seen is not None else None,
+            "pairs": arena.pairs if arena is not None else 0,
+            "last": last,
+        }
         screen.json(answer)
-        return Exit.DONE if judging else Exit.NO
+        return Exit.DONE if seen is not None else Exit.NO
     screen.say(
-        f"[bold]{clean(route)}[/]: champion {clean(fleet.champion)}, challenger {clean(fleet.challenger or 'none')}"
-        + (", [yellow]paused[/]" if fleet.paused else "")
+        f"[bold]{clean(route)}[/]: champion {clean(bench.champion)}, challenger {clean(bench.challenger or 'none')}"
+        + (", [yellow]paused[/]" if bench.paused else "")
     )
-    if evaluated is None:
-        screen.say("no pair was evaluated yet" if fleet.challenger else "there is nothing to judge: no challenger")
-        return Exit.NO
-    _explain(screen, evaluated, minutes=(now_ms() - evaluated.at_ms) / 60_000)
-    if ended is not None:
-        screen.say(f"ended: {clean(ended['type'])}: {clean(str(ended['data'].get('reason', '')))}")
-    return Exit.DONE if judging else Exit.NO
+    if seen is not None and arena is not None:
+        explain(screen, seen, arena.pairs)
+    else:
+        screen.say("nothing is being judged now")
+    if last is not None:
+        screen.say(f"last: {one_line(last)}")
+    return Exit.DONE if seen is not None else Exit.NO
 
 
-def _explain(screen: Screen, seen: PromotionEvaluated, minutes: float) -> None:
+def explain(screen: Screen, seen: Look, pairs: int) -> None:
+    """Every number and every condition."""
     screen.say(
-        f"{seen.pairs} pairs ({seen.quality_pairs} graded: {seen.wins} won, {seen.losses} lost), as of "
-        f"{minutes:.1f} minutes ago"
+        f"{pairs} pairs; grades: champion {_grade(seen.champion_grade)}, challenger {_grade(seen.challenger_grade)}"
     )
     screen.table(
         "evidence",
@@ -96,9 +101,10 @@ def _explain(screen: Screen, seen: PromotionEvaluated, minutes: float) -> None:
             for process in seen.processes
         ],
     )
-    screen.table(
-        "conditions",
-        ("condition", ""),
-        [(name, "holds" if held else "not yet") for name, held in seen.conditions.items()],
-    )
-    screen.say(f"decision now: [bold]{seen.decision}[/] {clean(seen.reason)}".rstrip())
+    rows = [(name, "holds" if held else "not yet") for name, held in seen.conditions.items()]
+    screen.table("conditions", ("condition", ""), rows)
+    screen.say(f"decision now: [bold]{clean(seen.decision)}[/] {clean(seen.reason)}".rstrip())
+
+
+def _grade(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"

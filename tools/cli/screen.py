@@ -6,7 +6,7 @@ Progress is drawn only where a person watches (stderr is a terminal and `--json`
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -61,7 +61,7 @@ class Screen:
         self.out.print(table)
 
     @contextlib.contextmanager
-    def progress(self, text: str) -> Iterator["Progress"]:
+    def progress(self, text: str) -> Generator["Progress", None, None]:
         """A line on stderr that follows long work; silent where nobody watches."""
         if self.as_json or not self.err.is_terminal:
             yield Progress(None)

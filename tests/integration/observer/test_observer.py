@@ -106,7 +106,7 @@ async def test_committed_once_aborted_never_and_rebuilt(kafka, tmp_path: Path) -
     )  # fmt: skip
     await transaction(bootstrap, [*(result(n) for n in range(140, 200)), refused], commit=True)
     raw = Record("ratchet.requests", 1, 3, b"k", b"{", (), 0)
-    dead = letter(raw, agent="router", kind="not-json", message="x", attempts=1, at_ms=SystemClock().now_ms())
+    dead = letter(raw, agent="router", kind="observer-test", message="x", attempts=1, at_ms=SystemClock().now_ms())
     producer = KafkaBroker(bootstrap).producer()
     await producer.start()
     await producer.send(dead.topic, dead.partition, [dead.record])
@@ -117,7 +117,7 @@ async def test_committed_once_aborted_never_and_rebuilt(kafka, tmp_path: Path) -
     assert row["completed"] == 160
     assert 13 <= row["p50_ms"] <= 16
     assert {"route": ROUTE, "kind": "unknown-route", "count": 1} in first["refused"]
-    assert {"topic": "ratchet.requests.dlq", "kind": "not-json", "count": 1} in first["dead_letters"]
+    assert {"topic": "ratchet.requests.dlq", "kind": "observer-test", "count": 1} in first["dead_letters"]
     assert f'ratchet_observed_per_s{{arm="champion",route="{ROUTE}"}}' in page
     assert "secret words" not in page + json.dumps(first)
 
