@@ -114,7 +114,7 @@ def _observed(screen: Screen, seen: Mapping[str, Any] | None) -> None:
     )
     screen.table(
         "arms, last 5 minutes",
-        ("route", "arm", "completed", "failed", "per s", "p50 ms", "p95 ms", "tokens/s", "approval", "graded"),
+        ("route", "arm", "done", "failed", "per s", "p50 ms", "p95 ms", "tok/s", "right", "graded"),
         [
             (
                 r["route"],
