@@ -32,7 +32,7 @@ from hvac.exceptions import Forbidden, InvalidPath, VaultError
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 
-NOTARY_KEY = "evidence"  # signs checkpoints of the evidence log
+NOTARY_KEY = "notary"  # signs checkpoints of the evidence log
 MANIFEST_KEY = "adapters"  # signs adapters' manifests
 LOCAL_WARNING = (
     "secrets come from a local file: for a first look only, never for production; "

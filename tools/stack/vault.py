@@ -29,7 +29,7 @@ from .processes import Running, kill, start, wait_until
 VERSION = "1.21.2"
 ROLE = "ratchet"
 MOUNT = "ratchet"
-SIGNING_KEYS = ("evidence", "adapters")  # the notary of the evidence log; the trainer's manifests
+SIGNING_KEYS = ("notary", "adapters")  # the notary of the evidence log; the trainer's manifests
 _SOURCE = Path(__file__).parent / "vault"
 
 AGENT_POLICY = f"""

@@ -75,7 +75,7 @@ async def test_principal_without_key_is_none(side: Side) -> None:
     assert "not-hex" not in str(refused.value)
 
 
-@pytest.mark.parametrize("key", ["evidence", "adapters"])
+@pytest.mark.parametrize("key", ["notary", "adapters"])
 async def test_signatures_verify_offline(side: Side, key: str) -> None:
     """Raw ed25519 over the very bytes, checked with the public key alone."""
     body = "a note — with a dash\n".encode()
@@ -155,7 +155,7 @@ async def test_revoked_token_ends_at_once(vault: VaultServer) -> None:
     await source.get("commitment")
     vault.call("POST", "auth/token/revoke", {"token": source.client.token})
     with pytest.raises(Unavailable, match="revoked"):
-        await source.sign("evidence", b"x")
+        await source.sign("notary", b"x")
     with pytest.raises(Unavailable, match="revoked"):
         await source.get("commitment")
     await source.close()
@@ -166,7 +166,7 @@ async def test_policy_that_says_no_is_refused_not_away(vault: VaultServer) -> No
     role_id, wrapped = vault.new_approle(["default"])
     source = await VaultSecrets.open(vault.addr, role_id=role_id, wrapped_secret_id=wrapped)
     with pytest.raises(Refused, match="policy"):
-        await source.sign("evidence", b"x")
+        await source.sign("notary", b"x")
     assert source.status().usable
     await source.close()
 
@@ -179,11 +179,11 @@ async def test_sealed_while_running(vault: VaultServer) -> None:
     try:
         assert await source.commitment_key("t") == key
         with pytest.raises(Unavailable, match="sealed"):
-            await source.sign("evidence", b"x")
+            await source.sign("notary", b"x")
         assert source.status().usable
     finally:
         vault.unseal()
-    assert len(await source.sign("evidence", b"x")) == 64
+    assert len(await source.sign("notary", b"x")) == 64
     await source.close()
 
 

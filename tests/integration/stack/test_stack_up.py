@@ -197,11 +197,11 @@ def test_vault_keeps_its_keys(settings: Settings, kafka: str, redis_url: str) ->
         stack.up(vault=True, agents=(), ray=False)
         address = record(given).services["vault"].address
         assert health(address) == 200
-        assert load({"RATCHET_VAULT_WRAPPED_SECRET_ID": "x"}, given.state_dir / "env").secrets == "vault"
+        assert load({}, given.state_dir / "env").secrets == "vault"
         keys = given.state_dir / "data" / "vault" / "keys.json"
         assert keys.stat().st_mode & 0o077 == 0
         server = VaultServer(addr=address, **json.loads(keys.read_text()))
-        return server.call("GET", "transit/keys/evidence")["data"]["keys"]["1"]["public_key"]
+        return server.call("GET", "transit/keys/notary")["data"]["keys"]["1"]["public_key"]
 
     first = public_key()
     unfinished = record(given).model_copy(update={"complete": False})

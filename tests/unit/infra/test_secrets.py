@@ -18,7 +18,7 @@ async def test_made_at_first_use_and_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     second = LocalSecrets.open(file)
     assert await first.commitment_key("t") == await second.commitment_key("t")
-    assert await first.public_key("evidence") == await second.public_key("evidence")
+    assert await first.public_key("notary") == await second.public_key("notary")
     assert await first.commitment_key("t") != await first.commitment_key("u")
 
 
@@ -79,9 +79,16 @@ async def test_every_start_says_first_look_only(tmp_path: Path) -> None:
 async def test_signature_of_another_body_does_not_verify(tmp_path: Path) -> None:
     """A signature fits its body and its key only; a key of the wrong size is no key."""
     source = LocalSecrets.open(tmp_path / "secrets.json")
-    signature = await source.sign("evidence", b"body")
-    public = await source.public_key("evidence")
+    signature = await source.sign("notary", b"body")
+    public = await source.public_key("notary")
     assert verify_signature(public, b"body", signature)
     assert not verify_signature(public, b"bodY", signature)
     assert not verify_signature(await source.public_key("adapters"), b"body", signature)
     assert not verify_signature(b"short", b"body", signature)
+
+
+async def test_vault_without_credentials_is_refused() -> None:
+    """A process that needs Vault and was given no AppRole is told which settings are missing, before any call."""
+    settings = Settings(secrets="vault", vault_addr="http://127.0.0.1:9")
+    with pytest.raises(Refused, match="RATCHET_VAULT_WRAPPED_SECRET_ID"):
+        await open_secrets(settings, lambda _: None)
