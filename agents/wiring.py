@@ -150,14 +150,13 @@ async def _trust(process: Process, runner: Runner) -> Transform:
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:
-    from infra.jobs import RayJobs
-
     from agents.trainer.actor import Jobs
     from infra.cluster import connect
+    from infra.jobs import RayJobs
 
     settings = process.settings
     await asyncio.to_thread(connect, settings.ray_address or "local")
-    return Jobs(RayJobs(settings.state_dir / "artifacts", settings.to_env()))
+    return Jobs(RayJobs(settings.state_dir, settings.to_env()))
 
 
 TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {

@@ -265,7 +265,7 @@ class VerdictGiven(RequestEvent, Incoming):
     """What a person or a reference says of a request's answers.
 
     `corrected` is the right answer's text: under the grader `reference` every arm is graded by equality with it
-    (Unicode NFC, case-folded, spaces folded). `kind` person needs `answers` or `corrected`; reference needs `corrected`.
+    (Unicode NFC, case-folded, spaces folded). A person gives `answers` or `corrected`, a reference `corrected`.
     """
 
     TYPE = "verdict.given"

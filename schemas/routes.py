@@ -74,7 +74,7 @@ class TrainingSettings(Strict):
     min_interval_s: int = Field(default=3600, ge=0)
     max_rows: int = Field(default=20_000, ge=1)
     epochs: int = Field(default=3, ge=1, le=100)
-    learning_rate: float = Field(default=3e-3, gt=0, lt=1)
+    learning_rate: float = Field(default=2e-3, gt=0, lt=1)
     rank: int = Field(default=16, ge=1, le=64)
     lora_alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.05, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""The topics table: key and retention. Topics are made from it, AsyncAPI is generated from it, agents name topics by it."""
+"""The topics table: key and retention. Topics and the AsyncAPI document are made from it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,0 +1,207 @@
+"""What a training job does, over ports: read the ordered cases, curate, train, evaluate, sign, store, report.
+
+An adapter that is worse than its champion on the held-out split, or below 0.9 of its figure on what the champion had right, ends
+in `training.failed` (unless the route says `report`): it never reaches the judge.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from agents.rules.curation import Dataset, Row, curate
+from schemas.errors import RatchetError, Refused
+from schemas.events import CaseClosed, TrainingCompleted, TrainingFailed, TrainingOrdered, TrainingProgressed
+from schemas.payload import Payload
+
+REGRESSION_SHARE = 0.9
+MOST_EVALUATED = 600
+WATTS_PER_CORE = 15.0  # an estimate for a busy server core; no meter is read, and the statement says so
+
+
+class Cases(Protocol):
+    """The ordered range of `ratchet.cases`."""
+
+    async def read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]: ...
+
+
+class Artifacts(Protocol):
+    """The artifact store."""
+
+    def put_bytes(self, data: bytes) -> str: ...
+    def put_tree(self, path: Path) -> str: ...
+
+
+class Trainings(Protocol):
+    """The libraries that train. Every call may take minutes; none blocks the event loop."""
+
+    async def train(self, order: TrainingOrdered, rows: Sequence[Row], out: Path, progress: "Progress") -> float:
+        """Train into `out`; the seconds of CPU it took. Raises RatchetError when it was stopped."""
+        ...
+
+    async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
+        """Per row whether the champion (None) or the adapter in a folder answers with its label."""
+        ...
+
+    async def sign(
+        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
+    ) -> bytes:
+        """The signed statement of the adapter's files."""
+        ...
+
+
+class Facts(Protocol):
+    """Where the job reports."""
+
+    async def send(self, payload: Payload, identity: str) -> None: ...
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int: ...
+    def monotonic(self) -> float: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """Reports progress as facts. Repeats are harmless: ids are derived from order, attempt and step."""
+
+    order: TrainingOrdered
+    facts: Facts
+    clock: Clock
+
+    async def __call__(
+        self, phase: str, step: int = 0, steps: int = 0, epoch: float = 0.0, loss: float | None = None
+    ) -> None:
+        payload = TrainingProgressed.model_validate(
+            _common(self.order, self.clock)
+            | {"phase": phase, "step": step, "steps": steps, "epoch": round(epoch, 3), "loss": loss}
+        )
+        await self.facts.send(payload, f"{self.order.order_id}/{self.order.attempt}/{phase}/{step}")
+
+
+def _common(order: TrainingOrdered, clock: Clock) -> dict[str, Any]:
+    return {"tenant": order.tenant, "at_ms": clock.now_ms(), "route": order.route, "order_id": order.order_id}
+
+
+async def run(
+    order: TrainingOrdered, cases: Cases, artifacts: Artifacts, trainings: Trainings, facts: Facts, clock: Clock
+) -> bool:
+    """The whole job; True when an adapter came out. What ends it honestly is reported as `training.failed`."""
+    progress = Progress(order, facts, clock)
+    metrics: dict[str, float] = {}
+    try:
+        completed = await _train(order, cases, artifacts, trainings, progress, metrics)
+    except RatchetError as error:
+        failed = TrainingFailed.model_validate(
+            _common(order, clock) | {"reason": str(error)[:2000], "metrics": metrics}
+        )
+        await facts.send(failed, f"{order.order_id}/{order.attempt}/failed")
+        return False
+    await facts.send(completed, f"{order.order_id}/{order.attempt}/completed")
+    return True
+
+
+async def _train(
+    order: TrainingOrdered,
+    cases: Cases,
+    artifacts: Artifacts,
+    trainings: Trainings,
+    progress: Progress,
+    metrics: dict[str, float],
+) -> TrainingCompleted:
+    began = progress.clock.monotonic()
+    await progress("curating")
+    found = await cases.read(order.route, order.cases_partition, order.cases_first, order.cases_last)
+    settings = order.settings
+    dataset = curate(
+        found,
+        min_rows_per_class=int(settings["min_rows_per_class"] or 1),
+        max_rows=int(settings["max_rows"] or 1),
+        shuffle_labels=bool(settings["shuffle_labels"]),
+        seed=int(settings["seed"] or 0),
+    )
+    if not dataset.train or not dataset.test:
+        raise Refused(f"nothing to train on: {dict(dataset.counts)}", kind="dataset")
+    with tempfile.TemporaryDirectory(prefix="ratchet-training-") as name:
+        folder = Path(name)
+        digest = artifacts.put_tree(_written(dataset, order, folder / "dataset"))
+        adapter = folder / "adapter"
+        cpu_s = await trainings.train(order, dataset.train, adapter, progress)
+        await progress("evaluating")
+        await _evaluate(order, trainings, adapter, dataset, metrics)
+        if settings["holdout"] == "refuse":
+            _hold_out(metrics)
+        await progress("signing")
+        tree = artifacts.put_tree(adapter)
+        energy = cpu_s * WATTS_PER_CORE
+        about = {
+            "tree": tree,
+            "dataset": digest,
+            "cutoff_ms": dataset.cutoff_ms,
+            "metrics": metrics,
+            "energy_j": energy,
+        }
+        envelope = await trainings.sign(order, adapter, about, dataset.validation or dataset.test)
+        return TrainingCompleted.model_validate(
+            _common(order, progress.clock)
+            | {
+                "adapter": artifacts.put_bytes(envelope),
+                "tree": tree,
+                "dataset": digest,
+                "rows": len(dataset.rows),
+                "cutoff_ms": dataset.cutoff_ms,
+                "seconds": round(progress.clock.monotonic() - began, 1),
+                "metrics": metrics,
+                "energy_j": round(energy, 1),
+                "energy_estimated": True,
+            }
+        )
+
+
+def _written(dataset: Dataset, order: TrainingOrdered, folder: Path) -> Path:
+    """The dataset as files: a line per row, and the manifest that says where each came from."""
+    folder.mkdir(parents=True)
+    for part, rows in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        lines = (json.dumps({"text": row.text, "label": row.label, "request_id": row.request_id}) for row in rows)
+        (folder / f"{part}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    manifest = {
+        "order": order.order_id,
+        "cases": {"partition": order.cases_partition, "first": order.cases_first, "last": order.cases_last},
+        "counts": dict(dataset.counts),
+        "cutoff_ms": dataset.cutoff_ms,
+        "rows": {row.request_id: row.decision_id for row in dataset.rows},
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+async def _evaluate(
+    order: TrainingOrdered, trainings: Trainings, adapter: Path, dataset: Dataset, metrics: dict[str, float]
+) -> None:
+    """Champion and adapter on the held-out split, and on what the champion answered right."""
+    test = dataset.test[:MOST_EVALUATED]
+    known_good = [row for row in test if row.champion_right]
+    for name, folder in (("champion", None), ("adapter", adapter)):
+        right = await trainings.right(order, folder, test)
+        metrics[f"test_{name}"] = round(sum(right) / len(test), 4)
+        if known_good:
+            kept = [good for good, row in zip(right, test, strict=True) if row.champion_right]
+            metrics[f"known_good_{name}"] = round(sum(kept) / len(known_good), 4)
+    metrics["test_rows"] = len(test)
+    metrics["known_good_rows"] = len(known_good)
+
+
+def _hold_out(metrics: Mapping[str, float]) -> None:
+    before, after = metrics["test_champion"], metrics["test_adapter"]
+    if after < before:
+        raise Refused(f"worse than the champion on the held-out split: {after} against {before}", kind="holdout")
+    kept_before, kept_after = metrics.get("known_good_champion"), metrics.get("known_good_adapter")
+    if kept_before is not None and kept_after is not None and kept_after < REGRESSION_SHARE * kept_before:
+        raise Refused(
+            f"forgets what the champion had right: {kept_after} against {kept_before}, at least {REGRESSION_SHARE} of it "
+            "is asked for",
+            kind="regression",
+        )

@@ -1,0 +1,164 @@
+"""The composition of one training job: `python -m agents train DIGEST`, started by Ray as the order's job."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agents.rules.curation import Row
+from agents.trainer.job import Progress, run
+from agents.wiring import ADAPTER_KEY, open_process
+from infra.adapters import AdapterPredicate, GoldenProbe, sign_adapter
+from infra.artifacts import DirectoryStore
+from infra.jobs import read_order
+from infra.secrets import SecretSource
+from infra.settings import Settings
+from infra.training import Example, LoraSettings, TrainingStopped, evaluate, golden_probes, train_lora
+from infra.training import Progress as Step
+from schemas import codec
+from schemas.errors import Refused
+from schemas.events import CaseClosed, TrainingOrdered
+from schemas.topics import PREFIX
+from streams.port import Broker
+from streams.shapes import Record
+
+THREADS = 1  # beside a live system two threads that wait for each other are far slower than one
+CODE = "ratchet 0.1.0"
+PROBE_PROMPTS = 40
+
+
+class KafkaCases:
+    """Cases of a range of offsets, committed ones only."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]:
+        tp = (PREFIX + "cases", partition)
+        reader = self._broker.reader({tp: first})
+        await reader.start()
+        found: list[CaseClosed] = []
+        try:
+            while await reader.position(tp) <= last:
+                for records in (await reader.poll(timeout_s=0.5, max_records=1000)).values():
+                    found += [case for record in records if record.offset <= last for case in _case(record, route)]
+        finally:
+            await reader.stop()
+        return found
+
+
+def _case(record: Record, route: str) -> list[CaseClosed]:
+    model = codec.payload_class(dict(record.headers).get("ce_type", b"").decode())
+    if not issubclass(model, CaseClosed):
+        return []
+    case = codec.decode_payload(model, record.value)
+    return [case] if isinstance(case, CaseClosed) and case.route == route else []
+
+
+class PeftTrainings:
+    """peft and transformers, each call in a thread of its own."""
+
+    def __init__(
+        self, artifacts: DirectoryStore, secrets: SecretSource, checkpoints: Path, stop: asyncio.Event
+    ) -> None:
+        self._artifacts = artifacts
+        self._secrets = secrets
+        self._checkpoints = checkpoints
+        self._stop = stop
+
+    def _base(self, order: TrainingOrdered) -> Path:
+        return self._artifacts.open_tree(order.base)
+
+    def _examples(self, order: TrainingOrdered, rows: Sequence[Row]) -> list[Example]:
+        return [Example(order.template.replace("{text}", row.text), row.label) for row in rows]
+
+    async def train(self, order: TrainingOrdered, rows: Sequence[Row], out: Path, progress: Progress) -> float:
+        wanted = order.settings
+        settings = LoraSettings(
+            rank=int(wanted["rank"] or 16),
+            lora_alpha=int(wanted["lora_alpha"] or 32),
+            dropout=float(wanted["dropout"] or 0.0),
+            learning_rate=float(wanted["learning_rate"] or 2e-3),
+            epochs=int(wanted["epochs"] or 1),
+            seed=int(wanted["seed"] or 0),
+            threads=THREADS,
+            time_limit_s=float(wanted["time_limit_s"] or 1800),
+        )
+        loop = asyncio.get_running_loop()
+        told = 0.0
+
+        def tell(step: Step) -> None:
+            nonlocal told
+            if step.seconds - told >= 2 or step.step == step.steps:
+                told = step.seconds
+                asyncio.run_coroutine_threadsafe(
+                    progress("training", step.step, step.steps, step.epoch, round(step.loss, 4)), loop
+                ).result()
+
+        began = _cpu_s()
+        work = partial(
+            train_lora,
+            self._base(order),
+            self._examples(order, rows),
+            out,
+            settings,
+            progress=tell,
+            checkpoint_dir=self._checkpoints / order.order_id,
+            stop=self._stop.is_set,
+        )
+        try:
+            await asyncio.to_thread(work)
+        except TrainingStopped as stopped:
+            raise Refused(str(stopped), kind=stopped.reason) from stopped
+        return _cpu_s() - began
+
+    async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
+        return await asyncio.to_thread(
+            evaluate, self._base(order), adapter, self._examples(order, rows), threads=THREADS
+        )
+
+    async def sign(
+        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
+    ) -> bytes:
+        prompts = [example.prompt for example in self._examples(order, probes_from[:PROBE_PROMPTS])]
+        probes = await asyncio.to_thread(golden_probes, self._base(order), adapter, prompts)
+        predicate = AdapterPredicate(
+            base=order.base,
+            tree=about["tree"],
+            dataset=about["dataset"],
+            cutoff_ms=about["cutoff_ms"],
+            settings={name: str(value) for name, value in order.settings.items()},
+            code=CODE,
+            metrics={name: str(value) for name, value in about["metrics"].items()},
+            probes=tuple(GoldenProbe(probe.prompt, probe.text if probe.sure else None) for probe in probes),
+            parent=order.parent_adapter,
+            energy_j=f"{about['energy_j']:.1f}",
+            energy_estimated=True,
+        )
+        loop = asyncio.get_running_loop()
+
+        def signature(body: bytes) -> bytes:
+            return asyncio.run_coroutine_threadsafe(self._secrets.sign(ADAPTER_KEY, body), loop).result(30)
+
+        return await asyncio.to_thread(sign_adapter, adapter, predicate, signature, ADAPTER_KEY, name=order.route)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def train(digest: str, settings: Settings) -> int:
+    """Run the job of the order that lies under `digest` in the artifact store. 0 also where it failed honestly."""
+    async with open_process(settings, f"training-{os.getpid()}") as process:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        order = read_order(process.artifacts, digest)
+        trainings = PeftTrainings(process.artifacts, process.secrets, settings.state_dir / "jobs", stop)
+        facts = await process.facts("trainer-job")
+        await run(order, KafkaCases(process.broker), process.artifacts, trainings, facts, process.clock)
+    return 0
