@@ -27,6 +27,5 @@ Agents are tested on the broker in memory, whole and in-process, with the same r
     await run_until(runner, lambda: len(broker.events("ratchet.cases")) == 1)
     closed = broker.events("ratchet.cases")[0].data
 
-Outside agents: `facts.Facts` (events without an input record), `client.Client` (publish, tail, ranges; for the command line),
-`reader.EveryOffset`, `fence.Fence` and `publisher.Publisher` (evidence), `admin` (topics, groups, lag).
+Outside agents: `facts.Facts` (events without an input record), `reader.EveryOffset`, `fence.Fence` and `publisher.Publisher` (evidence), `admin` (topics, groups, lag).
 """

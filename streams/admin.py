@@ -1,7 +1,7 @@
 """Topics and consumer groups as the topics table says: made once, checked ever after; lag; is the cluster there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ BATCH = 20
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str, given: Admin | None) -> AsyncIterator[Admin]:
+async def _admin(bootstrap: str, given: Admin | None) -> AsyncGenerator[Admin]:
     """A started admin; a broker that is away is `Unavailable`."""
     admin = given if given is not None else KafkaBroker(bootstrap).admin()
     try:

@@ -163,7 +163,8 @@ class Runner:
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Group id -> full input topics of every agent added: what `ensure_groups` takes."""
         rows = {
-            f"ratchet.{t.name}": (*(full(topic) for topic in t.inputs), deferred_topic(t.name)) for t, _ in self._transforms
+            f"ratchet.{t.name}": (*(full(topic) for topic in t.inputs), deferred_topic(t.name))
+            for t, _ in self._transforms
         }
         return rows | {f"ratchet.{f.name}": tuple(full(topic) for topic in f.inputs) for f in self._folds}
 

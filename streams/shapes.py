@@ -226,5 +226,19 @@ class Fold(Protocol[R, E]):
     def fold(self, state: KeyState[R, E], event: Event[Payload] | Tick) -> Change[R, E]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets `first` to `last` of a partition that hold no committed record, and of what kind they are.
+
+    `marker-or-aborted`: transaction markers and aborted records; `lost`: removed by retention before they were read.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    kind: str
+
+
 Decode = Callable[[Record], Event[Payload]]
 AnyFold = Fold[Any, Any]

@@ -110,7 +110,7 @@ class TransformLane(Lane):
                 await asyncio.sleep(0)
 
     async def _process(self, slot: Slot) -> None:
-        record, attempt = slot.record, 0
+        record, attempt, due_ms = slot.record, 0, 0
         if record.topic == self.parking:
             record, attempt, due_ms = unparked(record)
         try:

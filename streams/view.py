@@ -36,8 +36,8 @@ class TopicView:
 
     def items(self, model: type[P]) -> Mapping[str, Event[P]]:
         """All newest events of that payload class by key."""
-        found = {key: event for key, event in self._events.items() if isinstance(event.data, model)}
-        return found  # pyright: ignore[reportReturnType]  as above
+        events = self._events.items()
+        return {key: event for key, event in events if isinstance(event.data, model)}  # pyright: ignore[reportReturnType]
 
     def age_s(self) -> float:
         """Seconds since the view last knew itself to be at the end of its topic; infinite before it was whole."""
