@@ -20,12 +20,13 @@ Agents are tested on the broker in memory, whole and in-process, with the same r
 
     from streams.memory import MemoryBroker, run_until
 
-    broker = MemoryBroker(partitions=4)                                    # topics and group offsets appear by themselves
+    broker = MemoryBroker(partitions=4)                                    # topics and group offsets appear alone
     runner = Runner(broker, SystemClock())
     runner.add_fold(Cases())
     broker.publish(DecisionRouted(...), event_id="d-1")
     await run_until(runner, lambda: len(broker.events("ratchet.cases")) == 1)
     closed = broker.events("ratchet.cases")[0].data
 
-Outside agents: `facts.Facts` (events without an input record), `reader.EveryOffset`, `fence.Fence` and `publisher.Publisher` (evidence), `admin` (topics, groups, lag).
+Outside agents: `facts.Facts` (events without an input record), `admin` (topics, groups, lag), and for evidence
+`reader.EveryOffset`, `fence.Fence`, `fence.Publisher`.
 """

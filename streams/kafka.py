@@ -41,6 +41,7 @@ HEARTBEAT_MS = 1_000
 REBALANCE_TIMEOUT_MS = 10_000
 BATCH_BYTES = 1 << 20
 LARGEST_BYTES = 1_048_588 + 65_536
+log = logging.getLogger("streams")
 REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
 
 
@@ -269,14 +270,19 @@ class KafkaTransactionalProducer:
         producer, self._producer = self._producer, None
         if producer is None:
             return
+        stopped = False
         try:
             async with asyncio.timeout(timeout_s):
                 await producer.stop()
-        except (TimeoutError, KafkaError, OSError, AssertionError):
-            task = producer._sender.sender_task  # noqa: SLF001  the client's own stop would wait for the broker
-            if task is not None:
-                task.cancel()
-            await producer.client.close()
+            stopped = True
+        except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
+            log.debug("%s: let go by force: %r", self.id, exc)
+        finally:
+            if not stopped:
+                task = producer._sender.sender_task  # noqa: SLF001  the client's own stop would wait for the broker
+                if task is not None:
+                    task.cancel()
+                await producer.client.close()
 
     @property
     def producer(self) -> Any:

@@ -390,9 +390,12 @@ class Lane:
             self._task.cancel()
             await asyncio.wait([self._task])
         producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.stop(self.settings.revoke_bound_s)
-        await self.point("revoked")
+        try:
+            if producer is not None:
+                await producer.stop(self.settings.revoke_bound_s)
+            await self.point("revoked")
+        except BrokerError as error:
+            log.warning("%s[%d] let go with %s", self.agent, self.partition, error)
 
     def kill(self) -> None:
         """For tests: the process is gone; nothing is told to the broker."""

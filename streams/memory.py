@@ -150,6 +150,12 @@ class MemoryBroker:
                         log.entries[before].fate = "gone"
                     newest[entry.record.key] = offset
 
+    def rebalance(self) -> None:
+        """Every group takes its partitions away and gives them again, as when a member joins and leaves."""
+        for group in self.groups.values():
+            group.generation += 1
+        self.changed()
+
     def truncate(self, tp: TP, start: int) -> None:
         """Retention: offsets below `start` are gone."""
         self.log(tp).start = start
