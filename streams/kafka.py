@@ -176,6 +176,7 @@ class KafkaReader:
             self._consumer.assign([TopicPartition(*tp) for tp in self.positions])
             for tp, offset in self.positions.items():
                 self.seek(tp, offset)
+            await asyncio.sleep(0)  # let the client's tasks begin: it cannot stop one that never ran
 
     async def stop(self) -> None:
         if self._consumer is not None:
@@ -379,6 +380,7 @@ class KafkaAdmin:
             try:
                 await self._admin.start()
                 await self._reader.start()
+                await asyncio.sleep(0)  # as for a reader
             except BaseException:
                 await self.stop()
                 raise
