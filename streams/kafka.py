@@ -237,9 +237,18 @@ async def _send(
     return sent
 
 
-async def _acknowledged(future: "asyncio.Future[object]", what: str) -> None:
-    with _translated(what):
-        await future
+class _Acknowledged:
+    """Awaits a send and translates its error; may be dropped unawaited, as a lane that drops does."""
+
+    __slots__ = ("future", "what")
+
+    def __init__(self, future: "asyncio.Future[object]", what: str) -> None:
+        self.future = future
+        self.what = what
+
+    def __await__(self) -> Generator[Any, None, None]:
+        with _translated(self.what):
+            yield from self.future.__await__()
 
 
 class KafkaTransactionalProducer:
@@ -299,7 +308,7 @@ class KafkaTransactionalProducer:
         what = f"{self.id}: send to {topic}[{partition}]"
         with _translated(what):
             futures = await _send(self.producer, topic, partition, records)
-        return [_acknowledged(future, what) for future in futures]
+        return [_Acknowledged(future, what) for future in futures]
 
     async def offsets(self, following: Mapping[TP, int], group: str) -> None:
         with _translated(f"{self.id}: offsets"):
@@ -353,7 +362,7 @@ class KafkaProducer:
             if self._producer is None:
                 raise Lost("the producer was not started")
             for future in await _send(self._producer, topic, partition, records):
-                await _acknowledged(future, what)
+                await _Acknowledged(future, what)
 
 
 class KafkaAdmin:

@@ -448,14 +448,16 @@ class MemoryTransactionalProducer:
         await asyncio.sleep(0)
         state = self._ongoing()
         if topic in self.broker.refuse or any(size_of(row) > largest(topic) for row in records):
-            return [self._refused(f"a batch for {topic}[{partition}] is refused")]
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(Rejected(f"a batch for {topic}[{partition}] is refused"))
+            refused.exception()  # seen: a lane that drops awaits nothing more
+            return [refused]
         state.parts.add((topic, partition))
         for row in records:
             self.broker.append((topic, partition), row, self.id)
-        return [asyncio.sleep(0)]
-
-    async def _refused(self, message: str) -> None:
-        raise Rejected(message)
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        taken.set_result(None)
+        return [taken]
 
     async def offsets(self, following: Mapping[TP, int], group: str) -> None:
         """Members or not: nobody asks for a generation."""

@@ -64,7 +64,7 @@ __all__ = [
 PARTITIONS = 4
 AWAY = "away"
 FAST = RuntimeSettings(
-    linger_s=0.005, batch=16, fenced_wait_s=0.05, backoff_s=0.02, backoff_max_s=0.1, retry_s=0.2, defer_s=0.3, tick_s=0.1
+    linger_s=0.003, batch=16, fenced_wait_s=0.02, backoff_s=0.01, backoff_max_s=0.1, retry_s=0.2, defer_s=0.3, tick_s=0.1
 )
 NAMES = itertools.count()
 
