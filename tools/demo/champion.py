@@ -22,6 +22,7 @@ class Scale:
     rows: int = 2400
     known_requests: int = 250
     after_requests: int = 500
+    error_margin: float = 0.02
     threads: int = 2
 
     def split(self) -> Split:
@@ -56,3 +57,15 @@ def train_champion(scale: Scale, cache: Path, store: DirectoryStore, tell: Calla
         train_base(examples, making, settings, progress)
         making.rename(folder)
     return store.put_tree(folder), cached
+
+
+SMALL = Scale(
+    known_intents=5,
+    intents=8,
+    base_epochs=12,
+    lora_epochs=6,
+    rows=240,
+    known_requests=40,
+    after_requests=60,
+    error_margin=0.05,
+)

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def demo_route(base: str, scale: Scale, *, useless: bool) -> Route:
             latency_slo_ms=6000,
             latency_margin=0.05,
             latency_harm=0.10,
-            error_margin=0.02,
-            error_harm=0.04,
+            error_margin=scale.error_margin,
+            error_harm=2 * scale.error_margin,
         ),
         training=TrainingSettings(
             min_rows=scale.rows,
@@ -208,7 +208,7 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             await street.ask(known, "known", until=lambda: False, alive=alive)
         with run.phase("new", "Phase 2: all intents arrive; the champion never learnt some of them"):
             run.mark("all intents arrive")
-            await street.ask(rest, "new", until=lambda: ledger.ordered is not None, alive=alive)
+            asked = await street.ask(rest, "new", until=lambda: ledger.ordered is not None, alive=alive)
             await _until(lambda: ledger.ordered is not None, ANSWER_PATIENCE_S, alive, "no training was ordered")
             ordered = ledger.ordered
             run.mark("training ordered")
@@ -217,7 +217,10 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             run.say(f"[green]challenger[/] {ledger.opened.challenger if ledger.opened else ''} runs in shadow")
         with run.phase("judging", "The challenger answers in shadow; the judge watches the evidence"):
             run.mark("challenger in shadow")
-            await street.ask(before, "new", until=decided, alive=alive)
+            unseen = [
+                replace(row, held_out=True) for row in rest[asked:]
+            ]  # came after the order: nobody trained on them
+            await street.ask([*before, *unseen], "new", until=decided, alive=alive)
             if chaos is not None:
                 await chaos
             await street.settle(30, alive)
