@@ -108,7 +108,7 @@ class Member:
         """Accept no more; wait until what was accepted is committed."""
         for lane in self.lanes.values():
             lane.draining = True
-        while not all(lane.idle() for lane in self.lanes.values()):
+        while not all(lane.idle() for lane in self.lanes.values()):  # noqa: ASYNC110  many lanes, once
             await asyncio.sleep(0.01)
 
 

@@ -59,12 +59,20 @@ __all__ = [
     "test_the_newest_fence_holds_and_the_older_one_never_comes_back",
     "test_unavailable_is_deferred_and_comes_again",
     "test_whole_columns_are_assigned_paused",
+    "until",
 ]
 
 PARTITIONS = 4
 AWAY = "away"
 FAST = RuntimeSettings(
-    linger_s=0.003, batch=16, fenced_wait_s=0.02, backoff_s=0.01, backoff_max_s=0.1, retry_s=0.2, defer_s=0.3, tick_s=0.1
+    linger_s=0.003,
+    batch=16,
+    fenced_wait_s=0.02,
+    backoff_s=0.01,
+    backoff_max_s=0.1,
+    retry_s=0.2,
+    defer_s=0.3,
+    tick_s=0.1,
 )
 NAMES = itertools.count()
 
@@ -95,10 +103,7 @@ class World:
         wanted = [TopicSpec(name, PARTITIONS, 1, {}) for name in names if name not in known]
         if wanted:
             await self.admin.create(wanted)
-        while any(count != PARTITIONS for count in (await self.admin.partitions(names)).values()) or (
-            len(await self.admin.partitions(names)) < len(names)
-        ):
-            await asyncio.sleep(0.05)
+        await soon(lambda: self.admin.partitions(names), dict.fromkeys(names, PARTITIONS))
         tps = [(name, number) for name in names for number in range(PARTITIONS)]
         self.marks |= await self.admin.ends(tps)
 
@@ -157,6 +162,13 @@ class World:
         """What the agent has answered."""
         events = [decode(row, PARTITIONS) for row in await self.read("ratchet.answers")]
         return [event for event in events if event.source == f"ratchet/{agent}"]
+
+
+async def until(held: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for a condition, TimeoutError when it does not come."""
+    async with asyncio.timeout(timeout_s):
+        while not held():  # noqa: ASYNC110  the condition is the broker's, nobody signals it
+            await asyncio.sleep(0.01)
 
 
 async def soon(ask: Callable[[], Awaitable[object]], expected: object) -> None:
@@ -276,9 +288,9 @@ def chain_of(names: Sequence[str]) -> list[str]:
 
 
 async def run_agents(
-    world: World, until: Callable[[], object], *agents: Echo | Count, timeout_s: float = 30.0, **options: object
+    world: World, held: Callable[[], object], *agents: Echo | Count, timeout_s: float = 30.0, **options: object
 ) -> None:
-    """Run the agents until `until` (sync or async) holds, then stop gracefully; a fatal error is raised."""
+    """Run the agents until `held` (sync or async) is true, then stop gracefully; a fatal error is raised."""
     runner = Runner(world.broker, SystemClock(), settings=FAST, **options)  # pyright: ignore[reportArgumentType]
     for agent in agents:
         if isinstance(agent, Echo):
@@ -289,10 +301,10 @@ async def run_agents(
     try:
         async with asyncio.timeout(timeout_s):
             while not task.done():
-                held = until()
-                if asyncio.iscoroutine(held):
-                    held = await held
-                if held:
+                found = held()
+                if asyncio.iscoroutine(found):
+                    found = await found
+                if found:
                     break
                 await asyncio.sleep(0.01)
         await runner.stop()
@@ -392,9 +404,9 @@ async def test_a_refused_record_fails_its_future_and_not_the_commit(world: World
         await future
     waiting = await producer.send(topic, 1, [Outgoing(b"k", bytes(1_200_000))])
     await producer.offsets({(topic, 0): 1}, group)
+    assert len(waiting) == 1
     with pytest.raises(Rejected):
-        for future in waiting:
-            await future
+        await waiting[0]
     await producer.commit()
     await producer.stop(2.0)
     await soon(lambda: world.values(topic), [b"fits"])
@@ -671,5 +683,3 @@ async def test_a_group_without_an_offset_is_refused_by_name(world: World) -> Non
     with pytest.raises(MissingOffset, match="no committed offset"):
         await run_agents(world, lambda: False, echo)
     assert echo.calls == 0
-
-

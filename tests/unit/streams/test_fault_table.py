@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from streams_contract import FAST, Count, Echo, World, chain_of, request
+from streams_contract import FAST, Count, Echo, World, chain_of, request, until
 
 from infra.clock import SystemClock
 from schemas.events import AnswerRefused
@@ -122,9 +122,7 @@ async def test_a_zombie_stopped_inside_its_transaction_is_fenced(world: World) -
     broker.groups["ratchet.probe"].members.clear()  # the session of the sleeper has ended
     broker.groups["ratchet.probe"].seen_s.clear()
     owner = asyncio.create_task(new.run())
-    async with asyncio.timeout(5):
-        while len(broker.records("answers")) < 20:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(broker.records("answers")) >= 20)
     wake.set()
     await asyncio.sleep(0.1)
     for runner, task in ((new, owner), (old, zombie)):
@@ -182,9 +180,7 @@ async def test_offsets_that_are_still_loading_are_asked_for_again(world: World) 
     await asyncio.sleep(0.25)
     assert len(broker.records("answers")) == 1
     broker.loading = False
-    async with asyncio.timeout(5):
-        while len(broker.records("answers")) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(broker.records("answers")) >= 2)
     await runner.stop()
     await task
     assert [e.data.reason for e in broker.events("answers") if isinstance(e.data, AnswerRefused)] == ["one", "two"]
@@ -202,9 +198,7 @@ async def test_a_refused_batch_is_never_committed_around(world: World) -> None:
     await asyncio.sleep(0.2)
     assert broker.records("answers") == []
     broker.refuse = set()
-    async with asyncio.timeout(5):
-        while len(broker.records("answers")) < 5:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(broker.records("answers")) >= 5)
     await runner.stop()
     await task
     assert len({event.id for event in broker.events("answers")}) == 5
@@ -220,9 +214,9 @@ async def test_ticks_wait_behind_the_backlog(world: World) -> None:
     runner.add_fold(count)
     await world.publish(*(request("key-1", f"t{n}") for n in range(400)))
     task = asyncio.create_task(runner.run())
-    async with asyncio.timeout(10):
-        while not broker.events("answers") or broker.events("answers")[-1].data.model_dump()["kind"] != "tick":
-            await asyncio.sleep(0.02)
+    await until(
+        lambda: broker.events("answers") != [] and broker.events("answers")[-1].data.model_dump()["kind"] == "tick"
+    )
     await runner.stop()
     await task
     ticks = [e for e in broker.events("answers") if isinstance(e.data, AnswerRefused) and e.data.kind == "tick"]
@@ -253,7 +247,7 @@ async def test_three_crashes_at_one_place_halt_the_lane_only(world: World, tmp_p
         return made
 
     for _ in range(3):
-        with pytest.raises(AgentCrashed, match="ratchet.requests"):
+        with pytest.raises(AgentCrashed, match=r"ratchet\.requests"):
             await asyncio.wait_for(runner().run(), 5)
     await world.publish(*(request(key, "fine") for key in KEYS))
     last = runner()
@@ -265,5 +259,3 @@ async def test_three_crashes_at_one_place_halt_the_lane_only(world: World, tmp_p
     halted = broker.records("requests")[0].partition
     expected = [r for r in broker.records("requests") if r.partition != halted]
     assert len(broker.records("answers")) == len(expected)
-
-
