@@ -18,9 +18,9 @@ class Scale:
     known_intents: int = banking77.KNOWN_INTENTS
     intents: int = 77
     base_epochs: int = 8
-    lora_epochs: int = 3
-    rows: int = 2400
-    known_requests: int = 250
+    lora_epochs: int = 8
+    rows: int = 4000
+    known_requests: int = 700
     after_requests: int = 500
     error_margin: float = 0.02
     threads: int = 2

@@ -69,6 +69,7 @@ def demo_route(base: str, scale: Scale, *, useless: bool) -> Route:
             min_rows_per_class=5,
             min_interval_s=86_400,
             epochs=scale.lora_epochs,
+            learning_rate=3e-3,
             time_limit_s=900,
             holdout="report" if useless else "refuse",
             shuffle_labels=useless,

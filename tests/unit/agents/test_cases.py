@@ -146,7 +146,9 @@ def test_any_order_closes_exactly_once(order: list[Payload]) -> None:
     assert folding.cells == {}, "forgotten after twice the window"
 
 
-@given(st.permutations([decision(), result("old", "one", shadow=False), result("new", "two", shadow=True), score("hold")]))
+@given(
+    st.permutations([decision(), result("old", "one", shadow=False), result("new", "two", shadow=True), score("hold")])
+)
 @settings(max_examples=40, deadline=None)
 def test_what_trust_held_is_settled_once_by_the_first_verdict(order: list[Payload]) -> None:
     """A held answer waits for a person; the approval releases it once, a second verdict only amends."""
@@ -232,7 +234,9 @@ def test_a_verdict_for_an_unknown_request_becomes_a_dead_letter() -> None:
 
 def test_a_contradiction_by_the_same_person_amends_and_says_so() -> None:
     """The first verdict stays decisive; the second names the closed case and is marked."""
-    folding = folded(*PARTS[:4], verdict(kind="reference", corrected="two"), verdict(400, kind="reference", corrected="one"))
+    folding = folded(
+        *PARTS[:4], verdict(kind="reference", corrected="two"), verdict(400, kind="reference", corrected="one")
+    )
     (closed,), (amended,) = folding.of(CaseClosed), folding.of(CaseAmended)
     assert closed.label == "two"
     assert amended.label == "one"
