@@ -1,0 +1,324 @@
+"""`ratchet bench loop`: requests per second through every agent, who spends the time, latency at half of that, and what the
+event path leaves of vLLM's own throughput.
+
+Each part has a stack of its own in a temporary folder, with the processes that `ratchet up` starts; never two at once.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from infra import banking77
+from infra.artifacts import DirectoryStore
+from infra.clock import SystemClock
+from infra.settings import Settings, process_environment
+from schemas.errors import Refused, Unavailable
+from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
+from tools.bench import Say, figure, machine
+from tools.bench.driver import Driver
+from tools.stack import AGENT_GROUPS, down, up
+from tools.stack.ports import LOOPBACK
+from tools.stack.processes import tagged
+from tools.stack.stack import Record
+from tools.stack.supervise import read_state
+
+LEAST_RATE = 200.0
+LEAST_RATIO = 0.70
+OUTSTANDING = 1500
+PROMPTS = 512
+MAX_TOKENS = 32
+ROUTE = "bench"
+# `jobs` wants a Ray cluster even when nothing is trained; it does nothing for a request.
+SCRIPTED_GROUPS = tuple(tuple(agent for agent in group if agent != "jobs") for group in AGENT_GROUPS)
+
+
+def options_of(options: Sequence[str]) -> argparse.Namespace:
+    """The benchmark's own options. Raises `Refused` with the usage."""
+    parser = argparse.ArgumentParser("ratchet bench loop", add_help=False, exit_on_error=False)
+    parser.add_argument("--requests", type=int, default=6000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--no-vllm", action="store_true")
+    usage = "ratchet bench loop [--requests N] [--seconds S] [--no-vllm]"
+    try:
+        chosen, left = parser.parse_known_args(list(options))
+    except argparse.ArgumentError as fault:
+        raise Refused(f"{fault}; {usage}", kind="usage") from fault
+    if left or chosen.requests < 1 or chosen.seconds <= 0:
+        raise Refused(f"not understood: {' '.join(left) or options}; {usage}, both numbers above 0", kind="usage")
+    return chosen
+
+
+def route(base: str, template: str = "{text}") -> Route:
+    """An immediate route with one arm, graded by reference, in which nothing is ever trained."""
+    return Route(
+        route=ROUTE,
+        release="immediate",
+        grader="reference",
+        arms=(Arm(arm="base", base=base, max_tokens=MAX_TOKENS, template=template),),
+        champion="base",
+        window_s=3600,
+        deadline_s=300,
+        review_share=0,
+        judge=JudgeSettings(),
+        training=TrainingSettings(min_rows=1_000_000, min_new_rows=1_000_000),
+    )
+
+
+class Bench:
+    """One running stack of the benchmark."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.state = settings.state_dir
+
+    @property
+    def record(self) -> Record:
+        return Record.model_validate_json((self.state / "stack.json").read_bytes())
+
+    def driver(self, wanted: Route, *, verdicts: bool = True) -> Driver:
+        held = self.record
+        return Driver(held.services["kafka"].address, held.partitions, wanted, verdicts=verdicts)
+
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds so far by agent, Kafka, Redis, engine and driver.
+
+        A process of several agents is split by the time each spent in its own code; the runtime's part goes with it.
+        """
+        held, found = self.record, dict[str, float]()
+        state = read_state(self.state / "agents-state.json")
+        for child in state.children.values() if state is not None else ():
+            if child.pid:
+                used = _cpu(psutil.Process(child.pid))
+                for agent, share in _split(child.name.split("-"), held.metrics[child.name]).items():
+                    found[agent] = found.get(agent, 0.0) + used * share
+        counted = {child.pid for child in state.children.values()} if state is not None else set[int]()
+        for name in ("kafka", "redis"):
+            running = held.services[name].running
+            if running is not None:
+                counted.add(running.pid)
+                found[name] = _cpu(psutil.Process(running.pid))
+        found["driver"] = _cpu(psutil.Process())
+        engine = sum(_cpu(process) for process in tagged(held.tag) if process.pid not in counted)
+        return found | {"ray, engine, supervisor": engine}
+
+    def resident(self) -> int:
+        """Resident bytes of the whole stack; shared pages count once per process."""
+        return sum(process.memory_info().rss for process in tagged(self.record.tag))
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
+
+
+def _split(agents: Sequence[str], port: int) -> dict[str, float]:
+    """The share of each agent of one process in the time that agents of it worked."""
+    if len(agents) == 1:
+        return {agents[0]: 1.0}
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        text = ""
+    finally:
+        connection.close()
+    return shares(agents, text)
+
+
+def shares(agents: Sequence[str], metrics: str) -> dict[str, float]:
+    """The same from the text of a metrics page; even where nothing was measured."""
+    worked = dict.fromkeys(agents, 0.0)
+    for agent, value in re.findall(
+        r'^ratchet_work_seconds_total\{agent="([^"]+)",[^}]*\} (\S+)$', metrics, re.MULTILINE
+    ):
+        if agent in worked:
+            worked[agent] += float(value)
+    total = sum(worked.values())
+    return {agent: value / total if total else 1 / len(agents) for agent, value in worked.items()}
+
+
+def spent(before: Mapping[str, float], after: Mapping[str, float], requests: int) -> dict[str, dict[str, float]]:
+    """CPU between two looks: seconds, share of all, milliseconds per request; the greatest first."""
+    used = {who: max(0.0, value - before.get(who, 0.0)) for who, value in after.items()}
+    total = sum(used.values()) or 1.0
+    return {
+        who: {
+            "seconds": round(value, 3),
+            "share": round(value / total, 4),
+            "ms_per_request": round(1000 * value / requests, 4),
+        }
+        for who, value in sorted(used.items(), key=lambda line: -line[1])
+    }
+
+
+@contextmanager
+def running(engine: str, say: Say, folder: Path, *, ray: bool) -> Generator[Bench]:
+    """A stack in `folder`, stopped whatever happens."""
+    settings = Settings.model_validate({"state_dir": folder, "engine": engine, "log_level": "warning"}).resolved()
+    groups = AGENT_GROUPS if ray else SCRIPTED_GROUPS
+    try:
+        up(settings=settings, say=say, agents=groups, ray=ray)
+        yield Bench(settings)
+    finally:
+        down(settings=settings)
+
+
+def _texts(count: int) -> list[str]:
+    messages = banking77.load()
+    return [messages[n % len(messages)].text for n in range(count)]
+
+
+async def _throughput(bench: Bench, requests: int, seconds: float, say: Say) -> dict[str, Any]:
+    texts = _texts(max(requests, 500))
+    async with bench.driver(route("scripted")) as driver:
+        await driver.apply()
+        say("warming up")
+        await driver.flood(texts[:500], "warm", outstanding=250)
+        say(f"throughput: {requests} requests, at most {OUTSTANDING} without a closed case")
+        before = bench.seconds()
+        started, ended = await driver.flood(texts[:requests], "flood", outstanding=OUTSTANDING)
+        after = bench.seconds()
+        rate = 1000 * requests / max(1, ended - started)
+        load = rate / 2
+        say(f"{rate:.0f} requests/s; latency at {load:.0f} requests/s for {seconds:.0f} s")
+        times = await _open_loop(driver, texts, load, seconds)
+        kinds = dict(driver.seen.kinds)
+    return {
+        "requests": requests,
+        "answers": kinds,
+        "requests_per_s": round(rate, 1),
+        "cpu": spent(before, after, requests),
+        "latency": {"requests_per_s": round(load, 1), "requests": len(times), **percentiles(times)},
+        "resident_gib": round(bench.resident() / 2**30, 2),
+    }
+
+
+async def _open_loop(driver: Driver, texts: Sequence[str], rate: float, seconds: float) -> list[float]:
+    """Requests at their times whatever comes back; milliseconds from the time each was due to its answer's record."""
+    clock, count = SystemClock(), max(1, int(rate * seconds))
+    started = driver.now_ms() + 50
+    due = {f"paced-{n:06d}": started + round(1000 * n / rate) for n in range(count)}
+    waiting, at = list(due.items()), 0
+    while at < count:
+        now, batch = driver.now_ms(), list[tuple[str, str, int]]()
+        while at < count and waiting[at][1] <= now:
+            batch.append((waiting[at][0], texts[at % len(texts)], waiting[at][1]))
+            at += 1
+        if batch:
+            await driver.ask(batch)
+        await clock.sleep(0.005)
+    await driver.until(set(due))
+    return [driver.seen.answered[request] - when for request, when in due.items()]
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """p50, p99 and the greatest of some milliseconds."""
+    if len(times) < 2:
+        return dict.fromkeys(("p50_ms", "p99_ms", "max_ms"), times[0] if times else 0.0)
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    return {"p50_ms": round(cuts[49], 1), "p99_ms": round(cuts[98], 1), "max_ms": round(max(times), 1)}
+
+
+def _model(folder: Path) -> Path:
+    """A model with the shape of the demonstration's champion, hardly trained: its speed is the same."""
+    from infra.training import BaseSettings, Example, train_base
+
+    rows = [
+        Example(banking77.TEMPLATE.replace("{text}", message.text), message.intent)
+        for message in banking77.load()[:256]
+    ]
+    train_base(rows, folder / "model", BaseSettings(epochs=1, threads=1))
+    return folder / "model"
+
+
+async def _event_path(bench: Bench, base: str, texts: Sequence[str]) -> dict[str, Any]:
+    async with bench.driver(route(base, banking77.TEMPLATE), verdicts=False) as driver:
+        await driver.apply(300.0)
+        warm = [(f"warm-{n:06d}", f"warm {n}: {text}", driver.now_ms()) for n, text in enumerate(texts[:64])]
+        await driver.ask(warm)
+        await driver.until({name for name, _, _ in warm}, answered=True)
+        before, started = bench.seconds(), driver.now_ms()
+        asked = {f"vllm-{n:06d}" for n in range(len(texts))}
+        await driver.ask((f"vllm-{n:06d}", text, started) for n, text in enumerate(texts))
+        await driver.until(asked, answered=True)
+        ended = max(driver.seen.answered[name] for name in asked)
+        while not asked <= driver.seen.tokens.keys():
+            await asyncio.sleep(0.1)
+        tokens = sum(driver.seen.tokens[name] for name in asked)
+        seconds = (ended - started) / 1000
+        return {
+            "tokens": tokens,
+            "seconds": seconds,
+            "tokens_per_s": round(tokens / seconds, 1),
+            "cpu": spent(before, bench.seconds(), len(texts)),
+        }
+
+
+def _offline(model: Path, texts: Sequence[str], folder: Path) -> dict[str, Any]:
+    """vLLM alone, in a process of its own with the engine's own environment."""
+    from infra.engine_vllm import VllmSettings, environment
+
+    prompts = folder / "prompts.json"
+    prompts.write_text(json.dumps([banking77.TEMPLATE.replace("{text}", text) for text in texts]), encoding="utf-8")
+    around = process_environment() | environment(VllmSettings(), psutil.cpu_count() or 1)
+    argv = [sys.executable, "-m", "infra.engine_offline", str(model), str(prompts), str(MAX_TOKENS)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=around, timeout=600)
+    if done.returncode != 0:
+        raise Unavailable(f"vLLM did not run offline: {done.stderr[-800:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _ratio(say: Say, folder: Path) -> dict[str, Any]:
+    texts = _texts(PROMPTS)
+    say("a model is made")
+    model = _model(folder)
+    say(f"vLLM alone: {PROMPTS} prompts, {MAX_TOKENS} tokens")
+    alone = _offline(model, texts, folder)
+    with running("vllm", say, folder / "vllm", ray=True) as bench:
+        base = DirectoryStore(bench.state / "artifacts").put_tree(model)
+        say("vLLM behind the event path: the same prompts")
+        path = asyncio.run(_event_path(bench, base, texts))
+    return {
+        "prompts": PROMPTS,
+        "max_tokens": MAX_TOKENS,
+        "offline": alone,
+        "event_path": path,
+        "ratio": round(path["tokens_per_s"] / alone["tokens_per_s"], 3),
+    }
+
+
+def run(options: Sequence[str], say: Say) -> dict[str, Any]:
+    """The whole benchmark. Raises `Refused` for options that are not understood, `Unavailable` when a part does not come up."""
+    chosen = options_of(options)
+    notes = [
+        "the scripted engine serves throughput and latency; processes as `ratchet up` starts them, without `jobs` and Ray",
+        "the driver and the whole stack share the machine; CPU of a process with several agents is split by their work time",
+    ]
+    with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as place:
+        folder = Path(place)
+        with running("scripted", say, folder / "scripted", ray=False) as bench:
+            found = asyncio.run(_throughput(bench, chosen.requests, chosen.seconds, say))
+        path = None if chosen.no_vllm else _ratio(say, folder)
+    summary = {
+        "requests_per_s": figure(found["requests_per_s"], at_least=LEAST_RATE),
+        "p50_ms": figure(found["latency"]["p50_ms"]),
+        "p99_ms": figure(found["latency"]["p99_ms"]),
+    }
+    if path is not None:
+        summary["engine_path_ratio"] = figure(path["ratio"], at_least=LEAST_RATIO)
+    return {**found, "engine_path": path, "load_after": machine()["load"], "notes": notes, "summary": summary}
