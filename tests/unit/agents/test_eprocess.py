@@ -75,7 +75,9 @@ def oracle(wins: int, losses: int) -> float:
     return integral(5 + wins, 5 + losses) - integral(5, 5) + (wins + losses) * math.log(2)
 
 
-@pytest.mark.parametrize(("wins", "losses"), [(5, 2), (12, 6), (30, 20), (40, 22), (60, 40), (110, 80)])
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(5, 2), (12, 6), (12, 5), (30, 20), (40, 22), (60, 40), (110, 80), (400, 330)]
+)
 def test_discordant_is_within_a_hundredth_of_its_oracle(wins: int, losses: int) -> None:
     """Where 0 < ln E < 5 the 48 bets agree with the integral they stand for."""
     expected = oracle(wins, losses)
@@ -136,3 +138,16 @@ def test_the_arithmetic_of_wealth() -> None:
     assert not at_least((0.5, 0), 0.6)
     assert log_of((0.0, 0)) == -math.inf
     assert Discordant(wins=1).add(0.0) == Discordant(wins=1)
+
+
+def test_levels_compare_exactly() -> None:
+    """`at_least` is ≥ on the value, also at equality."""
+    assert at_least((0.625, 5), 20.0)
+    assert not at_least((math.nextafter(0.625, 0), 5), 20.0)
+
+
+def test_powers_and_sums_do_not_overflow() -> None:
+    """A power far beyond a float keeps its logarithm; a sum is that of its greatest part."""
+    big = power(1.75, 100_000)
+    assert log_of(big) == pytest.approx(100_000 * math.log(1.75), rel=1e-12)
+    assert log_of(total([big, power(0.5, 100_000)])) == pytest.approx(log_of(big), rel=1e-12)
