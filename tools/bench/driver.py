@@ -11,7 +11,7 @@ from infra.clock import SystemClock
 from schemas import codec, ids
 from schemas.errors import Unavailable
 from schemas.events import CommandApply, Message, RequestSubmitted, VerdictGiven
-from schemas.payload import Payload
+from schemas.payload import TYPE_PREFIX, Payload
 from schemas.routes import Route
 from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
@@ -74,9 +74,12 @@ class Driver:
             route=self.route.route, at_ms=at, operator="bench", reason="benchmark", settings=self.route
         )
         await self._send([command])
-        async with asyncio.timeout(timeout_s):
-            while self.route.champion not in self.seen.live:
-                await self._wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.route.champion not in self.seen.live:
+                    await self._wait()
+        except TimeoutError:
+            raise Unavailable(f"the champion is not live within {timeout_s:.0f} s; the agents' logs say why") from None
         await self._clock.sleep(1.0)  # the router reads the same policy a moment later
 
     async def ask(self, requests: Iterable[tuple[str, str, int]]) -> None:
@@ -110,12 +113,12 @@ class Driver:
         return started, max(at for request, at in self.seen.closed.items() if request.startswith(name))
 
     async def until(self, requests: set[str], *, answered: bool = False) -> None:
-        """Wait until every one is closed (or answered)."""
-        while True:
-            found = self.seen.answered if answered else self.seen.closed
-            if requests <= found.keys():
-                return
+        """Wait until every one is closed (or answered and its tokens are known)."""
+        while not all(requests <= found.keys() for found in self._wanted(answered)):
             await self._wait()
+
+    def _wanted(self, answered: bool) -> tuple[dict[str, int], ...]:
+        return (self.seen.answered, self.seen.tokens) if answered else (self.seen.closed,)
 
     async def _wait(self) -> None:
         """Until something has come back. Raises `Unavailable` when nothing does for long."""
@@ -166,7 +169,7 @@ class Driver:
         said: dict[str, Any] = json.loads(value or b"{}")
         request = str(said.get("request_id", ""))
         seen = self.seen
-        kind = kind.removeprefix("dev.ratchet.")
+        kind = kind.removeprefix(TYPE_PREFIX)
         if request and request in self._asked:
             if kind.startswith("answer."):
                 seen.kinds[kind] += 1
