@@ -66,6 +66,8 @@ def quiet_client_logs() -> None:
         _quiet(logging.getLogger(name))
     for name in ("producer.sender", "producer.transaction_manager", "consumer.fetcher", "consumer.group_coordinator"):
         _quiet(logging.getLogger(f"aiokafka.{name}"))
+    # It warns of each partition's first batch in a transaction, while the broker verifies it (NotEnoughReplicas, retried).
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
 
 
 def _quiet(logger: logging.Logger) -> None:
