@@ -12,7 +12,7 @@ from typing import Any
 from agents.rules.curation import Row
 from agents.trainer.job import Progress, run
 from agents.wiring import ADAPTER_KEY, open_process
-from infra.adapters import AdapterPredicate, GoldenProbe, sign_adapter
+from infra.adapters import AdapterPredicate, AdapterVerifier, GoldenProbe, sign_adapter
 from infra.artifacts import DirectoryStore
 from infra.jobs import read_order
 from infra.secrets import SecretSource
@@ -20,10 +20,12 @@ from infra.settings import Settings
 from infra.training import Example, LoraSettings, TrainingStopped, evaluate, golden_probes, train_lora
 from infra.training import Progress as Step
 from schemas import codec
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from schemas.events import CaseClosed, TrainingOrdered
+from schemas.payload import Payload
 from schemas.topics import PREFIX
-from streams.port import Broker
+from streams.facts import Facts
+from streams.port import Broker, BrokerError, OutOfRange
 from streams.shapes import Record
 
 THREADS = 1  # beside a live system two threads that wait for each other are far slower than one
@@ -38,6 +40,15 @@ class KafkaCases:
         self._broker = broker
 
     async def read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]:
+        """Raises Refused where retention has removed some of the range, Unavailable while the broker is away."""
+        try:
+            return await self._read(route, partition, first, last)
+        except OutOfRange as error:
+            raise Refused(f"cases {first} to {last} are no longer all in the log: {error}", kind="range") from error
+        except BrokerError as error:
+            raise Unavailable(f"the cases cannot be read: {error}") from error
+
+    async def _read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]:
         tp = (PREFIX + "cases", partition)
         reader = self._broker.reader({tp: first})
         await reader.start()
@@ -117,8 +128,14 @@ class PeftTrainings:
         return _cpu_s() - began
 
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
+        """The champion is the base alone, or with its own adapter: verified before it is opened."""
+        folder = adapter
+        if folder is None and order.parent_adapter is not None:
+            keys = {ADAPTER_KEY: await self._secrets.public_key(ADAPTER_KEY)}
+            verifier = AdapterVerifier(self._artifacts, keys)
+            folder, _ = await asyncio.to_thread(verifier.verify, order.parent_adapter, order.base)
         return await asyncio.to_thread(
-            evaluate, self._base(order), adapter, self._examples(order, rows), threads=THREADS
+            evaluate, self._base(order), folder, self._examples(order, rows), threads=THREADS
         )
 
     async def sign(
@@ -147,6 +164,17 @@ class PeftTrainings:
         return await asyncio.to_thread(sign_adapter, adapter, predicate, signature, ADAPTER_KEY, name=order.route)
 
 
+class TracedFacts:
+    """Facts of the order's trace."""
+
+    def __init__(self, facts: Facts, traceparent: str) -> None:
+        self._facts = facts
+        self._traceparent = traceparent
+
+    async def send(self, payload: Payload, identity: str) -> None:
+        await self._facts.send(payload, identity, self._traceparent)
+
+
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -157,8 +185,8 @@ async def train(digest: str, settings: Settings) -> int:
     async with open_process(settings, f"training-{os.getpid()}") as process:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        order = read_order(process.artifacts, digest)
+        named = read_order(process.artifacts, digest)
         trainings = PeftTrainings(process.artifacts, process.secrets, settings.state_dir / "jobs", stop)
-        facts = await process.facts("trainer-job")
-        await run(order, KafkaCases(process.broker), process.artifacts, trainings, facts, process.clock)
+        facts = TracedFacts(await process.facts("trainer-job"), named.traceparent)
+        await run(named.order, KafkaCases(process.broker), process.artifacts, trainings, facts, process.clock)
     return 0

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from infra.artifacts import ArtifactStore, DirectoryStore
 from infra.cluster import stop_job, submit_job
 from schemas.events import TrainingOrdered
@@ -12,9 +14,22 @@ ATTEMPTS = 3
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def read_order(artifacts: ArtifactStore, digest: str) -> TrainingOrdered:
+class JobOrder(BaseModel):
+    """What lies in the artifact store for a job: the order, its event's id, and the trace that it belongs to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    order: TrainingOrdered
+    cause: str
+    traceparent: str
+
+
+def read_order(artifacts: ArtifactStore, digest: str) -> JobOrder:
     """The order under `digest`. Raises Unavailable where the store does not have it."""
-    return TrainingOrdered.model_validate_json(artifacts.get_bytes(digest))
+    body = artifacts.get_bytes(digest)
+    if b'"order":' not in body[:16]:
+        return JobOrder(order=TrainingOrdered.model_validate_json(body), cause="", traceparent="")
+    return JobOrder.model_validate_json(body)
 
 
 class RayJobs:
@@ -28,7 +43,8 @@ class RayJobs:
 
     async def start(self, order: TrainingOrdered, cause: str, traceparent: str) -> None:
         """Raises Unavailable when the cluster does not answer."""
-        digest = self._artifacts.put_bytes(order.model_dump_json().encode())
+        named = JobOrder(order=order, cause=cause, traceparent=traceparent)
+        digest = self._artifacts.put_bytes(named.model_dump_json().encode())
         await submit_job(
             f"{order.order_id}-{order.attempt}",
             [sys.executable, "-m", "agents", "train", digest],

@@ -1,10 +1,11 @@
 """When to train: a Fold keyed by route that keeps an index of usable rows and orders a training when it is worth one.
 
 Rules:
-1. One order at a time, none while an arena of the route is open or the interval has not passed; an operator's command skips the
-   interval and the count of new rows, never the open arena.
+1. One order at a time, none while an arena of the route is open or the interval has not passed. An operator's command skips the
+   interval, the counts and `enabled`; it waits for an open arena to close, and says nothing new where an order is open.
 2. An order names a range of cases: whoever runs it folds them by the same rules (`agents.rules.curation`).
 3. Ten silent minutes and the order goes out again, as its next attempt; after three it has failed.
+4. The index holds at most twice `max_rows` texts: past that the oldest go, down to `max_rows`.
 """
 
 import hashlib
@@ -63,12 +64,13 @@ class Index(BaseModel):
 
 
 class Slot(BaseModel):
-    """An entry: the index, or one text's label (under the text's hash)."""
+    """An entry: the index, or one text's label and the offset of its newest case (under the text's hash)."""
 
     model_config = ConfigDict(frozen=True)
 
     index: Index | None = None
     label: str = ""
+    offset: int = -1
 
 
 class Trains(BaseModel):
@@ -103,6 +105,7 @@ class _Step:
         slot = state.entries.get(INDEX)
         self.index = slot.index if slot is not None and slot.index is not None else Index()
         self.put: dict[str, Slot] = {}
+        self.drop: list[str] = []
         self.emits: list[Out] = []
 
     def change(self, **fields: Any) -> None:
@@ -154,6 +157,7 @@ class Trainer:
             emits=step.emits,
             record=UNCHANGED if step.record is state.record else step.record,
             put=step.put,
+            drop=step.drop,
             due_ms=due,
         )
 
@@ -166,7 +170,7 @@ class Trainer:
                 if data.settings.champion != step.record.settings.champion:
                     champion = data.settings.champion
                 step.change(settings=data.settings, champion=champion)
-            case CommandTrain():
+            case CommandTrain() if step.record.order is None:
                 step.change(asked=True)
             case CommandCancel() if step.record.order is not None:
                 order = step.record.order
@@ -198,14 +202,34 @@ class Trainer:
         if held is not None:
             classes[held.label] = classes.get(held.label, 1) - 1
         classes[label] = classes.get(label, 0) + 1
-        step.put[key] = Slot(label=label)
+        oldest = self._oldest(step, key)
+        for name, slot in oldest:
+            classes[slot.label] = classes.get(slot.label, 1) - 1
+            step.drop.append(name)
+        first = place.offset if step.index.first < 0 else step.index.first
+        if oldest:
+            gone = {name for name, _ in oldest} | {INDEX, key}
+            kept = (slot.offset for name, slot in step.state.entries.items() if name not in gone)
+            first = min(kept, default=place.offset)
+        step.put[key] = Slot(label=label, offset=place.offset)
         step.reindex(
-            rows=step.index.rows + (held is None),
+            rows=step.index.rows + (held is None) - len(oldest),
+            rows_at_order=step.index.rows_at_order - len(oldest),
             classes={name: count for name, count in classes.items() if count > 0},
             partition=place.partition,
-            first=place.offset if step.index.first < 0 else step.index.first,
+            first=first,
             last=place.offset,
         )
+
+    def _oldest(self, step: _Step, key: str) -> list[tuple[str, Slot]]:
+        """The entries that must go before `key` comes in; mostly none."""
+        most = step.record.settings.training.max_rows
+        others = len(step.state.entries.keys() - {INDEX, key})
+        if others < 2 * most:
+            return []
+        rows = [(name, slot) for name, slot in step.state.entries.items() if name not in (INDEX, key)]
+        rows.sort(key=lambda row: (row[1].offset, row[0]))
+        return rows[: others - (most - 1)]
 
     def _heard(self, step: _Step, data: TrainingProgressed | TrainingCompleted | TrainingFailed) -> None:
         order = step.record.order
@@ -217,7 +241,8 @@ class Trainer:
         step.change(order=None)
         if isinstance(data, TrainingCompleted):
             arm = f"lora-{data.adapter.removeprefix('sha256:')[:8]}"
-            step.change(adapters={**step.record.adapters, arm: data.adapter}, arena_open=True)
+            new = arm not in step.record.adapters  # the judge may know the same files already, and open nothing
+            step.change(adapters={**step.record.adapters, arm: data.adapter}, arena_open=new)
             step.emit(
                 AdapterRegistered(
                     **step.common(order),
@@ -248,13 +273,13 @@ class Trainer:
         """Order a training when it is worth one."""
         record, index = step.record, step.index
         training = record.settings.training
-        if record.order is not None or record.arena_open or not training.enabled:
+        if record.order is not None or record.arena_open or not (training.enabled or record.asked):
             return
         enough = sum(count for count in index.classes.values() if count >= training.min_rows_per_class)
         classes = sum(1 for count in index.classes.values() if count >= training.min_rows_per_class)
         due = index.last_order_ms == 0 or step.now_ms - index.last_order_ms >= training.min_interval_s * 1000
         new = index.rows - index.rows_at_order
-        worth = enough >= training.min_rows and new >= training.min_new_rows and due
+        worth = training.enabled and enough >= training.min_rows and new >= training.min_new_rows and due
         if not (worth or record.asked):
             return
         step.change(asked=False)
