@@ -257,6 +257,8 @@ class Judge:
 
     def _next_in_line(self, judging: Judging) -> int | None:
         """Open the next arena when none is open and the cooldown is over; the time to look again, if any."""
+        if any(row.arm.arm == judging.bench.champion for row in judging.bench.queue):  # it serves by now
+            judging.change(queue=tuple(row for row in judging.bench.queue if row.arm.arm != judging.bench.champion))
         bench = judging.bench
         if bench.current or not bench.queue:
             return None
