@@ -3,10 +3,11 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from agents.wiring import groups
 from infra.clock import SystemClock
 from schemas import codec, ids
 from schemas.errors import Unavailable
@@ -15,10 +16,11 @@ from schemas.payload import TYPE_PREFIX, Payload
 from schemas.routes import Route
 from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
-from streams.port import TP, Outgoing
+from streams.port import TP, Admin, Outgoing
 from streams.wire import partition_of
 
 WATCHED = tuple(PREFIX + name for name in ("answers", "cases", "results", "policies"))
+CASES = PREFIX + "cases"
 STUCK_S = 60.0
 
 
@@ -31,6 +33,7 @@ class Seen:
     tokens: dict[str, int] = field(default_factory=dict[str, int])
     kinds: dict[str, int] = field(default_factory=lambda: defaultdict[str, int](int))
     live: set[str] = field(default_factory=set[str])
+    next: dict[TP, int] = field(default_factory=dict[TP, int])  # after the last record of each watched partition
 
 
 class Driver:
@@ -120,6 +123,25 @@ class Driver:
     def _wanted(self, answered: bool) -> tuple[dict[str, int], ...]:
         return (self.seen.answered, self.seen.tokens) if answered else (self.seen.closed,)
 
+    async def caught_up(self, timeout_s: float = STUCK_S) -> None:
+        """Wait until every group has committed all the cases that this reader has seen."""
+        wanted = {tp: after for tp, after in self.seen.next.items() if tp[0] == CASES}
+        admin = self._broker.admin()
+        await admin.start()
+        try:
+            async with asyncio.timeout(timeout_s):
+                for group in (name for name, inputs in groups().items() if CASES in inputs):
+                    while not await self._past(admin, group, wanted):
+                        await self._clock.sleep(0.05)
+        except TimeoutError:
+            raise Unavailable(f"some agents are more than {timeout_s:.0f} s behind the cases") from None
+        finally:
+            await admin.stop()
+
+    async def _past(self, admin: Admin, group: str, wanted: Mapping[TP, int]) -> bool:
+        committed = await admin.committed(group, list(wanted))
+        return all(committed.get(tp, 0) >= after for tp, after in wanted.items())
+
     async def _wait(self) -> None:
         """Until something has come back. Raises `Unavailable` when nothing does for long."""
         if self._task is not None and self._task.done():
@@ -153,7 +175,9 @@ class Driver:
             while True:
                 fresh: list[str] = []
                 polled = await reader.poll(timeout_s=0.2, max_records=2000)
-                for records in polled.values():
+                for place, records in polled.items():
+                    if records:
+                        self.seen.next[place] = records[-1].offset + 1
                     for record in records:
                         kind = dict(record.headers).get("ce_type", b"").decode()
                         self._take(kind, record.value, record.timestamp_ms, fresh)

@@ -20,14 +20,17 @@ from typing import Any
 
 import psutil
 
+from agents.evidence.coverage import frontiers
+from agents.evidence.log import LogDirectory, export
 from infra import banking77
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.settings import Settings, process_environment
 from schemas.errors import Refused, Unavailable
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
+from streams.port import TP
 from tools.bench import Say, figure, machine
-from tools.bench.driver import Driver
+from tools.bench.driver import STUCK_S, Driver
 from tools.stack import AGENT_GROUPS, down, up
 from tools.stack.ports import LOOPBACK
 from tools.stack.processes import tagged
@@ -91,17 +94,12 @@ class Bench:
         return Driver(held.services["kafka"].address, held.partitions, wanted, verdicts=verdicts)
 
     def seconds(self) -> dict[str, float]:
-        """CPU seconds so far by agent, Kafka, Redis, engine and driver.
-
-        A process of several agents is split by the time each spent in its own code; the runtime's part goes with it.
-        """
+        """CPU seconds so far by process: agents', Kafka, Redis, engine and driver."""
         held, found = self.record, dict[str, float]()
         state = read_state(self.state / "agents-state.json")
         for child in state.children.values() if state is not None else ():
             if child.pid:
-                used = _cpu(psutil.Process(child.pid))
-                for agent, share in _split(child.name.split("-"), held.metrics[child.name]).items():
-                    found[agent] = found.get(agent, 0.0) + used * share
+                found[child.name] = _cpu(psutil.Process(child.pid))
         counted = {child.pid for child in state.children.values()} if state is not None else set[int]()
         for name in ("kafka", "redis"):
             running = held.services[name].running
@@ -111,6 +109,31 @@ class Bench:
         found["driver"] = _cpu(psutil.Process())
         engine = sum(_cpu(process) for process in tagged(held.tag) if process.pid not in counted)
         return found | {"ray, engine, supervisor": engine}
+
+    def work(self) -> dict[str, dict[str, float]]:
+        """Seconds that each agent spent in its own code so far, by process."""
+        return {name: worked(name.split("-"), _page(port)) for name, port in self.record.metrics.items()}
+
+    async def recorded(self, wanted: Mapping[TP, int]) -> None:
+        """Wait until the evidence log covers these offsets, by its own signed entries."""
+        clock = SystemClock()
+        until = clock.monotonic() + STUCK_S
+        while True:
+            found = await asyncio.to_thread(self._frontiers)
+            if all(found.get(tp, 0) >= after for tp, after in wanted.items()):
+                return
+            if clock.monotonic() > until:
+                raise Unavailable(f"the evidence log is more than {STUCK_S:.0f} s behind the topics")
+            await clock.sleep(0.2)
+
+    def _frontiers(self) -> dict[TP, int]:
+        with tempfile.TemporaryDirectory(prefix="ratchet-bench-log-") as place:
+            checkpoint = export(self.state / "evidence", Path(place) / "log")
+            directory = LogDirectory(Path(place) / "log")
+            try:
+                return dict(frontiers(directory.newest_first(checkpoint.size)))
+            finally:
+                directory.close()
 
     def resident(self) -> int:
         """Resident bytes of the whole stack; shared pages count once per process."""
@@ -125,31 +148,44 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def _split(agents: Sequence[str], port: int) -> dict[str, float]:
-    """The share of each agent of one process in the time that agents of it worked."""
-    if len(agents) == 1:
-        return {agents[0]: 1.0}
+def _page(port: int) -> str:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode("utf-8", "replace")
+        return connection.getresponse().read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
-        text = ""
+        return ""
     finally:
         connection.close()
-    return shares(agents, text)
 
 
-def shares(agents: Sequence[str], metrics: str) -> dict[str, float]:
-    """The same from the text of a metrics page; even where nothing was measured."""
-    worked = dict.fromkeys(agents, 0.0)
+def worked(agents: Sequence[str], metrics: str) -> dict[str, float]:
+    """Seconds of work per agent, from the text of a metrics page."""
+    found = dict.fromkeys(agents, 0.0)
     for agent, value in re.findall(
         r'^ratchet_work_seconds_total\{agent="([^"]+)",[^}]*\} (\S+)$', metrics, re.MULTILINE
     ):
-        if agent in worked:
-            worked[agent] += float(value)
-    total = sum(worked.values())
-    return {agent: value / total if total else 1 / len(agents) for agent, value in worked.items()}
+        if agent in found:
+            found[agent] += float(value)
+    return found
+
+
+Work = Mapping[str, Mapping[str, float]]
+
+
+def split(seconds: Mapping[str, float], before: Work, after: Work) -> dict[str, float]:
+    """CPU seconds of processes, those of several agents split by their work between two looks; evenly where none was."""
+    found: dict[str, float] = {}
+    for process, used in seconds.items():
+        times = {
+            agent: value - before[process][agent]
+            for agent, value in after.get(process, {process: 0.0}).items()
+            if process in before
+        }
+        total = sum(times.values())
+        for agent, value in (times or {process: 0.0}).items():
+            found[agent] = used * (value / total if total else 1 / max(1, len(times)))
+    return found
 
 
 def spent(before: Mapping[str, float], after: Mapping[str, float], requests: int) -> dict[str, dict[str, float]]:
@@ -190,10 +226,16 @@ async def _throughput(bench: Bench, requests: int, seconds: float, say: Say) -> 
         say("warming up")
         await driver.flood(texts[:500], "warm", outstanding=250)
         say(f"throughput: {requests} requests, at most {OUTSTANDING} without a closed case")
-        before = bench.seconds()
+        before, idle = bench.seconds(), bench.work()
         started, ended = await driver.flood(texts[:requests], "flood", outstanding=OUTSTANDING)
-        after = bench.seconds()
         rate = 1000 * requests / max(1, ended - started)
+        await driver.caught_up()
+        folds = driver.now_ms()
+        await bench.recorded(driver.seen.next)
+        last, after = driver.now_ms(), bench.seconds()
+        used = {who: value - before.get(who, 0.0) for who, value in after.items()}
+        agents = split(used, idle, bench.work())
+        through_all = 1000 * requests / max(1, last - started)
         load = rate / 2
         say(f"{rate:.0f} requests/s; latency at {load:.0f} requests/s for {seconds:.0f} s")
         times = await _open_loop(driver, texts, load, seconds)
@@ -202,7 +244,14 @@ async def _throughput(bench: Bench, requests: int, seconds: float, say: Say) -> 
         "requests": requests,
         "answers": kinds,
         "requests_per_s": round(rate, 1),
-        "cpu": spent(before, after, requests),
+        "all_agents_requests_per_s": round(through_all, 1),
+        "seconds": {
+            "cases": (ended - started) / 1000,
+            "folds": (folds - started) / 1000,
+            "evidence": (last - started) / 1000,
+        },
+        "processes": spent(before, after, requests),
+        "cpu": spent({}, agents, requests),
         "latency": {"requests_per_s": round(load, 1), "requests": len(times), **percentiles(times)},
         "resident_gib": round(bench.resident() / 2**30, 2),
     }
@@ -305,7 +354,9 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
     chosen = options_of(options)
     notes = [
         "the scripted engine serves throughput and latency; processes as `ratchet up` starts them, without `jobs` and Ray",
-        "the driver and the whole stack share the machine; CPU of a process with several agents is split by their work time",
+        "the driver and the whole stack share the machine; CPU of a process with several agents is split by their work time, "
+        "which counts the router's waits for Redis: `processes` is measured, the split is an estimate",
+        "requests_per_s ends at the last closed case; all_agents_requests_per_s when every group and the evidence log have it too",
     ]
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as place:
         folder = Path(place)
@@ -314,6 +365,7 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         path = None if chosen.no_vllm else _ratio(say, folder)
     summary = {
         "requests_per_s": figure(found["requests_per_s"], at_least=LEAST_RATE),
+        "all_agents_requests_per_s": figure(found["all_agents_requests_per_s"], at_least=LEAST_RATE),
         "p50_ms": figure(found["latency"]["p50_ms"]),
         "p99_ms": figure(found["latency"]["p99_ms"]),
     }

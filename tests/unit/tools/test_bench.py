@@ -62,8 +62,11 @@ def test_a_process_is_split_by_its_agents_work() -> None:
         'ratchet_work_seconds_total{agent="router",partition="1"} 2.0\n'
         'ratchet_work_seconds_total{agent="trust",partition="0"} 1e0\n'
     )
-    assert loop.shares(("router", "trust"), page) == {"router": 0.75, "trust": 0.25}
-    assert loop.shares(("router", "trust"), "") == {"router": 0.5, "trust": 0.5}
+    now = {"router-trust": loop.worked(("router", "trust"), page)}
+    assert now == {"router-trust": {"router": 3.0, "trust": 1.0}}
+    then = {"router-trust": loop.worked(("router", "trust"), "")}
+    assert loop.split({"router-trust": 8.0, "kafka": 5.0}, then, now) == {"router": 6.0, "trust": 2.0, "kafka": 5.0}
+    assert loop.split({"router-trust": 8.0}, then, then) == {"router": 4.0, "trust": 4.0}
 
 
 def test_what_was_spent_adds_up_to_one() -> None:
