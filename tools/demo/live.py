@@ -119,9 +119,12 @@ async def _tell(run: Run, stop: asyncio.Event) -> None:
     """A line every few seconds: what the screen shows while the loop lives."""
     ledger = run.ledger
     while not stop.is_set():
-        await asyncio.sleep(4)
+        await asyncio.sleep(4 if ledger.asked else 15)
         answered = sum(1 for row in ledger.asked.values() if row.answers)
         points = ledger.rolling()
+        if not ledger.asked:
+            run.say("the engine loads the champion (a minute or so on a small CPU)")
+            continue
         words = [f"{len(ledger.asked)} asked, {answered} answered"]
         if points:
             words.append(f"right of the last 150: [bold]{points[-1][1]:.0%}[/]")
