@@ -26,10 +26,7 @@ class JobOrder(BaseModel):
 
 def read_order(artifacts: ArtifactStore, digest: str) -> JobOrder:
     """The order under `digest`. Raises Unavailable where the store does not have it."""
-    body = artifacts.get_bytes(digest)
-    if b'"order":' not in body[:16]:
-        return JobOrder(order=TrainingOrdered.model_validate_json(body), cause="", traceparent="")
-    return JobOrder.model_validate_json(body)
+    return JobOrder.model_validate_json(artifacts.get_bytes(digest))
 
 
 class RayJobs:

@@ -1,0 +1,100 @@
+"""The job's real parts, tiny: cases from a broker, peft, a signature, and a verifier that lets the adapter in."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agents.rules.curation import curate
+from agents.trainer.job import run
+from agents.training import ADAPTER_KEY, KafkaCases, PeftTrainings, TracedFacts
+from infra.adapters import AdapterVerifier
+from infra.artifacts import DirectoryStore
+from infra.clock import SystemClock
+from infra.secrets import LocalSecrets
+from infra.training import BaseSettings, Example, train_base
+from schemas.codec import encode
+from schemas.events import CaseArm, CaseClosed, Message, TrainingCompleted, TrainingOrdered, TrainingProgressed
+from schemas.payload import Payload
+from schemas.routes import TrainingSettings
+from streams.facts import Facts
+from streams.memory import MemoryBroker
+from streams.port import Outgoing
+
+TEMPLATE = "Customer: {text}\nIntent:"
+WORDS = ("card", "money", "loan")
+TRACE = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+KNOWN = 2  # the base has seen the first two intents only
+pytestmark = pytest.mark.timeout(300)
+
+
+def case(n: int) -> CaseClosed:
+    """A customer who names the intent; the base is right where it knows it."""
+    word = WORDS[n % 3]
+    arm = CaseArm(arm="base", shadow=False, status="completed", grade=1000 if n % 3 < KNOWN else 0)
+    return CaseClosed(
+        at_ms=n, route="bank", request_id=f"r{n}", request_partition=0, request_offset=n, decision_id=f"d{n}",
+        assigned_at_ms=n, window_end_ms=n, arm="base", why="complete", choices=(), grader="reference", label=word,
+        messages=(Message(role="user", content=f"{word} {n}"),), arms=(arm,), verdict_kind="reference",
+        verdict_at_ms=n,
+    )  # fmt: skip
+
+
+class Producer:
+    """Where cases are put as an agent would have put them."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def put(self, payloads: list[Payload], partition: int) -> None:
+        producer = self._broker.producer()
+        await producer.start()
+        for n, payload in enumerate(payloads):
+            row = encode(payload, event_id=f"e{n}", source="ratchet/cases", traceparent=TRACE)
+            await producer.send("ratchet.cases", partition, [Outgoing(row.key, row.value, row.headers)])
+        await producer.stop()
+
+
+async def test_a_job_on_its_real_libraries(tmp_path: Path) -> None:
+    """The adapter is better, signed, and passes the engine's verifier; as the next champion it is measured as it is, not as its base."""
+    base = tmp_path / "base"
+    known = [Example(TEMPLATE.replace("{text}", f"{WORDS[n % KNOWN]} {n}"), WORDS[n % KNOWN]) for n in range(64)]
+    tiny = BaseSettings(
+        vocabulary=320, layers=1, width=64, heads=2, inner=64, epochs=30, batch=8, learning_rate=5e-3, threads=1
+    )
+    await asyncio.to_thread(train_base, known, base, tiny)
+    store = DirectoryStore(tmp_path / "store")
+    secrets = LocalSecrets.open(tmp_path / "secrets.json")
+    broker = MemoryBroker(partitions=2)
+    other = case(5).model_copy(update={"route": "shop"})
+    await Producer(broker).put([*map(case, range(120)), other, case(999)], 1)
+    wanted = TrainingSettings(epochs=25, learning_rate=5e-3, rank=8, lora_alpha=16, dropout=0.0)
+    order = TrainingOrdered(
+        at_ms=1, route="bank", order_id="o1", reason="enough", base=store.put_tree(base), champion="base",
+        cases_partition=1, cases_first=0, cases_last=120, rows=120, classes=3, template=TEMPLATE, stop=("\n",),
+        max_tokens=8, settings=wanted.model_dump(),
+    )  # fmt: skip
+    trainings = PeftTrainings(store, secrets, tmp_path / "jobs", asyncio.Event())
+    facts = Facts(broker, "trainer-job")
+    came = await run(order, KafkaCases(broker), store, trainings, TracedFacts(facts, TRACE), SystemClock())
+    await facts.stop()
+    told = broker.events("ratchet.training")
+    assert came, told[-1].data
+    assert {event.traceparent[3:35] for event in told} == {"ab" * 16}
+    assert sum(isinstance(event.data, TrainingProgressed) for event in told) >= 4
+    completed = told[-1].data
+    assert isinstance(completed, TrainingCompleted)
+    assert (completed.rows, completed.cutoff_ms) == (120, 119), "one route's cases, none past the range"
+    metrics = completed.metrics
+    assert metrics["test_adapter"] > metrics["test_champion"] + 0.1
+    assert metrics["known_good_adapter"] >= 0.9
+    verifier = AdapterVerifier(store, {ADAPTER_KEY: await secrets.public_key(ADAPTER_KEY)})
+    _, statement = verifier.verify(completed.adapter, order.base)
+    assert statement.predicate.dataset == completed.dataset
+    assert 0 < len(statement.predicate.probes) <= 4
+    found = await KafkaCases(broker).read("bank", 1, 0, 120)
+    promoted = order.model_copy(update={"champion": "lora-1", "parent_adapter": completed.adapter})
+    test = curate(found, min_rows_per_class=1, max_rows=1000).test
+    before, after = await trainings.right(order, None, test), await trainings.right(promoted, None, test)
+    assert sum(before) / len(test) == pytest.approx(metrics["test_champion"], abs=1e-4)
+    assert sum(after) / len(test) == pytest.approx(metrics["test_adapter"], abs=1e-4)
