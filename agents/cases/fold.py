@@ -79,6 +79,11 @@ class CasePart(BaseModel):
 Result = ResultCompleted | ResultFailed
 
 
+def _part_of(result: Result) -> str:
+    """The entry of a result: a fallback may be the arm that also answers in the shadow."""
+    return f"{'shadow' if result.shadow else 'result'}/{result.arm}"
+
+
 @dataclass(slots=True)
 class Joined:
     """A case while one event is folded: what is known, and what will be emitted."""
@@ -103,19 +108,24 @@ class Joined:
         part = self.parts.get("score")
         return None if part is None else part.score
 
+    def _results(self) -> list[tuple[Result, str]]:
+        """Every result with its event's id, the shadows' first."""
+        rows = [self.parts[name] for name in sorted(self.parts)]
+        found = [(row.completed or row.failed, row.result_id) for row in rows]
+        whole = [(result, result_id) for result, result_id in found if result is not None]
+        return sorted(whole, key=lambda row: not row[0].shadow)
+
     def finals(self) -> dict[str, tuple[Result, str]]:
-        """Arm -> its final result and that event's id."""
-        found: dict[str, tuple[Result, str]] = {}
-        for name in sorted(self.parts):
-            part = self.parts[name]
-            result = part.completed or part.failed
-            if result is not None and result.final:
-                found[result.arm] = (result, part.result_id)
-        return found
+        """Arm -> its final result and that event's id; an arm that both served and shadowed has what it served."""
+        return {result.arm: (result, result_id) for result, result_id in self._results() if result.final}
+
+    def tried(self) -> dict[str, tuple[Result, str]]:
+        """As `finals`, with the arms that failed before the chain went on to the next."""
+        return {result.arm: (result, result_id) for result, result_id in self._results()} | self.finals()
 
     def serving(self, decision: DecisionRouted) -> tuple[Result, str] | None:
         """The result that ended the serving chain."""
-        return next((row for row in self.finals().values() if not row[0].shadow), None)
+        return next((row for row in self._results() if row[0].final and not row[0].shadow), None)
 
     def arms_done(self, decision: DecisionRouted) -> bool:
         finals = self.finals()
@@ -198,9 +208,9 @@ class Cases:
                 case.add("decision", CasePart(decision=decision, decision_id=event.id))
                 case.change(route=decision.route)
             case ResultCompleted() as result if not case.record.closed_id:
-                case.add(f"result/{result.arm}", CasePart(completed=result, result_id=event.id))
-            case ResultFailed() as result if not case.record.closed_id and result.final:
-                case.add(f"result/{result.arm}", CasePart(failed=result, result_id=event.id))
+                case.add(_part_of(result), CasePart(completed=result, result_id=event.id))
+            case ResultFailed() as result if not case.record.closed_id:
+                case.add(_part_of(result), CasePart(failed=result, result_id=event.id))
             case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
                 case.add("score", CasePart(score=score))
             case VerdictGiven() as verdict:
@@ -327,7 +337,7 @@ class Cases:
         settled: dict[str, object] | None = None
         if held and failed and serving is not None and isinstance(serving[0], ResultFailed):
             settled = {"outcome": "withheld", "reason": "failed", "detail": serving[0].reason[:500]}
-        elif held and first is not None and case.arms_done(decision):
+        elif held and first is not None and self._heard(case, decision, first, window_ended=window_ended):
             settled = self._by_verdict(case, first, serving)
         elif window_ended:
             settled = {"outcome": "withheld", "reason": "window_ended"}
@@ -353,6 +363,15 @@ class Cases:
             "settled",
         )
 
+    def _heard(self, case: Joined, decision: DecisionRouted, verdict: VerdictGiven, *, window_ended: bool) -> bool:
+        """Whether the verdict can be read now: no held answer waits for a shadow once the right text is known, and letters are
+        read when all arms are done, or at the end where only one answer exists."""
+        if case.arms_done(decision):
+            return True
+        if verdict.corrected is not None:
+            return window_ended or case.serving(decision) is not None
+        return window_ended and len(case.texts()) == 1
+
     def _by_verdict(self, case: Joined, verdict: VerdictGiven, serving: tuple[Result, str] | None) -> dict[str, object]:
         """An approved answer goes out, the serving arm's first; else the correction; else nothing."""
         texts = case.texts()
@@ -374,12 +393,14 @@ class Cases:
         return {"outcome": "withheld", "reason": "rejected"}
 
     def _arms(self, case: Joined, decision: DecisionRouted, grades: Mapping[str, int | None]) -> tuple[CaseArm, ...]:
-        finals, rows = case.finals(), list[CaseArm]()
+        """The serving arm first, then those of its chain that failed before it, then the shadows: no arm that was asked is left out."""
+        tried, rows = case.tried(), list[CaseArm]()
         serving = case.serving(decision)
-        names = [decision.arm if serving is None else serving[0].arm, *decision.shadows]
-        for arm in dict.fromkeys(names):
-            shadow = arm in decision.shadows
-            result, result_id = finals.get(arm, (None, ""))
+        served = decision.arm if serving is None else serving[0].arm
+        failed = [arm for arm in decision.chain if arm in tried]
+        for arm in dict.fromkeys((served, decision.arm, *failed, *decision.shadows)):
+            result, result_id = tried.get(arm, (None, ""))
+            shadow = arm in decision.shadows and (arm != served if result is None else result.shadow)
             if isinstance(result, ResultCompleted):
                 rows.append(
                     CaseArm(

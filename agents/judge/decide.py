@@ -192,8 +192,11 @@ def look(arena: Arena, *, now_ms: int, cooldown_until_ms: int, approval: str) ->
             )
         )
 
-    pairs = arena.quality_pairs
-    gain = (arena.challenger_grades - arena.champion_grades) / (1000 * pairs) if pairs else None
+    pairs, asked = (
+        arena.quality_pairs,
+        arena.margins["quality"].n,
+    )  # an equal answer or a missing verdict is a gain of 0
+    gain = (arena.challenger_grades - arena.champion_grades) / (1000 * asked) if asked else None
     w, l = arena.superiority.wins, arena.superiority.losses  # noqa: E741  the field's letters
     note("quality", arena.superiority.wealth(), 3 / judge.alpha, w + l, gain)
     for name in GUARDS:
