@@ -297,7 +297,7 @@ class Judge:
             arena = arena.model_copy(update={"slo_us": frozen})
         arena = add_pair(arena, *pair, case.request_id, sampled=case.sampled)
         judging.put[arena.key] = arena
-        if arena.pairs % arena.settings.evaluate_every == 0 or arena.pairs >= arena.settings.max_pairs:
+        if arena.pairs % arena.settings.evaluate_every == 0 or arena.pairs == arena.settings.max_pairs:
             self._look(judging, arena)
 
     def _look(self, judging: Judging, arena: Arena) -> None:
