@@ -33,7 +33,7 @@ def throughput(
         enforce_eager=settings.eager,
         enable_lora=settings.max_loras > 0,
         max_loras=max(1, settings.max_loras),
-        max_lora_rank=settings.max_rank,  # pyright: ignore[reportArgumentType]
+        max_lora_rank=settings.max_rank,
         max_num_seqs=settings.max_sequences,
         load_format=settings.load_format,
         gpu_memory_utilization=settings.gpu_memory,

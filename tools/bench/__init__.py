@@ -2,6 +2,7 @@
 
 import json
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,7 @@ def main(name: str, options: Sequence[str], *, as_json: bool) -> int:
     if name not in benches:
         told.print(f"benchmark {name!r} is unknown, known are {', '.join(benches)}", highlight=False)
         return 2
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is stopped
     try:
         found = report(
             name, lambda: benches[name](options, lambda words: told.print(words, style="dim", highlight=False))
@@ -104,6 +106,8 @@ def main(name: str, options: Sequence[str], *, as_json: bool) -> int:
     except Unavailable as fault:
         told.print(str(fault), highlight=False)
         return 3
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
