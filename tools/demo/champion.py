@@ -20,9 +20,10 @@ class Scale:
     base_epochs: int = 8
     lora_epochs: int = 8
     rows: int = 4000
-    known_requests: int = 700
+    known_requests: int = 850
     after_requests: int = 500
     error_margin: float = 0.02
+    pace_while_training_s: float = 0.5
     threads: int = 2
 
     def split(self) -> Split:

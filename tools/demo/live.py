@@ -199,7 +199,7 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             await _apply(wire, route)
             await _until(lambda: "base" in ledger.live, 300, alive, "the champion is not live")
         feedback = _customers(split, "feedback")
-        known = [row for row in feedback if row.known][: run.scale.known_requests]
+        known = [row for row in feedback if row.known][-run.scale.known_requests :]  # the last: the rest stays mixed
         rest = [row for row in feedback if row not in set(known)]
         held_out = _customers(split, "test")
         after, before = held_out[: run.scale.after_requests], held_out[run.scale.after_requests :]
@@ -217,14 +217,16 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             ordered = ledger.ordered
             run.mark("training ordered")
             run.say(f"[green]training ordered[/]: {ordered.rows if ordered else 0} rows; the bank goes on meanwhile")
+            # what is left came after the order: nobody trained on it
+            unseen = [replace(row, held_out=True) for row in rest[asked:]]
+            street.pace_s = run.scale.pace_while_training_s
+            asked = await street.ask(unseen, "new", until=lambda: ledger.opened is not None, alive=alive)
+            street.pace_s = 0.0
             await _until(lambda: ledger.opened is not None, 900, alive, "no challenger came out of the training")
             run.say(f"[green]challenger[/] {ledger.opened.challenger if ledger.opened else ''} runs in shadow")
         with run.phase("judging", "The challenger answers in shadow; the judge watches the evidence"):
             run.mark("challenger in shadow")
-            unseen = [
-                replace(row, held_out=True) for row in rest[asked:]
-            ]  # came after the order: nobody trained on them
-            await street.ask([*before, *unseen], "new", until=decided, alive=alive)
+            await street.ask([*before, *unseen[asked:]], "new", until=decided, alive=alive)
             if chaos is not None:
                 await chaos
             await street.settle(30, alive)

@@ -47,10 +47,12 @@ def draw(ledger: Ledger, start_ms: int, marks: list[tuple[int, str]], path: Path
             axes.spines[side].set_visible(False)
         for at, _ in marks:
             axes.axvline((at - start_ms) / 1000, color=MUTED, lw=0.8, ls=":")
+    last = max((at for at, _ in points), default=start_ms)
     for index, (at, words) in enumerate(marks):
+        late = (at - start_ms) > 0.75 * (last - start_ms)
         top.annotate(
-            words, ((at - start_ms) / 1000, 1.0 - 0.07 * (index % 4)), xytext=(4, -2), textcoords="offset points",
-            fontsize=8.5, color=INK, va="top",
+            words, ((at - start_ms) / 1000, 1.0 - 0.07 * (index % 4)), xytext=(-4 if late else 4, -2), textcoords="offset points",
+            fontsize=8.5, color=INK, va="top", ha="right" if late else "left",
         )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
