@@ -200,7 +200,8 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             await _until(lambda: "base" in ledger.live, 300, alive, "the champion is not live")
         feedback = _customers(split, "feedback")
         known = [row for row in feedback if row.known][-run.scale.known_requests :]  # the last: the rest stays mixed
-        rest = [row for row in feedback if row not in set(known)]
+        taken = set(known)
+        rest = [row for row in feedback if row not in taken]
         held_out = _customers(split, "test")
         after, before = held_out[: run.scale.after_requests], held_out[run.scale.after_requests :]
 
