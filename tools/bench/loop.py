@@ -6,9 +6,7 @@ Each part has a stack of its own in a temporary folder, with the processes that 
 
 import argparse
 import asyncio
-import http.client
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -32,7 +30,6 @@ from streams.port import TP
 from tools.bench import Say, figure, machine
 from tools.bench.driver import STUCK_S, Driver
 from tools.stack import AGENT_GROUPS, down, up
-from tools.stack.ports import LOOPBACK
 from tools.stack.processes import tagged
 from tools.stack.stack import Record
 from tools.stack.supervise import read_state
@@ -45,6 +42,7 @@ MAX_TOKENS = 32
 ROUTE = "bench"
 # `jobs` wants a Ray cluster even when nothing is trained; it does nothing for a request.
 SCRIPTED_GROUPS = tuple(tuple(agent for agent in group if agent != "jobs") for group in AGENT_GROUPS)
+ALONE = tuple((agent,) for group in SCRIPTED_GROUPS for agent in group)
 
 
 def options_of(options: Sequence[str]) -> argparse.Namespace:
@@ -110,10 +108,6 @@ class Bench:
         engine = sum(_cpu(process) for process in tagged(held.tag) if process.pid not in counted)
         return found | {"ray, engine, supervisor": engine}
 
-    def work(self) -> dict[str, dict[str, float]]:
-        """Seconds that each agent spent in its own code so far, by process."""
-        return {name: worked(name.split("-"), _page(port)) for name, port in self.record.metrics.items()}
-
     async def recorded(self, wanted: Mapping[TP, int]) -> None:
         """Wait until the evidence log covers these offsets, by its own signed entries."""
         clock = SystemClock()
@@ -148,46 +142,6 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def _page(port: int) -> str:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return ""
-    finally:
-        connection.close()
-
-
-def worked(agents: Sequence[str], metrics: str) -> dict[str, float]:
-    """Seconds of work per agent, from the text of a metrics page."""
-    found = dict.fromkeys(agents, 0.0)
-    for agent, value in re.findall(
-        r'^ratchet_work_seconds_total\{agent="([^"]+)",[^}]*\} (\S+)$', metrics, re.MULTILINE
-    ):
-        if agent in found:
-            found[agent] += float(value)
-    return found
-
-
-Work = Mapping[str, Mapping[str, float]]
-
-
-def split(seconds: Mapping[str, float], before: Work, after: Work) -> dict[str, float]:
-    """CPU seconds of processes, those of several agents split by their work between two looks; evenly where none was."""
-    found: dict[str, float] = {}
-    for process, used in seconds.items():
-        times = {
-            agent: value - before[process][agent]
-            for agent, value in after.get(process, {process: 0.0}).items()
-            if process in before
-        }
-        total = sum(times.values())
-        for agent, value in (times or {process: 0.0}).items():
-            found[agent] = used * (value / total if total else 1 / max(1, len(times)))
-    return found
-
-
 def spent(before: Mapping[str, float], after: Mapping[str, float], requests: int) -> dict[str, dict[str, float]]:
     """CPU between two looks: seconds, share of all, milliseconds per request; the greatest first."""
     used = {who: max(0.0, value - before.get(who, 0.0)) for who, value in after.items()}
@@ -203,12 +157,11 @@ def spent(before: Mapping[str, float], after: Mapping[str, float], requests: int
 
 
 @contextmanager
-def running(engine: str, say: Say, folder: Path, *, ray: bool) -> Generator[Bench]:
+def running(engine: str, say: Say, folder: Path, *, agents: Sequence[Sequence[str]], ray: bool) -> Generator[Bench]:
     """A stack in `folder`, stopped whatever happens."""
     settings = Settings.model_validate({"state_dir": folder, "engine": engine, "log_level": "warning"}).resolved()
-    groups = AGENT_GROUPS if ray else SCRIPTED_GROUPS
     try:
-        up(settings=settings, say=say, agents=groups, ray=ray)
+        up(settings=settings, say=say, agents=agents, ray=ray)
         yield Bench(settings)
     finally:
         down(settings=settings)
@@ -226,15 +179,13 @@ async def _throughput(bench: Bench, requests: int, seconds: float, say: Say) -> 
         say("warming up")
         await driver.flood(texts[:500], "warm", outstanding=250)
         say(f"throughput: {requests} requests, at most {OUTSTANDING} without a closed case")
-        before, idle = bench.seconds(), bench.work()
+        before = bench.seconds()
         started, ended = await driver.flood(texts[:requests], "flood", outstanding=OUTSTANDING)
         rate = 1000 * requests / max(1, ended - started)
         await driver.caught_up()
         folds = driver.now_ms()
         await bench.recorded(driver.seen.next)
         last, after = driver.now_ms(), bench.seconds()
-        used = {who: value - before.get(who, 0.0) for who, value in after.items()}
-        agents = split(used, idle, bench.work())
         through_all = 1000 * requests / max(1, last - started)
         load = rate / 2
         say(f"{rate:.0f} requests/s; latency at {load:.0f} requests/s for {seconds:.0f} s")
@@ -251,10 +202,23 @@ async def _throughput(bench: Bench, requests: int, seconds: float, say: Say) -> 
             "evidence": (last - started) / 1000,
         },
         "processes": spent(before, after, requests),
-        "cpu": spent({}, agents, requests),
         "latency": {"requests_per_s": round(load, 1), "requests": len(times), **percentiles(times)},
         "resident_gib": round(bench.resident() / 2**30, 2),
     }
+
+
+async def _shares(bench: Bench, requests: int, say: Say) -> dict[str, Any]:
+    """CPU of each agent, in a process of its own: work time cannot tell it, since a waiting agent's time counts there."""
+    texts = _texts(max(requests, 500))
+    async with bench.driver(route("scripted")) as driver:
+        await driver.apply(60.0)
+        await driver.flood(texts[:500], "warm", outstanding=250)
+        say(f"shares: the same {requests} requests, one process per agent")
+        before = bench.seconds()
+        await driver.flood(texts[:requests], "flood", outstanding=OUTSTANDING)
+        await driver.caught_up()
+        await bench.recorded(driver.seen.next)
+        return {"cpu": spent(before, bench.seconds(), requests)}
 
 
 async def _open_loop(driver: Driver, texts: Sequence[str], rate: float, seconds: float) -> list[float]:
@@ -336,7 +300,7 @@ def _ratio(say: Say, folder: Path) -> dict[str, Any]:
     model = _model(folder)
     say(f"vLLM alone: {PROMPTS} prompts, {MAX_TOKENS} tokens")
     alone = _offline(model, texts, folder)
-    with running("vllm", say, folder / "vllm", ray=True) as bench:
+    with running("vllm", say, folder / "vllm", agents=AGENT_GROUPS, ray=True) as bench:
         base = DirectoryStore(bench.state / "artifacts").put_tree(model)
         say("vLLM behind the event path: the same prompts")
         path = asyncio.run(_event_path(bench, base, texts))
@@ -354,14 +318,16 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
     chosen = options_of(options)
     notes = [
         "the scripted engine serves throughput and latency; processes as `ratchet up` starts them, without `jobs` and Ray",
-        "the driver and the whole stack share the machine; CPU of a process with several agents is split by their work time, "
-        "which counts the router's waits for Redis: `processes` is measured, the split is an estimate",
+        "the driver and the whole stack share the machine",
+        "`processes`: CPU in the run that is timed; `cpu`: CPU of each agent, from a second run with one process per agent",
         "requests_per_s ends at the last closed case; all_agents_requests_per_s when every group and the evidence log have it too",
     ]
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as place:
         folder = Path(place)
-        with running("scripted", say, folder / "scripted", ray=False) as bench:
+        with running("scripted", say, folder / "scripted", agents=SCRIPTED_GROUPS, ray=False) as bench:
             found = asyncio.run(_throughput(bench, chosen.requests, chosen.seconds, say))
+        with running("scripted", say, folder / "alone", agents=ALONE, ray=False) as bench:
+            found |= asyncio.run(_shares(bench, chosen.requests, say))
         path = None if chosen.no_vllm else _ratio(say, folder)
     summary = {
         "requests_per_s": figure(found["requests_per_s"], at_least=LEAST_RATE),

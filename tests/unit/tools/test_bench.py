@@ -55,20 +55,6 @@ def test_the_exit_code_says_whether_the_limits_hold(
         assert "requests_per_s" in said
 
 
-def test_a_process_is_split_by_its_agents_work() -> None:
-    """Partitions of an agent are added up; a page without figures splits evenly."""
-    page = (
-        'ratchet_work_seconds_total{agent="router",partition="0"} 1.0\n'
-        'ratchet_work_seconds_total{agent="router",partition="1"} 2.0\n'
-        'ratchet_work_seconds_total{agent="trust",partition="0"} 1e0\n'
-    )
-    now = {"router-trust": loop.worked(("router", "trust"), page)}
-    assert now == {"router-trust": {"router": 3.0, "trust": 1.0}}
-    then = {"router-trust": loop.worked(("router", "trust"), "")}
-    assert loop.split({"router-trust": 8.0, "kafka": 5.0}, then, now) == {"router": 6.0, "trust": 2.0, "kafka": 5.0}
-    assert loop.split({"router-trust": 8.0}, then, then) == {"router": 4.0, "trust": 4.0}
-
-
 def test_what_was_spent_adds_up_to_one() -> None:
     """Shares are of the CPU between two looks, the greatest first."""
     found = loop.spent({"a": 1.0, "b": 5.0}, {"a": 2.0, "b": 8.0}, 100)
