@@ -31,7 +31,7 @@ def test_every_top_level_package_is_placed() -> None:
 def test_every_agent_is_placed() -> None:
     """An agent's folder stands in the layers of agents and among those whose actor stands above their rules."""
     agents = packages(ROOT / "agents") - {"rules"}
-    assert agents == set(named("each agent, independent")["layers"][2].split(" | "))
+    assert agents == set(named("each agent, independent")["layers"][-2].split(" | "))
     assert {f"agents.{name}" for name in agents} == set(named("actor > decide")["containers"])
 
 
