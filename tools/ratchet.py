@@ -339,6 +339,17 @@ def evidence_export(
     _done(evidence.export(_screen(as_json), out))
 
 
+@app.command(rich_help_panel=STACK)
+def model(
+    folder: Annotated[Path, typer.Argument(help="A model's folder, with its config.json.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Put a base model into the artifact store and print its digest: what a route's arm names as `base`."""
+    from tools.cli import models
+
+    _done(models.add(_screen(as_json), folder))
+
+
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
