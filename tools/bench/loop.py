@@ -38,7 +38,7 @@ LEAST_RATE = 200.0
 LEAST_RATIO = 0.70
 OUTSTANDING = 1500
 PROMPTS = 512
-MAX_TOKENS = 32
+LONG, SHORT = 64, 4  # tokens of an answer: what a chat gives, and what a classifier does
 ROUTE = "bench"
 # `jobs` wants a Ray cluster even when nothing is trained; it does nothing for a request.
 SCRIPTED_GROUPS = tuple(tuple(agent for agent in group if agent != "jobs") for group in AGENT_GROUPS)
@@ -61,13 +61,13 @@ def options_of(options: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
-def route(base: str, template: str = "{text}") -> Route:
+def route(base: str, template: str = "{text}", max_tokens: int = LONG) -> Route:
     """An immediate route with one arm, graded by reference, in which nothing is ever trained."""
     return Route(
         route=ROUTE,
         release="immediate",
         grader="reference",
-        arms=(Arm(arm="base", base=base, max_tokens=MAX_TOKENS, template=template),),
+        arms=(Arm(arm="base", base=base, max_tokens=max_tokens, template=template),),
         champion="base",
         window_s=3600,
         deadline_s=300,
@@ -248,29 +248,31 @@ def percentiles(times: Sequence[float]) -> dict[str, float]:
 
 
 def _model(folder: Path) -> Path:
-    """A model with the shape of the demonstration's champion, hardly trained: its speed is the same."""
+    """A model with the shape of the demonstration's champion and random weights: its speed is the same, and it never ends an
+    answer by itself, so that the number of tokens is the workload's."""
     from infra.training import BaseSettings, Example, train_base
 
     rows = [
         Example(banking77.TEMPLATE.replace("{text}", message.text), message.intent)
         for message in banking77.load()[:256]
     ]
-    train_base(rows, folder / "model", BaseSettings(epochs=1, threads=1))
+    train_base(rows, folder / "model", BaseSettings(epochs=1, threads=1, learning_rate=0.0))
     return folder / "model"
 
 
-async def _event_path(bench: Bench, base: str, texts: Sequence[str]) -> dict[str, Any]:
-    async with bench.driver(route(base, banking77.TEMPLATE), verdicts=False) as driver:
+async def _event_path(bench: Bench, base: str, texts: Sequence[str], max_tokens: int) -> dict[str, Any]:
+    async with bench.driver(route(base, banking77.TEMPLATE, max_tokens), verdicts=False) as driver:
         await driver.apply(300.0)
-        warm = [(f"warm-{n:06d}", f"warm {n}: {text}", driver.now_ms()) for n, text in enumerate(texts[:64])]
+        name = f"{max_tokens}-tokens"
+        warm = [(f"warm-{name}-{n:06d}", f"warm {n}: {text}", driver.now_ms()) for n, text in enumerate(texts[:64])]
         await driver.ask(warm)
-        await driver.until({name for name, _, _ in warm}, answered=True)
+        await driver.until({request for request, _, _ in warm}, answered=True)
         before, started = bench.seconds(), driver.now_ms()
-        asked = {f"vllm-{n:06d}" for n in range(len(texts))}
-        await driver.ask((f"vllm-{n:06d}", text, started) for n, text in enumerate(texts))
+        asked = {f"{name}-{n:06d}" for n in range(len(texts))}
+        await driver.ask((f"{name}-{n:06d}", text, started) for n, text in enumerate(texts))
         await driver.until(asked, answered=True)
-        ended = max(driver.seen.answered[name] for name in asked)
-        tokens = sum(driver.seen.tokens[name] for name in asked)
+        ended = max(driver.seen.answered[request] for request in asked)
+        tokens = sum(driver.seen.tokens[request] for request in asked)
         seconds = (ended - started) / 1000
         return {
             "tokens": tokens,
@@ -280,14 +282,15 @@ async def _event_path(bench: Bench, base: str, texts: Sequence[str]) -> dict[str
         }
 
 
-def _offline(model: Path, texts: Sequence[str], folder: Path) -> dict[str, Any]:
-    """vLLM alone, in a process of its own with the engine's own environment."""
+def _offline(model: Path, texts: Sequence[Sequence[str]], folder: Path, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """vLLM alone, in a process of its own with the engine's own environment; a result per length of answer."""
     from infra.engine_vllm import VllmSettings, environment
 
     prompts = folder / "prompts.json"
-    prompts.write_text(json.dumps([banking77.TEMPLATE.replace("{text}", text) for text in texts]), encoding="utf-8")
+    batches = [[banking77.TEMPLATE.replace("{text}", text) for text in batch] for batch in texts]
+    prompts.write_text(json.dumps(batches), encoding="utf-8")
     around = process_environment() | environment(VllmSettings(), psutil.cpu_count() or 1)
-    argv = [sys.executable, "-m", "infra.engine_offline", str(model), str(prompts), str(MAX_TOKENS)]
+    argv = [sys.executable, "-m", "infra.engine_offline", str(model), str(prompts), *(str(n) for n in lengths)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=around, timeout=600)
     if done.returncode != 0:
         raise Unavailable(f"vLLM did not run offline: {done.stderr[-800:]}")
@@ -295,22 +298,22 @@ def _offline(model: Path, texts: Sequence[str], folder: Path) -> dict[str, Any]:
 
 
 def _ratio(say: Say, folder: Path) -> dict[str, Any]:
-    texts = _texts(PROMPTS)
+    lengths = (LONG, SHORT)
+    every = _texts(len(lengths) * PROMPTS)
+    texts = [every[n * PROMPTS : (n + 1) * PROMPTS] for n in range(len(lengths))]  # none twice: prefixes are cached
     say("a model is made")
     model = _model(folder)
-    say(f"vLLM alone: {PROMPTS} prompts, {MAX_TOKENS} tokens")
-    alone = _offline(model, texts, folder)
+    say(f"vLLM alone: {PROMPTS} prompts, {LONG} and {SHORT} tokens each")
+    alone = dict(zip(lengths, _offline(model, texts, folder, lengths), strict=True))
+    found: dict[str, Any] = {"prompts": PROMPTS}
     with running("vllm", say, folder / "vllm", agents=AGENT_GROUPS, ray=True) as bench:
         base = DirectoryStore(bench.state / "artifacts").put_tree(model)
-        say("vLLM behind the event path: the same prompts")
-        path = asyncio.run(_event_path(bench, base, texts))
-    return {
-        "prompts": PROMPTS,
-        "max_tokens": MAX_TOKENS,
-        "offline": alone,
-        "event_path": path,
-        "ratio": round(path["tokens_per_s"] / alone["tokens_per_s"], 3),
-    }
+        for length, batch in zip(lengths, texts, strict=True):
+            say(f"vLLM behind the event path: the same prompts, {length} tokens each")
+            path = asyncio.run(_event_path(bench, base, batch, length))
+            ratio = round(path["tokens_per_s"] / alone[length]["tokens_per_s"], 3)
+            found[f"{length}_tokens"] = {"offline": alone[length], "event_path": path, "ratio": ratio}
+    return found
 
 
 def run(options: Sequence[str], say: Say) -> dict[str, Any]:
@@ -320,6 +323,7 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         "the scripted engine serves throughput and latency; processes as `ratchet up` starts them, without `jobs` and Ray",
         "the driver and the whole stack share the machine",
         "`processes`: CPU in the run that is timed; `cpu`: CPU of each agent, from a second run with one process per agent",
+        f"engine_path_ratio: answers of {LONG} tokens; short answers of {SHORT}: there the cost of a request is nearly all",
         "requests_per_s ends at the last closed case; all_agents_requests_per_s when every group and the evidence log have it too",
     ]
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as place:
@@ -336,5 +340,6 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         "p99_ms": figure(found["latency"]["p99_ms"]),
     }
     if path is not None:
-        summary["engine_path_ratio"] = figure(path["ratio"], at_least=LEAST_RATIO)
+        summary["engine_path_ratio"] = figure(path[f"{LONG}_tokens"]["ratio"], at_least=LEAST_RATIO)
+        summary["engine_path_ratio_short_answers"] = figure(path[f"{SHORT}_tokens"]["ratio"])
     return {**found, "engine_path": path, "load_after": machine()["load"], "notes": notes, "summary": summary}

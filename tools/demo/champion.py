@@ -20,7 +20,7 @@ class Scale:
     base_epochs: int = 8
     lora_epochs: int = 8
     rows: int = 4000
-    known_requests: int = 850
+    known_requests: int = 1000
     after_requests: int = 500
     error_margin: float = 0.02
     pace_while_training_s: float = 0.5
