@@ -24,7 +24,7 @@ class Scale:
     after_requests: int = 500
     error_margin: float = 0.02
     pace_while_training_s: float = 0.5
-    threads: int = 2
+    threads: int = 1  # beside other processes two threads that wait for each other are far slower than one
 
     def split(self) -> Split:
         """The messages of this scale."""
@@ -44,7 +44,10 @@ def train_champion(scale: Scale, cache: Path, store: DirectoryStore, tell: Calla
 
     split = scale.split()
     settings = BaseSettings(epochs=scale.base_epochs, threads=scale.threads)
-    recipe = {"settings": asdict(settings), "rows": [[m.text, m.intent] for m in split.base]}
+    recipe = {
+        "settings": {name: value for name, value in asdict(settings).items() if name != "threads"},
+        "rows": [[m.text, m.intent] for m in split.base],
+    }
     folder = cache / digest(json.dumps(recipe, sort_keys=True).encode()).removeprefix("sha256:")[:16]
     cached = (folder / "config.json").exists()
     if not cached:
