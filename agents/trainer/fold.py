@@ -224,7 +224,8 @@ class Trainer:
     def _oldest(self, step: _Step, key: str) -> list[tuple[str, Slot]]:
         """The entries that must go before `key` comes in; mostly none."""
         most = step.record.settings.training.max_rows
-        others = len(step.state.entries.keys() - {INDEX, key})
+        entries = step.state.entries
+        others = len(entries) - sum(name in entries for name in {INDEX, key})
         if others < 2 * most:
             return []
         rows = [(name, slot) for name, slot in step.state.entries.items() if name not in (INDEX, key)]

@@ -14,6 +14,7 @@ from agents.evidence.sequencer import Sequencer
 from infra.clock import SystemClock
 from infra.notary import LocalNotary, verify
 from schemas.topics import state_topic
+from streams.admin import ensure_topics
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.port import Fenced, Outgoing, TopicSpec
@@ -21,6 +22,7 @@ from streams.reader import EveryOffset
 from tools import verify_evidence
 
 PARTITIONS = 2
+TABLE_PARTITIONS = 4  # of the table's topics on the shared broker, the same for every test
 
 
 class Keys:
@@ -67,10 +69,14 @@ async def source(kafka: str) -> Source:
     """Fresh topics on the real broker."""
     name = f"evidence-{secrets.token_hex(4)}"
     made = Source(KafkaBroker(kafka), f"ratchet.{name}", name)
+    await ensure_topics(kafka, TABLE_PARTITIONS, 1)
     admin = made.broker.admin()
     await admin.start()
-    specs = [TopicSpec(made.topic, PARTITIONS, 1, {}), TopicSpec("ratchet.audit", PARTITIONS, 1, {})]
-    await admin.create([*specs, TopicSpec(state_topic(name), 1, 1, {"cleanup.policy": "compact"})])
+    specs = [
+        TopicSpec(made.topic, PARTITIONS, 1, {}),
+        TopicSpec(state_topic(name), 1, 1, {"cleanup.policy": "compact"}),
+    ]
+    await admin.create(specs)
     await admin.stop()
     return made
 
@@ -79,7 +85,7 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     """Run a collector until its frontiers reach `until`."""
     notary = LocalNotary.create(root.parent / "key", "dev.ratchet.test")
     fence = Fence(source.broker, source.agent)
-    publisher = Publisher(source.broker, PARTITIONS, source.agent)
+    publisher = Publisher(source.broker, TABLE_PARTITIONS, source.agent)
     reader = EveryOffset(source.broker, [source.topic])
     await fence.start()
     sequencer = await Sequencer.open(root, notary=notary, fence=fence, check=verify)
