@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from infra import banking77
 from infra.artifacts import DirectoryStore
@@ -19,11 +20,14 @@ class Scale:
     intents: int = 77
     base_epochs: int = 8
     lora_epochs: int = 8
+    lora_rate: float = 3e-3
+    holdout: Literal["refuse", "report"] = "refuse"
     rows: int = 4000
     known_requests: int = 1000
     after_requests: int = 500
     error_margin: float = 0.02
     pace_while_training_s: float = 0.5
+    min_time_s: float = 15
     threads: int = 1  # beside other processes two threads that wait for each other are far slower than one
 
     def split(self) -> Split:
@@ -66,10 +70,14 @@ def train_champion(scale: Scale, cache: Path, store: DirectoryStore, tell: Calla
 SMALL = Scale(
     known_intents=5,
     intents=8,
-    base_epochs=12,
-    lora_epochs=6,
-    rows=240,
-    known_requests=40,
+    base_epochs=24,
+    lora_epochs=16,
+    lora_rate=2e-3,
+    holdout="report",  # of so few rows an adapter forgets some of what the champion knew; the judge weighs it all the same
+    rows=360,
+    known_requests=100,
     after_requests=60,
     error_margin=0.05,
+    pace_while_training_s=3.0,  # keeps messages for the judge
+    min_time_s=5,
 )

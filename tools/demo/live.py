@@ -55,7 +55,7 @@ def demo_route(base: str, scale: Scale, *, useless: bool) -> Route:
         judge=JudgeSettings(
             min_pairs=100,
             max_pairs=MAX_PAIRS,
-            min_time_s=15,
+            min_time_s=scale.min_time_s,
             cooldown_s=30,
             latency_slo_ms=6000,
             latency_margin=0.05,
@@ -69,9 +69,9 @@ def demo_route(base: str, scale: Scale, *, useless: bool) -> Route:
             min_rows_per_class=5,
             min_interval_s=86_400,
             epochs=scale.lora_epochs,
-            learning_rate=3e-3,
+            learning_rate=scale.lora_rate,
             time_limit_s=900,
-            holdout="report" if useless else "refuse",
+            holdout="report" if useless else scale.holdout,
             shuffle_labels=useless,
         ),
     )
