@@ -27,7 +27,7 @@ class Scale:
     after_requests: int = 500
     error_margin: float = 0.02
     pace_while_training_s: float = 0.5
-    min_time_s: float = 15
+    min_time_s: int = 15
     threads: int = 1  # beside other processes two threads that wait for each other are far slower than one
 
     def split(self) -> Split:
