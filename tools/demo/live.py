@@ -224,8 +224,11 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             street.pace_s = 0.0
             await _until(lambda: ledger.opened is not None, 900, alive, "no challenger came out of the training")
             run.say(f"[green]challenger[/] {ledger.opened.challenger if ledger.opened else ''} runs in shadow")
-        with run.phase("judging", "The challenger answers in shadow; the judge watches the evidence"):
-            run.mark("challenger in shadow")
+        with run.phase(
+            "judging",
+            "The challenger answers in shadow, on messages held out from training (other mix); the judge watches",
+        ):
+            run.mark("challenger in shadow; messages held out")
             await street.ask([*before, *unseen[asked:]], "new", until=decided, alive=alive)
             if chaos is not None:
                 await chaos
