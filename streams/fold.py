@@ -3,13 +3,12 @@
 Changelog `<agent>.state`, one partition per lane:
 * key `K`: the record as JSON (`null` when only entries or a due time are known), header `due` when a tick is due
 * key `K\\0E`: entry E of K as JSON
-* key `~position`: `{"next": {topic: offset}, "tick": ms}`, in every transaction
-A tombstone deletes. `<agent>.order` gets one record per transaction: `[[topic, first, last], …]`, ticks as `["~tick", ms, ms]`.
+* key `~position`: `{"next": {topic: offset}, "tick": ms}`, in every transaction (`streams.order.Position`)
+A tombstone deletes. `<agent>.order` says what was folded in which order, and where a replay may start: see `streams.order`.
 """
 
 import asyncio
 import heapq
-import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -21,12 +20,12 @@ from schemas import ids
 from schemas.errors import Refused
 from schemas.topics import order_topic, state_topic
 from streams.lane import Lane, Prefix, Surroundings
+from streams.order import TICK, Position, encode_runs
 from streams.port import BrokerError, Outgoing, Reader
+from streams.restore import POSITION, read_to
 from streams.shapes import AnyFold, Change, KeyState, Out, Record, Tick, Unchanged
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
-POSITION = b"~position"
-TICK = "~tick"
 DUE = "due"
 YIELD_EVERY = 100
 LOOK_S = 0.25
@@ -204,22 +203,20 @@ class FoldLane(Lane):
         """The changelog, start to end; its position must be the committed one, else ask again, then crash."""
         admin, tp = self.around.admin, (self.state, self.partition)
         start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
-        table, position = Table(self.fold), dict[str, Any]()
-        if end > start:
-            reader = self.around.broker.reader({tp: start})
-            await reader.start()
-            try:
-                while await reader.position(tp) < end:
-                    for rows in (await reader.poll(timeout_s=0.2, max_records=5000)).values():
-                        for row in rows:
-                            if row.key == POSITION:
-                                position = json.loads(row.value or b"{}")
-                            elif row.key is not None:
-                                table.load(row.key, row.value, _due(row))
-            finally:
-                await reader.stop()
+        table, raw = Table(self.fold), dict[bytes, bytes | None]()
+
+        async def take(rows: Sequence[Record], _: int) -> bool:
+            for row in rows:
+                if row.key == POSITION:
+                    raw[POSITION] = row.value
+                elif row.key is not None:
+                    table.load(row.key, row.value, _due(row))
+            return True
+
+        await read_to(self.around.broker, tp, start, end, take)
+        position = Position.of(raw.get(POSITION))
         table.loaded()
-        known: dict[str, int] = position.get("next", {})
+        known = position.following
         wrong = {topic: (at, committed[topic]) for topic, at in known.items() if committed.get(topic, at) != at}
         if wrong:
             again = await self._committed()
@@ -228,7 +225,7 @@ class FoldLane(Lane):
                 raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
         self.table = table
         self.position = dict(committed)
-        self.last_tick_ms = int(position.get("tick", 0))
+        self.last_tick_ms = position.tick_ms
 
     def begin_work(self) -> None:
         self.queue = deque()
@@ -361,11 +358,11 @@ class FoldLane(Lane):
         runs, self._runs = self._runs, []
         if not prefix.following:  # a tick alone moves no offset; its transaction names them all the same
             prefix.following = {(topic, self.partition): self.position[topic] for topic in self.inputs}
-        position = json.dumps({"next": self.position, "tick": self.last_tick_ms}, sort_keys=True).encode()
-        rows = [*self.table.changes(), Outgoing(POSITION, position)]
+        position = Position(self.position, self.last_tick_ms)
+        rows = [*self.table.changes(), Outgoing(POSITION, position.encode())]
         prefix.sent += [Sent(self.state, self.partition, row) for row in rows]
         number = str(self.partition).encode()
-        prefix.sent.append(Sent(self.order, self.partition, Outgoing(number, json.dumps(runs).encode())))
+        prefix.sent.append(Sent(self.order, self.partition, Outgoing(number, encode_runs(runs))))
         return prefix
 
     def advance(self, prefix: Prefix) -> None:

@@ -42,6 +42,7 @@ REBALANCE_TIMEOUT_MS = 10_000
 BATCH_BYTES = 1 << 20
 LARGEST_BYTES = 1_048_588 + 65_536
 log = logging.getLogger("streams")
+UNKNOWN_GROUP = 69
 REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
 
 
@@ -416,6 +417,15 @@ class KafkaAdmin:
         if not found:  # the top-level error is not told: loading, or not the coordinator any more
             self._coordinators.pop(group, None)
         return {(tp.topic, tp.partition): NONE if row.offset < 0 else int(row.offset) for tp, row in found.items()}
+
+    async def members(self, group: str) -> tuple[str, ...]:
+        with _translated(f"{group}: members"):
+            answers = await self._admin.describe_consumer_groups([group])
+        rows = [row for answer in answers for row in answer.to_object()["groups"]]
+        failed = [row["error_code"] for row in rows if row["error_code"] not in (0, UNKNOWN_GROUP)]
+        if failed:
+            raise Lost(f"{group}: members: error {failed[0]}")
+        return tuple(sorted(member["client_id"] for row in rows for member in row["members"]))
 
     async def set_offsets(self, group: str, offsets: Mapping[TP, int]) -> None:
         member = AIOKafkaConsumer(

@@ -9,7 +9,6 @@ Rules:
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from schemas.errors import Refused
+from streams.crashes import POISON_AFTER, Crashes
 from streams.port import (
     NONE,
     TP,
@@ -35,7 +35,6 @@ from streams.shapes import Place, Record
 from streams.wire import Decoder, Sent
 
 log = logging.getLogger("streams")
-POISON_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class RuntimeSettings:
     defer_s: float = 30.0
     rounds: int = 5
     tick_s: float = 1.0
+    look_s: float = 5.0  # how often lag is told and halted lanes are looked after
     drain_s: float = 5.0  # what a graceful stop waits for work to finish
 
 
@@ -144,6 +144,8 @@ class Lane:
         self.draining = False
         self.expected: dict[str, int] = {}
         self.halt_at: str | None = None
+        self.halted: Place | None = None
+        self._crashes = Crashes(around.state_dir, agent, partition)
         self.working: Place | None = None
         self._producer: TransactionalProducer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -194,7 +196,7 @@ class Lane:
     def crash(self, error: BaseException, place: Place | None) -> None:
         """An agent's own fault: remembered for the count of crashes at one place, then fatal."""
         if place is not None:
-            self._count_crash(place)
+            self._crashes.count(place)
         self.around.fatal(error, self.agent, self.partition, place)
 
     async def _run(self) -> None:
@@ -233,7 +235,7 @@ class Lane:
         await self.point("committed")
         await self.restore(committed)
         await self.point("restored")
-        self.halt_at = self._halting()
+        self.halt_at, self.halted, self.draining = self._crashes.halted_at(), None, False
         self._broken = None
         self._due.clear()
         self._paused.clear()
@@ -271,7 +273,7 @@ class Lane:
             if record.offset < self.expected[topic]:
                 raise AssertionError(f"{record.place} is below the expected {self.expected[topic]}")
             if self.halt_at is not None and str(record.place) == self.halt_at:
-                self._halt(topic)
+                self._halt(record.place)
                 break
             self.expected[topic] = record.offset + 1
             self.take(record)
@@ -283,17 +285,22 @@ class Lane:
         if self.around.fault is not None:
             self._due.set()
 
-    def _halt(self, topic: str) -> None:
+    def _halt(self, place: Place) -> None:
+        self.halted = place
         self.draining = True  # what is in the windows still commits; the rest of the process goes on
         self.reader.pause([(name, self.partition) for name in self.inputs])
-        self._notice("halted", text=self.halt_at or "")
+        self._notice("halted", text=str(place))
         log.error(
-            "%s[%d] halts: %s crashed it %d times; see `ratchet dlq`",
-            self.agent,
-            self.partition,
-            self.halt_at,
-            POISON_AFTER,
+            "%s[%d] halts: %s crashed it %d times; see `ratchet dlq`", self.agent, self.partition, place, POISON_AFTER
         )
+
+    async def look_if_freed(self) -> None:
+        """Reopen a halted lane whose record was skipped (`streams.repair`): its group's offset has passed it."""
+        halted = self.halted
+        if halted is not None and self.open:
+            tp = (halted.topic, self.partition)
+            if (await self.around.admin.committed(self.group, [tp])).get(tp, NONE) > halted.offset:
+                self.broken(Lost(f"{halted} was skipped"))
 
     def moved(self) -> None:
         """To be called when an event has been finished: starts the linger, or commits at once when a batch is full."""
@@ -413,27 +420,3 @@ class Lane:
 
     def _notice(self, kind: str, value: float = 1.0, text: str = "") -> None:
         self.around.observe(Notice(kind, self.agent, self.partition, value, text))
-
-    # three crashes at one place
-
-    def _crash_file(self) -> Path | None:
-        folder = self.around.state_dir
-        return None if folder is None else folder / "crashes" / f"{self.agent}-{self.partition}.json"
-
-    def _count_crash(self, place: Place) -> None:
-        file = self._crash_file()
-        if file is None:
-            return
-        count = 1
-        if file.exists():
-            known = json.loads(file.read_text())
-            count += known["count"] if known["place"] == str(place) else 0
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"place": str(place), "count": count}))
-
-    def _halting(self) -> str | None:
-        file = self._crash_file()
-        if file is None or not file.exists():
-            return None
-        known = json.loads(file.read_text())
-        return known["place"] if known["count"] >= POISON_AFTER else None

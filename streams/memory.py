@@ -494,6 +494,11 @@ class MemoryAdmin:
             return {}
         return {tp: self.broker.offset_of(group, tp) for tp in partitions}
 
+    async def members(self, group: str) -> tuple[str, ...]:
+        await self._ask()
+        known = self.broker.groups.get(group)
+        return () if known is None else tuple(sorted(known.members))
+
     async def set_offsets(self, group: str, offsets: Mapping[TP, int]) -> None:
         await self._ask()
         self.broker.committed |= {(group, tp): offset for tp, offset in offsets.items()}

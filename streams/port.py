@@ -125,6 +125,10 @@ class Admin(Protocol):
         """Committed offsets. `NONE` where there is none; left out where the broker does not know yet."""
         ...
 
+    async def members(self, group: str) -> tuple[str, ...]:
+        """The instances that are members of a group now, sorted; none where the group is not known."""
+        ...
+
     async def set_offsets(self, group: str, offsets: Mapping[TP, int]) -> None:
         """Give a group without members explicit offsets."""
         ...

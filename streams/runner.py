@@ -200,6 +200,7 @@ class Runner:
             await self._race(self._run_views(around))
             for member in self._members:
                 self._spawn(member.run())
+            self._spawn(self._look_after(around))
             self.ready.set()
             await self._race(self._stop.wait())
             await self._drain()
@@ -284,6 +285,17 @@ class Runner:
             self._spawn(view.follow(self.broker, self.clock, self._decoder, around.partitions))
         for view in self.views.values():
             await view.whole.wait()
+
+    async def _look_after(self, around: Surroundings) -> None:
+        """Every few seconds: whether halted lanes were freed."""
+        while True:
+            await self.clock.sleep(self.settings.look_s)
+            for member in self._members:
+                for lane in list(member.lanes.values()):
+                    try:
+                        await lane.look_if_freed()
+                    except BrokerError as error:
+                        log.debug("%s[%d] is not looked after: %s", lane.agent, lane.partition, error)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

@@ -73,6 +73,7 @@ FAST = RuntimeSettings(
     retry_s=0.2,
     defer_s=0.3,
     tick_s=0.1,
+    look_s=0.05,
 )
 NAMES = itertools.count()
 
