@@ -117,7 +117,7 @@ class Runner:
 
     `instance` names this deployment's process set, `ordinal` this process among its equals: start each ordinal once,
     twins fence each other. `observe` gets every `Notice`; `fault` is the seam of the fault tests; `state_dir` remembers
-    crashes (three at one place halt that lane).
+    crashes (three at one place halt that lane). `decoder` stands in for the codec where a benchmark switches it off.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class Runner:
         observe: Observe = _ignore,
         fault: Fault | None = None,
         state_dir: Path | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self.broker = broker
         self.clock = clock
@@ -140,7 +141,7 @@ class Runner:
         self._observe = observe
         self._fault = fault
         self._state_dir = state_dir
-        self._decoder = Decoder()
+        self._decoder = decoder or Decoder()
         self._transforms: list[tuple[Transform, int | None]] = []
         self._folds: list[AnyFold] = []
         self._members: list[Member] = []

@@ -4,7 +4,7 @@ Must not send anything: it says what would be sent where.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from schemas import ids
@@ -122,6 +122,13 @@ class Sent:
     record: Outgoing
 
 
+@dataclass(frozen=True, slots=True)
+class Verbatim(Emit):
+    """An emit that goes out as it is: no id, no header is derived, nothing is encoded. For the benchmark's runs without the codec."""
+
+    row: Sent = field(kw_only=True)
+
+
 class TooLarge(Exception):
     """An emit does not fit its topic."""
 
@@ -148,6 +155,8 @@ def outgoing(outs: Sequence[Out], cause: Cause, *, agent: str, partitions: int, 
     for index, out in enumerate(outs):
         if isinstance(out, DeadLetter):
             row = letter(out.record, agent=agent, kind=out.kind, message=out.message, attempts=1, at_ms=at_ms)
+        elif isinstance(out, Verbatim):
+            row = out.row
         else:
             row = _emitted(out, index, cause, agent, partitions)
         if size_of(row.record) > largest(row.topic):
@@ -224,3 +233,12 @@ class Decoder:
             if len(self._kept) > self.KEEP:
                 del self._kept[next(iter(self._kept))]
         return event
+
+
+class Undecoded(Decoder):
+    """Gives every record as an event without looking into it: for the benchmark's runs without the codec."""
+
+    NOTHING = Payload(at_ms=0)
+
+    def __call__(self, record: Record) -> Event[Payload]:
+        return Event("", "", self.NOTHING, "", "", record.place, record)

@@ -10,10 +10,16 @@ from streams.shapes import Held, Record
 from streams.wire import (
     BROKER_BYTES,
     Decoder,
+    Sent,
+    TooLarge,
+    Undecoded,
+    Verbatim,
+    cause_of,
     decode,
     largest,
     letter,
     murmur2,
+    outgoing,
     parked,
     partition_of,
     size_of,
@@ -98,6 +104,18 @@ def test_a_shared_record_is_decoded_once_per_process() -> None:
         decoder.add_reader("ratchet.requests")
     assert decoder(record()) is decoder(record())
     assert decoder._kept == {}
+
+
+def test_a_verbatim_emit_goes_out_as_it_is() -> None:
+    """Without the codec a record that cannot be decoded passes through byte for byte, its size still checked."""
+    broken = record(drop="ce_type")
+    event = Undecoded()(broken)
+    row = Outgoing(broken.key, broken.value, broken.headers)
+    sent = outgoing([Verbatim(event.data, row=Sent("out", 3, row))], cause_of(event), agent="a", partitions=4, at_ms=0)
+    assert sent == [Sent("out", 3, row)]
+    large = Sent("out", 3, Outgoing(None, bytes(BROKER_BYTES)))
+    with pytest.raises(TooLarge, match="for out"):
+        outgoing([Verbatim(event.data, row=large)], cause_of(event), agent="a", partitions=4, at_ms=0)
 
 
 def test_size_is_an_upper_bound() -> None:
