@@ -210,6 +210,7 @@ class AnswerRefused(RequestEvent):
     accepted: str
     request_partition: int
     request_offset: int
+    policies: tuple[PolicyRef, ...] = Field(default=(), description="What the router knew when it refused.")
 
 
 # reviews: by cases

@@ -256,16 +256,19 @@ class FoldLane(Lane):
             await self._work_ready.wait()
             began = clock.monotonic()
             for _ in range(min(YIELD_EVERY, len(self.queue))):
-                item = self.queue.popleft()
-                if isinstance(item, Tick):
-                    self._fold_tick(item)
-                else:
-                    self._fold_record(item)
+                self.fold_now(self.queue.popleft())
             self._pending.worked_s += clock.monotonic() - began
             if not self.queue:
                 self._work_ready.clear()
             self.moved()
             await asyncio.sleep(0)
+
+    def fold_now(self, item: Record | Tick) -> None:
+        """Fold one record or tick; `cut` then says what it gave. A replay does only this, on a lane that never opens."""
+        if isinstance(item, Tick):
+            self._fold_tick(item)
+        else:
+            self._fold_record(item)
 
     def _fold_record(self, record: Record) -> None:
         self.working = record.place

@@ -109,6 +109,12 @@ class TransformLane(Lane):
             if self._begun % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
+    async def answer(self, record: Record) -> Sequence[Sent]:
+        """What the agent sends because of one record. A replay does only this, on a lane that never opens."""
+        slot = Slot(record)
+        await self._process(slot)
+        return slot.sent
+
     async def _process(self, slot: Slot) -> None:
         record, attempt, due_ms = slot.record, 0, 0
         if record.topic == self.parking:

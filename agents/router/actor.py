@@ -14,22 +14,32 @@ from streams.shapes import Emit, Event, Out, Record, View
 
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
+Keyed = Callable[[bytes, str, str], str]
+
+
+def keyed(key: bytes, label: str, text: str) -> str:
+    """HMAC-SHA-256 of a text within a label, its first 16 bytes in hex."""
+    return hmac.new(key, f"{label}\x1f{text}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class Router:
     """Transform `router`. `key_of` gives the tenant's secret key, under which subjects and sessions are pseudonymised.
 
-    The store may lose everything: then a repeated id is decided again and a session's arm comes from its hash.
+    The store may lose everything: then a repeated id is decided again and a session's arm comes from its hash. Only a replay
+    without the keys gives another `keyed`.
     """
 
     name = decide.NAME
     inputs: Sequence[str] = (decide.REQUESTS,)
 
-    def __init__(self, policies: View, store: Store, clock: Clock, key_of: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, policies: View, store: Store, clock: Clock, key_of: Callable[[str], bytes], *, keyed: Keyed = keyed
+    ) -> None:
         self._policies = policies
         self._store = store
         self._clock = clock
         self._key_of = key_of
+        self._keyed = keyed
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         if not isinstance(event.data, RequestSubmitted):
@@ -65,6 +75,7 @@ class Router:
                 "route",
                 f"nothing could answer in time: {error}",
                 "the same request under a new id, later",
+                policies=self._read(event.data).refs(event.data.route),
             ),
         )
 
@@ -87,8 +98,8 @@ class Router:
         view = self._policies
         route = view.get(PolicyRoute, f"route/{request.route}")
         if route is None:
-            known = (row.data for row in view.items(PolicyRoute).values())
-            mine = sorted(row.route for row in known if row.settings.tenant == request.tenant)
+            known = (row for row in view.items(PolicyRoute).values() if row.data.settings.tenant == request.tenant)
+            mine = sorted(known, key=lambda row: row.data.route)
             return decide.Policies(None, None, (), tuple(mine[:10]))
         live = view.items(PolicyLive)
         return decide.Policies(
@@ -97,9 +108,9 @@ class Router:
 
     async def _observe(self, event: Event[RequestSubmitted]) -> decide.Observed:
         request, key = event.data, self._key_of(event.data.tenant)
-        digest = _keyed(key, "content", request.model_dump_json())
-        session = None if request.session_id is None else _keyed(key, "session", request.session_id)
-        subject = None if request.subject is None else _keyed(key, "subject", request.subject)
+        digest = self._keyed(key, "content", request.model_dump_json())
+        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
+        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
         first, session_arm, there = None, None, True
         try:
             if event.key == request.request_id:
@@ -123,8 +134,3 @@ class Router:
                     await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
                 except Unavailable:
                     return  # the hash gives the same arm again
-
-
-def _keyed(key: bytes, label: str, text: str) -> str:
-    """HMAC-SHA-256 of a text within a label, its first 16 bytes in hex."""
-    return hmac.new(key, f"{label}\x1f{text}".encode(), hashlib.sha256).hexdigest()[:32]

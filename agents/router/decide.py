@@ -65,12 +65,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """One synchronous read of the view. `known`: the tenant's routes, to name them to a sender."""
+    """One synchronous read of the view. `known`: some of the tenant's routes, to name them to a sender."""
 
     route: Event[PolicyRoute] | None
     fleet: Event[PolicyFleet] | None
     live: tuple[Event[PolicyLive], ...] = ()
-    known: tuple[str, ...] = ()
+    known: tuple[Event[PolicyRoute], ...] = ()
+
+    def refs(self, route: str) -> tuple[PolicyRef, ...]:
+        """What an answer names as its basis: all that could have made it another one."""
+        used: list[Event[Any]] = [one for one in (self.route, self.fleet) if one is not None]
+        used += [one for one in self.live if any(row.route == route for row in one.data.arms)]
+        return tuple(_ref(one) for one in (*used, *self.known))
 
 
 def decide(event: Event[RequestSubmitted], policies: Policies, observed: Observed) -> tuple[Emit, ...]:
@@ -86,10 +92,10 @@ def decide(event: Event[RequestSubmitted], policies: Policies, observed: Observe
     settings = policies.route.data.settings if policies.route else None
     problem = _problem(request, settings, policies, observed)
     if problem is not None:
-        return (refusal(event, observed.now_ms, *problem),)
+        return (refusal(event, observed.now_ms, *problem, policies=policies.refs(request.route)),)
     if policies.route is None or policies.fleet is None:
         raise Unavailable(f"route {request.route!r} has no fleet policy yet", retry_after_s=0.5)
-    return _route(event, policies.route, policies.fleet, policies.live, observed)
+    return _route(event, policies.route, policies.fleet, policies, observed)
 
 
 def refusal(
@@ -100,6 +106,7 @@ def refusal(
     reason: str,
     accepted: str,
     request_id: str | None = None,
+    policies: tuple[PolicyRef, ...] = (),
 ) -> Emit:
     """`answer.refused` to a decoded request."""
     payload = AnswerRefused(
@@ -113,6 +120,7 @@ def refusal(
         accepted=accepted,
         request_partition=event.place.partition,
         request_offset=event.place.offset,
+        policies=policies,
     )
     return Emit(payload, "refused")
 
@@ -182,7 +190,7 @@ def _problem(
 ) -> tuple[str, str, str, str] | None:
     """(kind, field, reason, accepted) of the first thing that the sender must change."""
     if settings is None:
-        known = ", ".join(policies.known) or "none is applied yet"
+        known = ", ".join(row.data.route for row in policies.known) or "none is applied yet"
         return "unknown-route", "route", "no such route is applied", f"an applied route: {known}"
     if request.tenant != settings.tenant:
         return "wrong-tenant", "tenant", "the route belongs to another tenant", "the tenant of the route"
@@ -232,11 +240,11 @@ def _route(
     event: Event[RequestSubmitted],
     route: Event[PolicyRoute],
     fleet_event: Event[PolicyFleet],
-    live_events: tuple[Event[PolicyLive], ...],
+    policies: Policies,
     observed: Observed,
 ) -> tuple[Emit, ...]:
     request, settings, fleet, now = event.data, route.data.settings, fleet_event.data, observed.now_ms
-    live = live_adapters(request.route, live_events, now)
+    live = live_adapters(request.route, policies.live, now)
     masks = {arm.arm: masks_of(arm, live) for arm in fleet.arms}
     if masks[fleet.champion]:
         why = ", ".join(masks[fleet.champion])
@@ -259,9 +267,7 @@ def _route(
     if request.deadline_ms is not None:
         deadline = min(deadline, request.at_ms + request.deadline_ms)
     window_end = now + int(settings.window_s * 1000)
-    used: list[Event[Any]] = [route, fleet_event]
-    used += [one for one in live_events if any(row.route == request.route for row in one.data.arms)]
-    refs = tuple(_ref(one) for one in used)
+    refs = policies.refs(request.route)
     identity = observed.session or event.id
     adapters = {row.arm: row.adapter for row in fleet.arms}
     decision = DecisionRouted(
