@@ -1,20 +1,12 @@
 """The Fold lane: events one after the other into keyed state, whose changes go to a compacted changelog in the transaction.
 
-Changelog `<agent>.state`, one partition per lane:
-* key `K`: the record as JSON (`null` when only entries or a due time are known), header `due` when a tick is due
-* key `K\\0E`: entry E of K as JSON
-* key `~position`: `{"next": {topic: offset}, "tick": ms}`, in every transaction (`streams.order.Position`)
-A tombstone deletes. `<agent>.order` says what was folded in which order, and where a replay may start: see `streams.order`.
+`streams.state` says what the changelog `<agent>.state` holds, `streams.order` what the order topic says.
 """
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
-
-from pydantic import BaseModel
 
 from schemas import ids
 from schemas.errors import Refused
@@ -23,159 +15,12 @@ from streams.lane import Lane, Prefix, Surroundings
 from streams.order import TICK, Position, encode_runs
 from streams.port import BrokerError, Outgoing, Reader
 from streams.restore import POSITION, read_to
-from streams.shapes import AnyFold, Change, KeyState, Out, Record, Tick, Unchanged
+from streams.shapes import AnyFold, Change, Out, Record, Tick
+from streams.state import StateStore, state_version
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
-DUE = "due"
 YIELD_EVERY = 100
 LOOK_S = 0.25
-
-
-class Cell:
-    """What is known of one key. After a restore the JSON is kept as it came and read at first use."""
-
-    __slots__ = ("due_ms", "entries", "raw_entries", "raw_record", "record")
-
-    def __init__(self) -> None:
-        self.record: BaseModel | None = None
-        self.entries: dict[str, BaseModel] = {}
-        self.due_ms: int | None = None
-        self.raw_record: bytes | None = None
-        self.raw_entries: dict[str, bytes] = {}
-
-    def read(self, record_type: type[BaseModel], entry_type: type[BaseModel]) -> None:
-        """Turn raw JSON into models."""
-        if self.raw_record is not None:
-            if self.raw_record != b"null":
-                self.record = record_type.__pydantic_validator__.validate_json(self.raw_record)
-            self.raw_record = None
-        if self.raw_entries:
-            for name, raw in self.raw_entries.items():
-                self.entries[name] = entry_type.__pydantic_validator__.validate_json(raw)
-            self.raw_entries = {}
-
-
-def _json(model: BaseModel) -> bytes:
-    return model.__pydantic_serializer__.to_json(model)
-
-
-def split_key(key: bytes) -> tuple[str, str | None]:
-    """State key and entry name of a changelog key."""
-    name, zero, entry = key.partition(b"\0")
-    return name.decode(), entry.decode() if zero else None
-
-
-class Table:
-    """The state of a lane: cells, the heap of due keys, and what the open transaction has changed."""
-
-    def __init__(self, fold: AnyFold) -> None:
-        self.fold = fold
-        self.cells: dict[str, Cell] = {}
-        self.heap: list[tuple[int, str]] = []
-        self.dirty: dict[bytes, BaseModel | Cell | None] = {}
-
-    def load(self, key: bytes, value: bytes | None, due_ms: int | None) -> None:
-        """One changelog record, newest wins."""
-        name, entry = split_key(key)
-        cell = self.cells.get(name)
-        if cell is None:
-            if value is None:
-                return
-            cell = self.cells[name] = Cell()
-        if entry is None:
-            cell.raw_record, cell.due_ms = value, due_ms
-        elif value is None:
-            cell.raw_entries.pop(entry, None)
-        else:
-            cell.raw_entries[entry] = value
-        if cell.raw_record is None and not cell.raw_entries:
-            del self.cells[name]
-
-    def loaded(self) -> None:
-        self.heap = [(cell.due_ms, name) for name, cell in self.cells.items() if cell.due_ms is not None]
-        heapq.heapify(self.heap)
-
-    def view(self, key: str) -> KeyState[Any, Any]:
-        """What the Fold may see of a key."""
-        cell = self.cells.get(key)
-        if cell is None:
-            return KeyState(key, None, MappingProxyType({}), None)
-        if cell.raw_record is not None or cell.raw_entries:
-            cell.read(self.fold.record_type, self.fold.entry_type)
-        return KeyState(key, cell.record, MappingProxyType(cell.entries), cell.due_ms)
-
-    def apply(self, key: str, change: Change[Any, Any]) -> None:
-        name = key.encode()
-        cell = self.cells.get(key)
-        if change.forget:
-            if cell is not None:
-                for entry in cell.entries:
-                    self.dirty[name + b"\0" + entry.encode()] = None
-                del self.cells[key]
-                self.dirty[name] = None
-            return
-        record, due = change.record, change.due_ms
-        same_record, same_due = isinstance(record, Unchanged), isinstance(due, Unchanged)
-        if same_record and same_due and not change.put and not change.drop:
-            return
-        if cell is None:
-            cell = self.cells[key] = Cell()
-            self.dirty[name] = cell
-        if not isinstance(record, Unchanged):
-            cell.record = record
-            self.dirty[name] = cell
-        if not isinstance(due, Unchanged) and due != cell.due_ms:
-            cell.due_ms = due
-            self.dirty[name] = cell
-            if due is not None:
-                heapq.heappush(self.heap, (due, key))
-        for entry, model in change.put.items():
-            cell.entries[entry] = model
-            self.dirty[name + b"\0" + entry.encode()] = model
-        for entry in change.drop:
-            if cell.entries.pop(entry, None) is not None:
-                self.dirty[name + b"\0" + entry.encode()] = None
-
-    def next_due_ms(self) -> int | None:
-        """The earliest due time of any key."""
-        heap = self.heap
-        while heap:
-            due_ms, key = heap[0]
-            cell = self.cells.get(key)
-            if cell is not None and cell.due_ms == due_ms:
-                return due_ms
-            heapq.heappop(heap)
-        return None
-
-    def due(self, at_ms: int) -> list[tuple[int, str]]:
-        """Keys whose time has come, by (time, key), each once. They stay due until the Fold moves their time."""
-        found: dict[str, int] = {}
-        while self.heap and self.heap[0][0] <= at_ms:
-            due_ms, key = heapq.heappop(self.heap)
-            cell = self.cells.get(key)
-            if cell is not None and cell.due_ms == due_ms:
-                found[key] = due_ms
-        return sorted((due_ms, key) for key, due_ms in found.items())
-
-    def keep_due(self, key: str, due_ms: int) -> None:
-        """After its tick: a key whose time was left alone comes again with the next tick."""
-        cell = self.cells.get(key)
-        if cell is not None and cell.due_ms == due_ms:
-            heapq.heappush(self.heap, (due_ms, key))
-
-    def changes(self) -> list[Outgoing]:
-        """The changelog records of what changed since the last call."""
-        dirty, self.dirty = self.dirty, {}
-        rows: list[Outgoing] = []
-        for key, thing in dirty.items():
-            if thing is None:
-                rows.append(Outgoing(key, None))
-            elif isinstance(thing, Cell):
-                due = () if thing.due_ms is None else ((DUE, str(thing.due_ms).encode()),)
-                rows.append(Outgoing(key, b"null" if thing.record is None else _json(thing.record), due))
-            else:
-                rows.append(Outgoing(key, _json(thing)))
-        return rows
 
 
 class FoldLane(Lane):
@@ -188,7 +33,8 @@ class FoldLane(Lane):
         self.fold = fold
         self.state = state_topic(fold.name)
         self.order = order_topic(fold.name)
-        self.table = Table(fold)
+        self.version = state_version(fold)
+        self.table: StateStore = around.state(fold)
         self.queue: deque[Record | Tick] = deque()
         self.position: dict[str, int] = {}  # folded
         self.last_tick_ms = 0
@@ -203,19 +49,23 @@ class FoldLane(Lane):
         """The changelog, start to end; its position must be the committed one, else ask again, then crash."""
         admin, tp = self.around.admin, (self.state, self.partition)
         start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
-        table, raw = Table(self.fold), dict[bytes, bytes | None]()
+        state, raw = self.around.state(self.fold), dict[bytes, bytes | None]()
+        began = self.around.clock.monotonic()
 
-        async def take(rows: Sequence[Record], _: int) -> bool:
+        async def take(rows: Sequence[Record], at: int) -> bool:
             for row in rows:
                 if row.key == POSITION:
                     raw[POSITION] = row.value
                 elif row.key is not None:
-                    table.load(row.key, row.value, _due(row))
+                    state.load(row)
+            self._notice("restoring", (at - start) / (end - start), f"{at - start} of {end - start}")
             return True
 
         await read_to(self.around.broker, tp, start, end, take)
         position = Position.of(raw.get(POSITION))
-        table.loaded()
+        self._check_version(position)
+        for _ in state.settle():
+            await asyncio.sleep(0)
         known = position.following
         wrong = {topic: (at, committed[topic]) for topic, at in known.items() if committed.get(topic, at) != at}
         if wrong:
@@ -223,9 +73,19 @@ class FoldLane(Lane):
             wrong = {topic: (at, again[topic]) for topic, at in known.items() if again.get(topic, at) != at}
             if wrong or again != committed:
                 raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
-        self.table = table
+        self.table = state
         self.position = dict(committed)
         self.last_tick_ms = position.tick_ms
+        self._notice("restored", self.around.clock.monotonic() - began)
+
+    def _check_version(self, position: Position) -> None:
+        if position.version > self.version:
+            raise Refused(
+                f"{self.agent}[{self.partition}]: {self.state} holds state of version {position.version}, this code knows "
+                f"version {self.version}: run the newer code again",
+                kind="state-version",
+                accepted=f"at most version {self.version}",
+            )
 
     def begin_work(self) -> None:
         self.queue = deque()
@@ -361,7 +221,7 @@ class FoldLane(Lane):
         runs, self._runs = self._runs, []
         if not prefix.following:  # a tick alone moves no offset; its transaction names them all the same
             prefix.following = {(topic, self.partition): self.position[topic] for topic in self.inputs}
-        position = Position(self.position, self.last_tick_ms)
+        position = Position(self.position, self.last_tick_ms, self.version)
         rows = [*self.table.changes(), Outgoing(POSITION, position.encode())]
         prefix.sent += [Sent(self.state, self.partition, row) for row in rows]
         number = str(self.partition).encode()
@@ -381,11 +241,4 @@ class FoldLane(Lane):
         self.queue = deque()
         self._waiting = {}
         self._pending, self._runs = Prefix(0, {}), []
-        self.table = Table(self.fold)
-
-
-def _due(record: Record) -> int | None:
-    for name, value in record.headers:
-        if name == DUE:
-            return int(value)
-    return None
+        self.table = self.around.state(self.fold)

@@ -31,7 +31,8 @@ from streams.port import (
     Reader,
     TransactionalProducer,
 )
-from streams.shapes import Place, Record
+from streams.shapes import AnyFold, Place, Record
+from streams.state import MemoryState, StateStore
 from streams.wire import Decoder, Sent
 
 log = logging.getLogger("streams")
@@ -65,6 +66,7 @@ class Notice:
     """Something that happened, as data. `kind` is one of the words below, `value` a count or seconds.
 
     accepted committed emitted commit_s worked_s opened dropped fenced halted dead_letter refused deferred expired tick
+    restoring (the share done, `text`: records read of how many) restored (seconds)
     """
 
     kind: str
@@ -110,6 +112,7 @@ class Surroundings:
     fatal: Fatal
     fault: Fault | None
     state_dir: Path | None
+    state: Callable[[AnyFold], StateStore] = MemoryState
     partitions: int = 1
 
 

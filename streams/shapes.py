@@ -10,7 +10,7 @@ Rules:
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -224,6 +224,29 @@ class Fold(Protocol[R, E]):
         ...
 
     def fold(self, state: KeyState[R, E], event: Event[Payload] | Tick) -> Change[R, E]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RawState:
+    """One key of an older version of a Fold's state: record and entries as JSON values, not as models."""
+
+    key: str
+    record: Any
+    entries: Mapping[str, Any]
+    due_ms: int | None
+
+
+@runtime_checkable
+class Migrating(Protocol):
+    """What a Fold has beside its own shape once its state changed its form. Without it the state is of version 1.
+
+    `migrate` is pure, and brings any earlier version to `state_version`, key by key, when a lane restores; a state newer than
+    `state_version` is refused. A record of None without entries forgets the key. No event is folded and none is emitted.
+    """
+
+    @property
+    def state_version(self) -> int: ...
+    def migrate(self, from_version: int, raw: RawState) -> RawState: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from agents.judge.decide import Arena, Look
 from agents.judge.fold import Bench
 from agents.judge.fold import preview as look_now
 from schemas.topics import BY_NAME, state_topic
-from streams.fold import split_key
+from streams.state import split_key
 from streams.wire import partition_of
 from tools.cli.bus import Bus, now_ms
 from tools.cli.events import as_row, one_line
