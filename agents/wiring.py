@@ -18,12 +18,13 @@ from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.engine import Engine
 from infra.engine_scripted import Script, ScriptedEngine
+from infra.keys import Keyring
 from infra.notary import LocalNotary, VaultNotary, verify
 from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
-from schemas import topics
+from schemas import principal, topics
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
 from streams.facts import Facts
@@ -31,9 +32,13 @@ from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.reader import EveryOffset
 from streams.runner import Runner
-from streams.shapes import AnyFold, Transform
+from streams.shapes import AnyFold, Record, Transform
+from streams.wire import Decoder, Verify
 
 STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs")
+LISTENERS = frozenset(
+    {"router", "cases", "ladder", "judge", "trainer"}
+)  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
 log = logging.getLogger("ratchet")
@@ -159,6 +164,26 @@ async def _jobs(process: Process, runner: Runner) -> Transform:
     return Jobs(RayJobs(settings.state_dir, settings.to_env()))
 
 
+async def open_proof(process: Process) -> Verify:
+    """Who may speak, kept up to date for as long as the process runs."""
+    keyring = await Keyring.open(process.secrets)
+    if keyring.ring.since_ms is None:
+        log.warning("no principal's key is set: requests, verdicts and commands are taken unproven")
+    process.companions.append(keyring.follow)
+
+    def verify(record: Record) -> principal.Speaker | None:
+        return principal.verify(
+            keyring.ring,
+            topic=record.topic,
+            headers=record.headers,
+            key=record.key,
+            value=record.value,
+            at_ms=record.timestamp_ms,
+        )
+
+    return verify
+
+
 TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {
     "router": _router,
     "inference": _inference,
@@ -252,6 +277,7 @@ async def serve(names: Sequence[str], settings: Settings) -> None:
             ordinal=settings.ordinal,
             observe=process.telemetry.observe,
             state_dir=settings.state_dir / "runner",
+            decoder=Decoder(await open_proof(process)) if LISTENERS & set(names) else None,
         )
         for name in names:
             if name in TRANSFORMS:

@@ -9,6 +9,7 @@ tells before. A revoked token ends at once.
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -17,7 +18,7 @@ import secrets as entropy
 import stat
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ import hvac.exceptions
 import requests
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from hvac.exceptions import Forbidden, InvalidPath, VaultError
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
@@ -61,8 +62,8 @@ class SecretSource(Protocol):
         """32 bytes, for ever the same for a tenant: the key of its commitments and pseudonyms."""
         ...
 
-    async def principal_key(self, name: str) -> bytes | None:
-        """The key by which a principal proves its requests, verdicts and commands; None: none is set."""
+    async def swap(self, path: str, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+        """Keep `after` under `path` if `before` is what is there now; False where it is not. For operators: agents only read."""
         ...
 
     async def sign(self, key: str, body: bytes) -> bytes:
@@ -131,6 +132,17 @@ class LocalSecrets:
 
     async def put(self, path: str, values: Mapping[str, str]) -> None:
         """Keep `values` under `path`: what an operator does by hand or by `ratchet`. The file is replaced whole."""
+        with _locked(self._file):
+            self._put(path, values)
+
+    async def swap(self, path: str, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+        with _locked(self._file):
+            if await self.get(path) != dict(before):
+                return False
+            self._put(path, after)
+            return True
+
+    def _put(self, path: str, values: Mapping[str, str]) -> None:
         content = _read_private(self._file)
         content["secrets"][path] = dict(values)
         _replace_private(self._file, json.dumps(content, indent=1).encode())
@@ -138,9 +150,6 @@ class LocalSecrets:
 
     async def commitment_key(self, tenant: str) -> bytes:
         return _derived(bytes.fromhex(self._content["commitment"]), tenant)
-
-    async def principal_key(self, name: str) -> bytes | None:
-        return _principal(await self.get(f"principals/{name}"), name)
 
     async def sign(self, key: str, body: bytes) -> bytes:
         return self._key(key).sign(body)
@@ -236,8 +245,35 @@ class VaultSecrets:
             )
         return _derived(_hex_key(held["key"], "commitment"), tenant)
 
-    async def principal_key(self, name: str) -> bytes | None:
-        return _principal(await self.get(f"principals/{name}"), name)
+    async def swap(self, path: str, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+        """By Vault's check-and-set: the version that held `before`."""
+        self._check()
+        version, held = 0, dict[str, str]()
+        try:
+            answer = await self._call(
+                self._client.secrets.kv.v2.read_secret_version,
+                path=path,
+                mount_point=self._mount,
+                raise_on_deleted_version=True,
+            )
+            version = int(answer["data"]["metadata"]["version"])
+            held = {str(k): str(v) for k, v in answer["data"]["data"].items()}
+        except InvalidPath:
+            held = {}
+        if held != dict(before):
+            return False
+        try:
+            await self._call(
+                self._client.secrets.kv.v2.create_or_update_secret,
+                path=path,
+                secret=dict(after),
+                cas=version,
+                mount_point=self._mount,
+            )
+        except InvalidRequest:  # another version meanwhile
+            return False
+        self._held[path] = dict(after)
+        return True
 
     async def sign(self, key: str, body: bytes) -> bytes:
         self._check()
@@ -383,10 +419,6 @@ def _derived(master: bytes, name: str) -> bytes:
     return hmac.new(master, name.encode(), hashlib.sha256).digest()
 
 
-def _principal(held: Mapping[str, str], name: str) -> bytes | None:
-    return _hex_key(held["key"], f"principals/{name}") if "key" in held else None
-
-
 def _hex_key(text: str, path: str) -> bytes:
     try:
         key = bytes.fromhex(text)
@@ -399,6 +431,14 @@ def _hex_key(text: str, path: str) -> bytes:
 
 def _reveal(secret: Any) -> str | None:
     return None if secret is None else secret.get_secret_value()
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Generator[None, None, None]:
+    """One writer at a time, among processes too. The lock's file holds nothing and stays."""
+    with file.with_name(f".{file.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _create_private(file: Path, content: bytes) -> None:

@@ -51,6 +51,8 @@ TOPICS: tuple[Topic, ...] = (
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
 TRANSFORMS = ("router", "inference", "trust", "jobs")
+# A proof counts by when a record was written: what outsiders write has the broker's time, not the one that they claim.
+SPOKEN = frozenset({"requests", "verdicts", "commands"})
 FOLDS = ("cases", "ladder", "judge", "trainer")
 
 
@@ -98,7 +100,8 @@ def plans(*, time_days: int = 31, long_days: int = 400) -> Iterator[TopicPlan]:
         return {"cleanup.policy": "delete", "retention.ms": time_ms if kept == "time" else long_ms}
 
     for topic in TOPICS:
-        yield TopicPlan(topic.full, retention(topic.kept))
+        stamped = {"message.timestamp.type": "LogAppendTime"} if topic.name in SPOKEN else {}
+        yield TopicPlan(topic.full, retention(topic.kept) | stamped)
         if topic.dead_letters:
             kept: Kept = "long" if topic.kept == "long" else "time"
             yield TopicPlan(topic.dlq, retention(kept) | {"max.message.bytes": str(1_048_588 + 65_536)})

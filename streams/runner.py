@@ -117,7 +117,8 @@ class Runner:
 
     `instance` names this deployment's process set, `ordinal` this process among its equals: start each ordinal once,
     twins fence each other. `observe` gets every `Notice`; `fault` is the seam of the fault tests; `state_dir` remembers
-    crashes (three at one place halt that lane). `decoder` stands in for the codec where a benchmark switches it off.
+    crashes (three at one place halt that lane). `decoder` is the composition root's where records are verified too, and
+    a benchmark's where the codec is switched off.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Must not send anything: it says what would be sent where.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,6 +11,7 @@ from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
 from schemas.payload import Payload
+from schemas.principal import PROVEN, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from streams.port import Outgoing
 from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
@@ -18,7 +19,15 @@ from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
 BROKER_BYTES = 1_048_588  # the broker's default max.message.bytes; the topics table raises it for dead letters
 LETTER_BYTES = BROKER_BYTES + 65_536
 PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts"))  # outside producers place these
-ATTEMPT, NOT_BEFORE, ORIGIN = "ratchet-attempt", "ratchet-not-before", "ratchet-origin"
+ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN = (
+    "ratchet-attempt",
+    "ratchet-not-before",
+    "ratchet-origin",
+    "ratchet-written",
+)
+PARKING = frozenset((ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN))
+Verify = Callable[[Record], Speaker | None]
+"""Who speaks in a record of a `PROVEN` topic, None where nothing is to be proven; raises `Refused`. Depends on the record alone."""
 _MASK = 0xFFFFFFFF
 
 
@@ -54,10 +63,11 @@ def largest(topic: str) -> int:
     return LETTER_BYTES if topic.endswith((".dlq", ".deferred")) else BROKER_BYTES
 
 
-def decode(record: Record, partitions: int) -> Event[Payload]:
+def decode(record: Record, partitions: int, verify: Verify | None = None) -> Event[Payload]:
     """The event in a record. Undecodable names the header or field; `Refused` kind `misplaced` where it lies wrongly.
 
-    Without `ce_id` the id is derived from the place, so that a re-read gives the same.
+    `verify` is asked before the payload is parsed, and only on topics where principals speak. Without `ce_id` the id is derived
+    from the place, so that a re-read gives the same.
     """
     ce_id = ce_type = None
     source = traceparent = ""
@@ -85,7 +95,10 @@ def decode(record: Record, partitions: int) -> Event[Payload]:
             )
     if ce_type is None:
         raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
+    speaker = verify(record) if verify is not None and record.topic in PROVEN else None
     payload = decode_payload(payload_class(ce_type), record.value)
+    if speaker is not None:
+        speaker.admits(payload)
     event_id = ce_id or ids.derive(str(record.place), "place", 0)
     return Event(event_id, key, payload, source, traceparent, record.place, record)
 
@@ -185,6 +198,7 @@ def parked(record: Record, *, attempt: int, topic: str, not_before_ms: int) -> S
         (ATTEMPT, str(attempt).encode()),
         (NOT_BEFORE, str(not_before_ms).encode()),
         (ORIGIN, str(record.place).encode()),
+        (WRITTEN, str(record.timestamp_ms).encode()),
     )
     return Sent(topic, record.partition, Outgoing(record.key, record.value, headers))
 
@@ -197,12 +211,11 @@ def unparked(record: Record) -> tuple[Record, int, int]:
         topic, _, rest = found[ORIGIN].decode().partition("[")
         number, _, offset = rest.partition("]@")
         place = Place(topic, int(number), int(offset))
+        written = int(found.get(WRITTEN, str(record.timestamp_ms)))  # a proof counts by the time of the first writing
     except (KeyError, ValueError):
         raise Undecodable("not a deferred record", kind="deferred", field=ORIGIN, accepted="our own headers") from None
-    headers = tuple(row for row in record.headers if row[0] not in (ATTEMPT, NOT_BEFORE, ORIGIN))
-    original = Record(
-        place.topic, place.partition, place.offset, record.key, record.value, headers, record.timestamp_ms
-    )
+    headers = tuple(row for row in record.headers if row[0] not in PARKING)
+    original = Record(place.topic, place.partition, place.offset, record.key, record.value, headers, written)
     return original, attempt, due
 
 
@@ -211,9 +224,10 @@ class Decoder:
 
     KEEP = 8192
 
-    def __init__(self) -> None:
+    def __init__(self, verify: Verify | None = None) -> None:
         self.readers: dict[str, int] = {}
         self.partitions = 1
+        self.verify = verify
         self._kept: dict[tuple[str, int, int], tuple[Event[Payload], int]] = {}
 
     def add_reader(self, topic: str) -> None:
@@ -223,11 +237,11 @@ class Decoder:
     def __call__(self, record: Record) -> Event[Payload]:
         readers = self.readers.get(record.topic, 1)
         if readers < 2:
-            return decode(record, self.partitions)
+            return decode(record, self.partitions, self.verify)
         place = (record.topic, record.partition, record.offset)
         event, left = self._kept.pop(place, (None, readers))
         if event is None:
-            event = decode(record, self.partitions)
+            event = decode(record, self.partitions, self.verify)
         if left > 1:
             self._kept[place] = (event, left - 1)
             if len(self._kept) > self.KEEP:
