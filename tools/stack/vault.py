@@ -45,6 +45,11 @@ path "auth/approle/role/{ROLE}/secret-id" {{
   max_wrapping_ttl = "600s"
 }}
 """
+# Hands out principals' keys and proves with them: for the command line, whose user owns this stack. Nothing is ever removed.
+OPERATOR_POLICY = f"""
+path "{MOUNT}/data/principals" {{ capabilities = ["create", "read", "update"] }}
+path "{MOUNT}/data/principals/*" {{ capabilities = ["create", "read", "update"] }}
+"""
 
 
 class VaultServer(BaseModel):
@@ -80,6 +85,7 @@ class VaultServer(BaseModel):
             self.call("POST", f"transit/keys/{key}", {"type": "ed25519"})
         self.call("PUT", "sys/policies/acl/ratchet-agent", {"policy": AGENT_POLICY})
         self.call("PUT", "sys/policies/acl/ratchet-issuer", {"policy": ISSUER_POLICY})
+        self.call("PUT", "sys/policies/acl/ratchet-operator", {"policy": OPERATOR_POLICY})
         self.role(ROLE, ["ratchet-agent"], period_s=3600)
         with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
             self.put("commitment", {"key": secrets.token_hex(32)}, cas=0)
@@ -126,6 +132,11 @@ class VaultServer(BaseModel):
     def issuer_token(self) -> str:
         """A token that can do nothing but hand out wrapped secret ids of our role: for the supervisor of the agents."""
         body = {"policies": ["ratchet-issuer"], "period": "24h", "no_default_policy": True, "no_parent": True}
+        return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
+
+    def operator_token(self) -> str:
+        """A token that can hand out principals' keys, and nothing else: for the command line of this machine's user."""
+        body = {"policies": ["ratchet-operator"], "period": "768h", "no_parent": True}
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 
     def revoke_accessors(self) -> int:

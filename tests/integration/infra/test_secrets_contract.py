@@ -22,6 +22,7 @@ class Side:
 
     source: SecretSource
     put: Put
+    server: VaultServer | None = None
 
 
 @pytest.fixture(params=["local", "vault"])
@@ -37,8 +38,18 @@ async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     async def put(path: str, values: dict[str, str]) -> None:
         await asyncio.to_thread(server.put, path, values)
 
-    yield Side(source, put)
+    yield Side(source, put, server)
     await source.close()
+
+
+async def keeper_of(side: Side) -> SecretSource:
+    """A source that may write: for Vault with an operator's token, for agents may only read."""
+    if isinstance(side.source, LocalSecrets):
+        return side.source
+    assert side.server is not None
+    with pytest.raises(Refused, match="policy does not let"):
+        await side.source.swap("principals", await side.source.get("principals"), {"x": "y"})
+    return await VaultSecrets.open(side.server.addr, token=side.server.operator_token())
 
 
 async def opened(server: VaultServer, **options: int) -> VaultSecrets:
@@ -63,16 +74,17 @@ async def test_commitment_keys_are_fixed_and_per_tenant(side: Side) -> None:
     assert key != await side.source.commitment_key("u")
 
 
-async def test_principal_without_key_is_none(side: Side) -> None:
-    """No key set is None; a set one is its bytes; one that is no key is refused without being said."""
-    name = entropy.token_hex(4)
-    assert await side.source.principal_key(name) is None
-    await side.put(f"principals/{name}", {"key": "0f" * 32})
-    assert await side.source.principal_key(name) == bytes.fromhex("0f" * 32)
-    await side.put(f"principals/{name}", {"key": "not-hex-at-all"})
-    with pytest.raises(Refused) as refused:
-        await side.source.principal_key(name)
-    assert "not-hex" not in str(refused.value)
+async def test_swap_keeps_only_what_nobody_changed(side: Side) -> None:
+    """What is there is replaced when it is what was expected, absent included; else nothing changes and the answer is no."""
+    path = f"principals/{entropy.token_hex(4)}"
+    keeper = await keeper_of(side)
+    assert await keeper.swap(path, {}, {"a": "1"})
+    assert not await keeper.swap(path, {}, {"a": "2"})
+    assert not await keeper.swap(path, {"a": "0"}, {"a": "2"})
+    assert dict(await side.source.get(path)) == {"a": "1"}
+    assert await keeper.swap(path, {"a": "1"}, {"a": "2", "b": "3"})
+    assert dict(await side.source.get(path)) == {"a": "2", "b": "3"}
+    await keeper.close()
 
 
 @pytest.mark.parametrize("key", ["notary", "adapters"])

@@ -56,13 +56,14 @@ async def test_secrets_are_not_in_repr(tmp_path: Path) -> None:
     assert all(seed not in repr(source) for seed in held["keys"].values())
 
 
-async def test_principals_of_another_process_are_seen(tmp_path: Path) -> None:
-    """A principal added by one process is known to another without a restart."""
+async def test_what_another_process_has_changed_is_seen(tmp_path: Path) -> None:
+    """What one process swaps in is known to another without a restart, and lost by none; the file stays its owner's."""
     file = tmp_path / "secrets.json"
     one, two = LocalSecrets.open(file), LocalSecrets.open(file)
-    assert await two.principal_key("alice") is None
-    await one.put("principals/alice", {"key": "ab" * 16})
-    assert await two.principal_key("alice") == bytes.fromhex("ab" * 16)
+    assert await one.swap("principals", {}, {"a": "1"})
+    assert not await two.swap("principals", {}, {"b": "2"})
+    assert await two.swap("principals", {"a": "1"}, {"a": "1", "b": "2"})
+    assert await one.get("principals") == {"a": "1", "b": "2"}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
