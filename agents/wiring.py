@@ -278,6 +278,7 @@ async def serve(names: Sequence[str], settings: Settings) -> None:
             observe=process.telemetry.observe,
             state_dir=settings.state_dir / "runner",
             decoder=Decoder(await open_proof(process)) if LISTENERS & set(names) else None,
+            artifacts=process.artifacts,
         )
         for name in names:
             if name in TRANSFORMS:

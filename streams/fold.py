@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import json
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +13,19 @@ from typing import Any
 from schemas import ids
 from schemas.errors import Refused
 from schemas.topics import order_topic, state_topic
+from streams import snapshot
 from streams.lane import Lane, Prefix, Surroundings
-from streams.order import TICK, Position, encode_runs
-from streams.port import BrokerError, Outgoing, Reader
-from streams.restore import POSITION, read_to
+from streams.order import TICK, Position, SnapshotTaken, encode_runs, encode_snapshot
+from streams.port import BrokerError, Lost, Outgoing, Reader
+from streams.restore import POSITION, SNAPSHOT, read_to
 from streams.shapes import AnyFold, Change, Out, Record, Tick
 from streams.state import StateStore, state_version
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
+log = logging.getLogger("streams")
 YIELD_EVERY = 100
+SNAPSHOT_YIELD = 500
+SNAPSHOT_RETRY_S = 600.0
 LOOK_S = 0.25
 
 
@@ -38,8 +44,11 @@ class FoldLane(Lane):
         self.queue: deque[Record | Tick] = deque()
         self.position: dict[str, int] = {}  # folded
         self.last_tick_ms = 0
+        self.snapshot_ms = 0  # when the last one was taken; 0: not known
         self._pending = Prefix(0, {})
         self._runs: list[list[str | int]] = []
+        self._orders: list[bytes] = []  # order records that stand before those runs
+        self._kept: list[Outgoing] = []  # changelog rows of the lane itself
         self._ticked = False
         self._waiting: dict[str, int] = {}
         self._work_ready = asyncio.Event()
@@ -54,8 +63,8 @@ class FoldLane(Lane):
 
         async def take(rows: Sequence[Record], at: int) -> bool:
             for row in rows:
-                if row.key == POSITION:
-                    raw[POSITION] = row.value
+                if row.key in (POSITION, SNAPSHOT):
+                    raw[row.key] = row.value
                 elif row.key is not None:
                     state.load(row)
             self._notice("restoring", (at - start) / (end - start), f"{at - start} of {end - start}")
@@ -73,10 +82,13 @@ class FoldLane(Lane):
             wrong = {topic: (at, again[topic]) for topic, at in known.items() if again.get(topic, at) != at}
             if wrong or again != committed:
                 raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
-        self.table = state
-        self.position = dict(committed)
-        self.last_tick_ms = position.tick_ms
+        self.stand_at(state, Position(committed, position.tick_ms))
+        self.snapshot_ms = json.loads(raw.get(SNAPSHOT) or b'{"at": 0}')["at"]
         self._notice("restored", self.around.clock.monotonic() - began)
+
+    def stand_at(self, state: StateStore, position: Position) -> None:
+        """Go on from a state and its position: of the changelog, or, in a replay, of a snapshot."""
+        self.table, self.position, self.last_tick_ms = state, dict(position.following), position.tick_ms
 
     def _check_version(self, position: Position) -> None:
         if position.version > self.version:
@@ -89,7 +101,10 @@ class FoldLane(Lane):
 
     def begin_work(self) -> None:
         self.queue = deque()
-        self._pending, self._runs = Prefix(0, {}), []
+        self._pending, self._runs, self._orders, self._kept = Prefix(0, {}), [], [], []
+        if not self.snapshot_ms and self.around.artifacts is not None:
+            spread = ids.coin(f"{self.agent}-{self.partition}", "snapshot") / 65_536  # not all lanes at once
+            self._count_from(self.around.clock.now_ms() - int(spread * self.settings.snapshot_s * 1000))
         self._ticked = False
         self._waiting = {}
         self._work_ready = asyncio.Event()
@@ -122,6 +137,40 @@ class FoldLane(Lane):
                 self._work_ready.clear()
             self.moved()
             await asyncio.sleep(0)
+            next_ms = self.snapshot_ms + self.settings.snapshot_s * 1000
+            if self.around.artifacts is not None and clock.now_ms() >= next_ms:
+                await self._snapshot(clock.now_ms())
+
+    async def _snapshot(self, now_ms: int) -> None:
+        """Leave the whole state in the artifact store; the next transaction says so in the order topic and in the changelog.
+
+        Folding rests meanwhile, commits do not. An artifact store that is away costs this snapshot, not the lane.
+        """
+        began = self.around.clock.monotonic()
+        position = Position(dict(self.position), self.last_tick_ms, self.version)
+        lines = [snapshot.head(self.agent, self.partition, position)]
+        for row in self.table.rows():
+            lines.append(snapshot.line(row))
+            if len(lines) % SNAPSHOT_YIELD == 0:
+                await asyncio.sleep(0)
+        try:
+            digest = await self.keep(b"".join(lines))
+        except Lost as error:
+            log.warning("%s[%d] takes no snapshot: %s", self.agent, self.partition, error)
+            self.snapshot_ms = now_ms - int(1000 * (self.settings.snapshot_s - SNAPSHOT_RETRY_S))
+            return
+        if self._runs:
+            self._orders.append(encode_runs(self._runs))
+            self._runs = []
+        self._orders.append(encode_snapshot(SnapshotTaken(digest, position, now_ms)))
+        self._count_from(now_ms, digest)
+        self._notice("snapshot", self.around.clock.monotonic() - began, digest)
+        self.moved()
+
+    def _count_from(self, at_ms: int, digest: str = "") -> None:
+        self.snapshot_ms = at_ms
+        said = {"at": at_ms, "digest": digest} if digest else {"at": at_ms}
+        self._kept.append(Outgoing(SNAPSHOT, json.dumps(said).encode()))
 
     def fold_now(self, item: Record | Tick) -> None:
         """Fold one record or tick; `cut` then says what it gave. A replay does only this, on a lane that never opens."""
@@ -211,21 +260,22 @@ class FoldLane(Lane):
         return self._waiting.get(topic, 0)
 
     def finished(self) -> int:
-        return self._pending.events
+        return self._pending.events + len(self._orders)
 
     def idle(self) -> bool:
-        return super().idle() and not self._pending.events
+        return super().idle() and not self.finished()
 
     def cut(self) -> Prefix:
         prefix, self._pending = self._pending, Prefix(0, {})
-        runs, self._runs = self._runs, []
+        orders, self._orders = [*self._orders, *([encode_runs(self._runs)] if self._runs else [])], []
+        kept, self._kept, self._runs = self._kept, [], []
         if not prefix.following:  # a tick alone moves no offset; its transaction names them all the same
             prefix.following = {(topic, self.partition): self.position[topic] for topic in self.inputs}
         position = Position(self.position, self.last_tick_ms, self.version)
-        rows = [*self.table.changes(), Outgoing(POSITION, position.encode())]
+        rows = [*self.table.changes(), *kept, Outgoing(POSITION, position.encode())]
         prefix.sent += [Sent(self.state, self.partition, row) for row in rows]
         number = str(self.partition).encode()
-        prefix.sent.append(Sent(self.order, self.partition, Outgoing(number, encode_runs(runs))))
+        prefix.sent += [Sent(self.order, self.partition, Outgoing(number, said)) for said in orders]
         return prefix
 
     def advance(self, prefix: Prefix) -> None:
@@ -240,5 +290,5 @@ class FoldLane(Lane):
         self._tasks = []
         self.queue = deque()
         self._waiting = {}
-        self._pending, self._runs = Prefix(0, {}), []
+        self._pending, self._runs, self._orders, self._kept = Prefix(0, {}), [], [], []
         self.table = self.around.state(self.fold)

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from streams.crashes import POISON_AFTER, Crashes
 from streams.port import (
     NONE,
     TP,
     Admin,
+    Artifacts,
     Broker,
     BrokerError,
     Clock,
@@ -57,6 +58,7 @@ class RuntimeSettings:
     defer_s: float = 30.0
     rounds: int = 5
     tick_s: float = 1.0
+    snapshot_s: float = 86_400.0  # how often a Fold's lane leaves its state in the artifact store
     look_s: float = 5.0  # how often lag is told and halted lanes are looked after
     drain_s: float = 5.0  # what a graceful stop waits for work to finish
 
@@ -67,6 +69,7 @@ class Notice:
 
     accepted committed emitted commit_s worked_s opened dropped fenced halted dead_letter refused deferred expired tick
     restoring (the share done, `text`: records read of how many) restored (seconds)
+    snapshot (seconds, `text`: its digest)
     """
 
     kind: str
@@ -113,6 +116,7 @@ class Surroundings:
     fault: Fault | None
     state_dir: Path | None
     state: Callable[[AnyFold], StateStore] = MemoryState
+    artifacts: Artifacts | None = None
     partitions: int = 1
 
 
@@ -342,6 +346,7 @@ class Lane:
         producer, clock = self._producer, self.around.clock
         if producer is None:
             raise Lost("no producer")
+        await self._keep_blobs(prefix)
         async with self.around.gate, asyncio.timeout(self.settings.commit_bound_s):
             began = clock.monotonic()
             await producer.begin()
@@ -365,6 +370,24 @@ class Lane:
         self._notice("emitted", len(prefix.sent))
         self._notice("worked_s", prefix.worked_s)
         self._notice("commit_s", clock.monotonic() - began)
+
+    async def _keep_blobs(self, prefix: Prefix) -> None:
+        """What emits carry goes into the artifact store before the transaction that names it."""
+        blobs = [row.blob for row in prefix.sent if row.blob is not None]
+        if blobs:
+            async with asyncio.timeout(self.settings.commit_bound_s):
+                for blob in blobs:
+                    await self.keep(blob)
+
+    async def keep(self, data: bytes) -> str:
+        """Put bytes into the artifact store; Lost where it does not take them."""
+        store = self.around.artifacts
+        if store is None:
+            raise AssertionError(f"{self.agent} emits a blob, and its runner was given no artifact store")
+        try:
+            return await asyncio.to_thread(store.put_bytes, data)
+        except (OSError, Unavailable) as error:
+            raise Lost(f"the artifact store does not take {len(data)} bytes: {error}") from error
 
     def advance(self, prefix: Prefix) -> None:
         """Memory moves: Kafka has."""

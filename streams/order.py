@@ -23,15 +23,11 @@ TICK = "~tick"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a lane's state stands: the next offset of every input, the last tick's time, the version of the state.
-
-    `snapshot_ms`: when the last snapshot was due to be counted from; 0 before the lane first opened.
-    """
+    """Where a lane's state stands: the next offset of every input, the last tick's time, the version of the state."""
 
     following: Mapping[str, int]
     tick_ms: int = 0
     version: int = 1
-    snapshot_ms: int = 0
 
     @staticmethod
     def of(value: bytes | None) -> "Position":
@@ -40,17 +36,13 @@ class Position:
 
     @staticmethod
     def read(said: Mapping[str, Any]) -> "Position":
-        return Position(
-            said.get("next", {}), int(said.get("tick", 0)), int(said.get("version", 1)), int(said.get("snapshot", 0))
-        )
+        return Position(said.get("next", {}), int(said.get("tick", 0)), int(said.get("version", 1)))
 
     def said(self) -> dict[str, Any]:
-        """As JSON. What is at its default is left out, but for `next` and `tick`."""
+        """As JSON; version 1 is left out."""
         found: dict[str, Any] = {"next": dict(self.following), "tick": self.tick_ms}
         if self.version != 1:
             found["version"] = self.version
-        if self.snapshot_ms:
-            found["snapshot"] = self.snapshot_ms
         return found
 
     def encode(self) -> bytes:

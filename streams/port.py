@@ -172,6 +172,12 @@ class Broker(Protocol):
     def admin(self) -> Admin: ...
 
 
+class Artifacts(Protocol):
+    """Bytes by digest, durable when the call returns. Called in a thread. May raise OSError or Unavailable."""
+
+    def put_bytes(self, data: bytes) -> str: ...
+
+
 Fault = Callable[[str, str, int], Awaitable[None]]
 """`(point, agent, partition)`: called by a lane at each named point; what it raises happens there."""
 POINTS = (

@@ -136,7 +136,7 @@ async def _fold_rows(
     if wrong:
         raise Refused(f"{agent}[{place.partition}]: changelog and offsets differ on {wrong}", kind="torn-state")
     following = {topic: offset for (topic, _), offset in at.items()} | {place.topic: place.offset + 1}
-    moved = Position(following, position.tick_ms, position.version, position.snapshot_ms)
+    moved = Position(following, position.tick_ms, position.version)
     number = str(place.partition).encode()
     skipped = encode_skip(Skipped(place.topic, place.offset, now_ms))
     return [

@@ -6,6 +6,7 @@ from streams.port import TP, Broker
 from streams.shapes import Record
 
 POSITION = b"~position"
+SNAPSHOT = b"~snapshot"
 RECORDS = 5000
 Take = Callable[[Sequence[Record], int], Awaitable[bool]]
 

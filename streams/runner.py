@@ -15,8 +15,9 @@ from schemas.errors import Refused
 from schemas.topics import PREFIX, deferred_topic, order_topic, state_topic
 from streams.fold import FoldLane
 from streams.lane import AgentCrashed, Lane, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
-from streams.port import TP, Broker, BrokerError, Clock, Fault, OutOfRange, Reader
+from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader
 from streams.shapes import AnyFold, Place, Transform
+from streams.state import MemoryState, StateStore
 from streams.transform import TransformLane
 from streams.view import TopicView
 from streams.wire import Decoder
@@ -131,6 +132,8 @@ class Runner:
         observe: Observe = _ignore,
         fault: Fault | None = None,
         state_dir: Path | None = None,
+        artifacts: Artifacts | None = None,
+        state: Callable[[AnyFold], StateStore] = MemoryState,
         decoder: Decoder | None = None,
     ) -> None:
         self.broker = broker
@@ -142,6 +145,8 @@ class Runner:
         self._observe = observe
         self._fault = fault
         self._state_dir = state_dir
+        self._artifacts = artifacts
+        self._state = state
         self._decoder = decoder or Decoder()
         self._transforms: list[tuple[Transform, int | None]] = []
         self._folds: list[AnyFold] = []
@@ -196,6 +201,8 @@ class Runner:
                 self._fatal,
                 self._fault,
                 self._state_dir,
+                self._state,
+                self._artifacts,
             )
             self._members = self._make_members(around)
             around.partitions = self._decoder.partitions = await self._check_topics(around)

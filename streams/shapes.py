@@ -115,11 +115,13 @@ class Emit:
     """An event to send. Topic, type and key come from the payload's class (`.TOPIC`, `.TYPE`, `.event_key()`).
 
     An emit whose key equals the cause's key goes to the cause's partition number, any other is placed by murmur2 of its
-    key. `identity` replaces the emit's index in id derivation (for emits whose order may vary).
+    key. `identity` replaces the emit's index in id derivation (for emits whose order may vary). `blob`: bytes that the payload
+    names by digest; the runner puts them into the artifact store before the transaction, twice is harmless.
     """
 
     payload: Payload
     identity: str | None = None
+    blob: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

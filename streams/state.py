@@ -4,6 +4,7 @@ Changelog `<agent>.state`, one partition per lane:
 * key `K`: the record as JSON (`null` when only entries or a due time are known), header `due` when a tick is due
 * key `K\\0E`: entry E of K as JSON
 * key `~position`: where the lane stands (`streams.order.Position`), in every transaction
+* key `~snapshot`: `{"at": ms, "digest": …}`, the last daily snapshot; `at` alone when the lane first opened
 A tombstone deletes. Header `version` says by which version of the state a row was written, none is version 1. All rows of a key are
 of one version: a key that was migrated is written whole with its first change.
 """
@@ -28,7 +29,7 @@ class StateStore(Protocol):
     """What a lane keeps of its keys. Synchronous: a Fold waits for nothing. One owner, dropped with its lane."""
 
     def load(self, row: Record) -> None:
-        """One changelog row but `~position`, newest wins."""
+        """One changelog row but those under `~`, newest wins."""
         ...
 
     def settle(self) -> Iterator[None]:

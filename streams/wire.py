@@ -133,6 +133,7 @@ class Sent:
     topic: str
     partition: int
     record: Outgoing
+    blob: bytes | None = None  # for the artifact store
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _emitted(out: Emit, index: int, cause: Cause, agent: str, partitions: int) -
         extra=(("ratchet-cause", cause.id.encode()), ("ratchet-at", cause.at.encode())),
     )
     partition = cause.partition if encoded.key == cause.key else partition_of(encoded.key, partitions)
-    return Sent(PREFIX + out.payload.TOPIC, partition, Outgoing(encoded.key, encoded.value, encoded.headers))
+    return Sent(PREFIX + out.payload.TOPIC, partition, Outgoing(encoded.key, encoded.value, encoded.headers), out.blob)
 
 
 def parked(record: Record, *, attempt: int, topic: str, not_before_ms: int) -> Sent:
