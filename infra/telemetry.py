@@ -113,6 +113,7 @@ class Telemetry:
                 ("deferred", "records_deferred", "Records put off while the world was away."),
                 ("expired", "records_expired", "Records given up at their deadline."),
                 ("tick", "ticks", "Ticks folded."),
+                ("snapshot", "snapshot_seconds", "Time spent on snapshots of state."),
             )
         }
         self._reasons = {
@@ -122,6 +123,20 @@ class Telemetry:
                 ("refused", "records_refused", "Records that an agent refused."),
             )
         }
+        self._lanes = {
+            kind: Gauge(f"ratchet_lane_{name}", said, told, registry=self.registry)
+            for kind, name, said in (
+                ("lag", "lag", "Records between what a lane has committed and the last stable offsets, all inputs."),
+                ("state_keys", "state_keys", "Keys in a lane's state."),
+                ("restoring", "restored_ratio", "How much of its changelog a lane has read, 1 when it is whole."),
+                ("restored", "restore_seconds", "How long a lane's last restore took."),
+            )
+        }
+        self._stall = Gauge(
+            "ratchet_event_loop_stall_seconds",
+            "The longest time, of the last few seconds, that the event loop was held up.",
+            registry=self.registry,
+        )
         self._halted = Gauge("ratchet_lane_halted", "1 where a lane has halted.", told, registry=self.registry)
         self._commit = Histogram(
             "ratchet_commit_seconds", "Duration of a transaction.", ("agent",), buckets=SECONDS, registry=self.registry
@@ -145,6 +160,13 @@ class Telemetry:
             self._reasons[notice.kind].labels(agent, notice.text or "unnamed").inc(notice.value)
         elif notice.kind == "commit_s":
             self._commit.labels(agent).observe(notice.value)
+        elif notice.kind in self._lanes:
+            self._lanes[notice.kind].labels(agent, partition).set(notice.value)
+        elif notice.kind == "stall_s":
+            self._stall.set(notice.value)
+        elif notice.kind == "closed":  # another process has the lane now, or none
+            for gauge in (*self._lanes.values(), self._halted):
+                gauge.remove(agent, partition)
         elif notice.kind == "halted":
             self._halted.labels(agent, partition).set(1)
         else:

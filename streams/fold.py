@@ -256,6 +256,10 @@ class FoldLane(Lane):
                 return False
         return True
 
+    async def tell(self, ends: Mapping[tuple[str, int], int]) -> None:
+        await super().tell(ends)
+        self._notice("state_keys", len(self.table))
+
     def held(self, topic: str) -> int:
         return self._waiting.get(topic, 0)
 
@@ -284,10 +288,13 @@ class FoldLane(Lane):
             if isinstance(item, Record):
                 self._waiting[item.topic] = self._waiting.get(item.topic, 0) + 1
 
-    def forget(self) -> None:
+    def rest(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
+
+    def forget(self) -> None:
+        self.rest()
         self.queue = deque()
         self._waiting = {}
         self._pending, self._runs, self._orders, self._kept = Prefix(0, {}), [], [], []

@@ -10,114 +10,27 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Unavailable
 from streams.crashes import POISON_AFTER, Crashes
 from streams.port import (
     NONE,
     TP,
-    Admin,
-    Artifacts,
-    Broker,
     BrokerError,
-    Clock,
-    Fault,
     Fenced,
     Lost,
     Outgoing,
     Reader,
     TransactionalProducer,
 )
-from streams.shapes import AnyFold, Place, Record
-from streams.state import MemoryState, StateStore
-from streams.wire import Decoder, Sent
+from streams.shapes import Place, Record
+from streams.surroundings import AgentCrashed, Fatal, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
+from streams.wire import Sent
 
 log = logging.getLogger("streams")
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeSettings:
-    """Constants of the runtime; tests shorten the waits. Times in seconds."""
-
-    workers: int = 32  # per lane and input topic
-    window: int = 512  # events in work or finished and uncommitted, per lane and input topic
-    batch: int = 500
-    linger_s: float = 0.02
-    transactions: int = 8  # open at once in a process
-    commit_bound_s: float = 10.0  # above the client's request timeout of 8
-    open_bound_s: float = 60.0
-    revoke_bound_s: float = 2.0
-    fenced_wait_s: float = 2.0  # two heartbeats
-    backoff_s: float = 0.2
-    backoff_max_s: float = 3.0
-    retry_s: float = 3.0  # how long `Unavailable` is retried in place
-    defer_s: float = 30.0
-    rounds: int = 5
-    tick_s: float = 1.0
-    snapshot_s: float = 86_400.0  # how often a Fold's lane leaves its state in the artifact store
-    look_s: float = 5.0  # how often lag is told and halted lanes are looked after
-    drain_s: float = 5.0  # what a graceful stop waits for work to finish
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something that happened, as data. `kind` is one of the words below, `value` a count or seconds.
-
-    accepted committed emitted commit_s worked_s opened dropped fenced halted dead_letter refused deferred expired tick
-    restoring (the share done, `text`: records read of how many) restored (seconds)
-    snapshot (seconds, `text`: its digest)
-    """
-
-    kind: str
-    agent: str
-    partition: int
-    value: float = 1.0
-    text: str = ""
-
-
-Observe = Callable[[Notice], None]
-
-
-class MissingOffset(Refused):
-    """A group has no committed offset where it must have one."""
-
-
-class AgentCrashed(Exception):
-    """An agent raised what is none of the three kinds of error: the process ends, the log makes restarting safe."""
-
-    def __init__(self, agent: str, place: str) -> None:
-        super().__init__(f"{agent} crashed at {place}")
-        self.agent = agent
-        self.place = place
-
-
-class Fatal(Protocol):
-    """Told of what ends the process."""
-
-    def __call__(self, error: BaseException, agent: str, partition: int, place: Place | None) -> None: ...
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What the lanes of one process share."""
-
-    broker: Broker
-    admin: Admin
-    clock: Clock
-    settings: RuntimeSettings
-    gate: asyncio.Semaphore
-    decoder: Decoder
-    observe: Observe
-    fatal: Fatal
-    fault: Fault | None
-    state_dir: Path | None
-    state: Callable[[AnyFold], StateStore] = MemoryState
-    artifacts: Artifacts | None = None
-    partitions: int = 1
+COMMIT_SHARE = 0.75  # of the time to let go, for finished work; the rest is the producer's
 
 
 @dataclass(slots=True)
@@ -149,6 +62,8 @@ class Lane:
         self.reader = reader
         self.open = False
         self.draining = False
+        self.leaving = False
+        self.done: dict[str, int] = {}  # committed next offsets
         self.expected: dict[str, int] = {}
         self.halt_at: str | None = None
         self.halted: Place | None = None
@@ -187,6 +102,9 @@ class Lane:
         """Take the finished prefix out."""
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """Cancel work, keep what is finished. Synchronous."""
+
     def forget(self) -> None:
         """Cancel work, drop windows and state. Synchronous."""
 
@@ -212,7 +130,7 @@ class Lane:
             try:
                 async with asyncio.timeout(self.settings.open_bound_s):
                     await self._open()
-                await self._commit_forever()
+                await self._commit_on()
             except Fenced as error:
                 self._notice("fenced", text=str(error))
                 wait_s = self.settings.fenced_wait_s
@@ -229,6 +147,10 @@ class Lane:
                     wait_s,
                     error,
                 )
+            else:
+                return
+            if self.leaving:
+                return
             await self._drop()
             await self.around.clock.sleep(wait_s)
 
@@ -246,7 +168,7 @@ class Lane:
         self._broken = None
         self._due.clear()
         self._paused.clear()
-        self.expected = dict(committed)
+        self.expected, self.done = dict(committed), dict(committed)
         tps = [(topic, self.partition) for topic in self.inputs]
         for topic, partition in tps:
             self.reader.seek((topic, partition), committed[topic])
@@ -310,10 +232,10 @@ class Lane:
                 self.broken(Lost(f"{halted} was skipped"))
 
     def moved(self) -> None:
-        """To be called when an event has been finished: starts the linger, or commits at once when a batch is full."""
+        """To be called when an event has been finished: starts the linger, or commits at once when a batch is full or no more comes."""
         if self._due.is_set():
             return
-        if self.finished() >= self.settings.batch:
+        if self.finished() >= self.settings.batch or (self.draining and self.finished()):
             self._due.set()
         elif self._timer is None and self.finished():
             self._timer = asyncio.get_running_loop().call_later(self.settings.linger_s, self._due.set)
@@ -323,8 +245,9 @@ class Lane:
         self._broken = error
         self._due.set()
 
-    async def _commit_forever(self) -> None:
-        while True:
+    async def _commit_on(self) -> None:
+        """Until an error, or until nothing is finished on a lane that leaves."""
+        while self.finished() or not self.leaving:
             await self._due.wait()
             self._due.clear()
             if self._timer is not None:
@@ -365,6 +288,7 @@ class Lane:
             await producer.commit()
             await self.point("ended")
         await self.point("done")
+        self.done |= {topic: offset for (topic, _), offset in prefix.following.items()}
         self.advance(prefix)
         self._notice("committed", prefix.events)
         self._notice("emitted", len(prefix.sent))
@@ -416,19 +340,38 @@ class Lane:
         if producer is not None:
             await producer.stop(self.settings.revoke_bound_s)
 
-    async def close(self) -> None:
-        """Revoked or stopping: cancel all, let the producer go, commit nothing more."""
+    async def release(self, until_s: float) -> None:
+        """Revoked: let no more in, stop working, commit what is finished while the time lasts, let go. Nothing is committed after.
+
+        `until_s` (loop time) bounds all of it. What was not finished is worked on again by the next owner.
+        """
+        task = self._task
+        if self.open and task is not None:
+            self.draining = self.leaving = True
+            self.rest()
+            self._due.set()
+            await asyncio.wait([task], timeout=COMMIT_SHARE * self._left(until_s))
+        await self.close(until_s)
+
+    async def close(self, until_s: float | None = None) -> None:
+        """Cancel all, let the producer go, commit nothing more."""
         self.shut()
+        until_s = until_s or asyncio.get_running_loop().time() + self.settings.revoke_bound_s
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=self._left(until_s))
         producer, self._producer = self._producer, None
         try:
             if producer is not None:
-                await producer.stop(self.settings.revoke_bound_s)
+                await producer.stop(self._left(until_s))
             await self.point("revoked")
         except BrokerError as error:
             log.warning("%s[%d] let go with %s", self.agent, self.partition, error)
+        self._notice("closed")
+
+    @staticmethod
+    def _left(until_s: float) -> float:
+        return max(0.05, until_s - asyncio.get_running_loop().time())
 
     def kill(self) -> None:
         """For tests: the process is gone; nothing is told to the broker."""
@@ -440,9 +383,32 @@ class Lane:
         """Nothing accepted is uncommitted."""
         return not self.open or not any(self.held(topic) for topic in self.inputs)
 
+    async def tell(self, ends: Mapping[TP, int]) -> None:
+        """How far behind the last stable offsets the lane is. Markers behind the last record are not counted as such."""
+        lag = 0
+        for topic in self.inputs:
+            at = self.done.get(topic, 0)
+            if self.halted is None and not self.held(topic):
+                at = max(at, await self.reader.position((topic, self.partition)))
+            lag += max(0, ends.get((topic, self.partition), 0) - at)
+        self._notice("lag", lag)
+
     async def point(self, name: str) -> None:
         if self.around.fault is not None:
             await self.around.fault(name, self.agent, self.partition)
 
     def _notice(self, kind: str, value: float = 1.0, text: str = "") -> None:
         self.around.observe(Notice(kind, self.agent, self.partition, value, text))
+
+
+__all__ = [
+    "AgentCrashed",
+    "Fatal",
+    "Lane",
+    "MissingOffset",
+    "Notice",
+    "Observe",
+    "Prefix",
+    "RuntimeSettings",
+    "Surroundings",
+]

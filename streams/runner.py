@@ -26,6 +26,7 @@ log = logging.getLogger("streams")
 POLL_S = 0.2
 POLL_RECORDS = 500
 RETRY_S = 0.5
+STALL_S = 0.05
 
 
 def full(topic: str) -> str:
@@ -52,7 +53,9 @@ class Member:
 
     async def revoked(self, partitions: Collection[TP]) -> None:
         """Everything is revoked at once (the client rebalances eagerly)."""
-        await self.close()
+        until_s = asyncio.get_running_loop().time() + self.around.settings.revoke_bound_s
+        lanes, self.lanes = list(self.lanes.values()), {}
+        await asyncio.gather(*(lane.release(until_s) for lane in lanes))
 
     async def assigned(self, partitions: Collection[TP]) -> None:
         """Note the partitions, open lanes in the background, return: no heartbeats run inside this callback."""
@@ -109,6 +112,7 @@ class Member:
         """Accept no more; wait until what was accepted is committed."""
         for lane in self.lanes.values():
             lane.draining = True
+            lane.moved()
         while not all(lane.idle() for lane in self.lanes.values()):  # noqa: ASYNC110  many lanes, once
             await asyncio.sleep(0.01)
 
@@ -210,6 +214,7 @@ class Runner:
             for member in self._members:
                 self._spawn(member.run())
             self._spawn(self._look_after(around))
+            self._spawn(self._measure_stalls())
             self.ready.set()
             await self._race(self._stop.wait())
             await self._drain()
@@ -296,15 +301,32 @@ class Runner:
             await view.whole.wait()
 
     async def _look_after(self, around: Surroundings) -> None:
-        """Every few seconds: whether halted lanes were freed."""
+        """Every few seconds: how far each lane is behind, and whether halted lanes were freed."""
         while True:
             await self.clock.sleep(self.settings.look_s)
             for member in self._members:
-                for lane in list(member.lanes.values()):
-                    try:
-                        await lane.look_if_freed()
-                    except BrokerError as error:
-                        log.debug("%s[%d] is not looked after: %s", lane.agent, lane.partition, error)
+                lanes = [lane for lane in member.lanes.values() if lane.open]
+                if not lanes:
+                    continue
+                try:
+                    async with asyncio.timeout(self.settings.commit_bound_s):
+                        ends = await around.admin.ends([(t, lane.partition) for lane in lanes for t in member.inputs])
+                        for lane in lanes:
+                            if lane.open:
+                                await lane.tell(ends)
+                                await lane.look_if_freed()
+                except (BrokerError, TimeoutError) as error:
+                    log.debug("%s is not looked after: %s", member.name, error)
+
+    async def _measure_stalls(self) -> None:
+        """The longest time that something kept the event loop from everything else: heartbeats share it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            worst_s, until_s = 0.0, loop.time() + self.settings.look_s
+            while (began_s := loop.time()) < until_s:
+                await asyncio.sleep(STALL_S)
+                worst_s = max(worst_s, loop.time() - began_s - STALL_S)
+            self._observe(Notice("stall_s", "runner", -1, worst_s))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

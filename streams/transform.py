@@ -221,10 +221,13 @@ class TransformLane(Lane):
     def advance(self, prefix: Prefix) -> None:
         self._committing = {}
 
-    def forget(self) -> None:
+    def rest(self) -> None:
         for window in self.windows.values():
             for task in window.workers:
                 task.cancel()
+
+    def forget(self) -> None:
+        self.rest()
         self.windows = {}
         self._finished = []
         self._committing = {}

@@ -69,6 +69,22 @@ def test_a_halted_lane_shows_until_it_opens(telemetry: Telemetry, logs: io.Strin
     assert telemetry.registry.get_sample_value("ratchet_lane_halted", {"agent": "cases", "partition": "2"}) == 0
 
 
+def test_health_of_a_lane_is_shown_while_this_process_has_it(telemetry: Telemetry) -> None:
+    """Lag, keys, restore and stall are gauges; a closed lane's are taken away, others stay."""
+    for partition in (1, 2):
+        for kind, value in (("lag", 7), ("state_keys", 3), ("restoring", 0.5), ("restored", 0.2)):
+            telemetry.observe(Notice(kind, "cases", partition, value))
+    telemetry.observe(Notice("stall_s", "runner", -1, 0.25))
+    telemetry.observe(Notice("closed", "cases", 1))
+    telemetry.observe(Notice("closed", "router", 1))
+    telemetry.open("127.0.0.1", 0)
+    text = page(telemetry)
+    for name, value in (("lag", 7), ("state_keys", 3), ("restored_ratio", 0.5), ("restore_seconds", 0.2)):
+        assert f'ratchet_lane_{name}{{agent="cases",partition="2"}} {float(value)}' in text
+        assert f'ratchet_lane_{name}{{agent="cases",partition="1"}}' not in text
+    assert "ratchet_event_loop_stall_seconds 0.25" in text
+
+
 def test_computed_figures_and_pages(telemetry: Telemetry) -> None:
     """Gauges made at the scrape, JSON pages, and 404 for all else."""
     telemetry.figures(lambda: [Sample("ratchet_x", "X.", {"route": "a"}, 2.5)])
