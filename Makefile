@@ -13,7 +13,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # The tests of a project of many small tensors gain nothing from more threads than cores.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test unit integration check bench up down lock clean
+.PHONY: help setup demo test unit integration check bench faults up down lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: check unit integration  ## everything that must hold before a change lands
 
 bench: setup  ## a benchmark (NAME=loop), with its result as a file
 	@$(BIN)/ratchet bench $(or $(NAME),loop) $(ARGS)
+
+faults: setup  ## break everything that can be broken; the table of what was lost, duplicated or wrong (ARGS='--kills 200')
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 up: setup  ## the local stack and the agents
 	@$(BIN)/ratchet up $(ARGS)

@@ -36,6 +36,7 @@ class KafkaNode:
     port: int
     log: Path
     heap: str = "512m"
+    prefix: tuple[str, ...] = ()  # before `java`: for example into another mount namespace
 
     @property
     def bootstrap(self) -> str:
@@ -57,7 +58,7 @@ class KafkaNode:
             raise Unavailable(
                 f"port {self.port} is taken, Kafka cannot listen there: stop what listens, or give another --kafka-port"
             )
-        return start("kafka", [*_java(self.heap), *_classpath(self.jars), "kafka.Kafka", str(self.config)],
+        return start("kafka", [*self.prefix, *_java(self.heap), *_classpath(self.jars), "kafka.Kafka", str(self.config)],
                      log=self.log, tag=tag)  # fmt: skip
 
     def wait(self, running: Running | None, *, timeout_s: float = 60.0, brokers: int = 1) -> None:

@@ -1,0 +1,288 @@
+"""Faults of the broker: ended, killed, away, frozen, without disk; one of three; an answer lost on the way.
+
+Recovery here is from the broker's return (on three: from the fault) until all that was published meanwhile is answered.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.faults import raw
+from tests.faults.hosts import heard
+from tests.faults.proxy import Proxy, Swallow
+from tests.faults.table import Row
+from tests.faults.trial import Trial, trial
+from tools.stack.kafka import KafkaNode, prepare_node, running_cluster
+from tools.stack.ports import free_ports
+from tools.stack.processes import Running, alive, kill, stop
+
+AWAY_S = 12.0
+
+
+@dataclass
+class Server:
+    """A broker of the harness's own, to be hurt."""
+
+    node: KafkaNode
+    running: Running
+
+    async def end(self) -> None:
+        """SIGTERM."""
+        await asyncio.to_thread(stop, self.running, grace_s=30)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(kill, self.running)
+
+    async def start(self) -> None:
+        self.running = await asyncio.to_thread(self.node.start, timeout_s=120)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.running.pid, number)
+
+
+@contextmanager
+def server(folder: Path, cache_dir: Path, *, advertised: int | None = None) -> Iterator[Server]:
+    """A running single broker; `advertised`: the port that clients are sent to."""
+    port, controller = free_ports(2)
+    told = f"PLAINTEXT://127.0.0.1:{advertised},CONTROLLER://127.0.0.1:{controller}"
+    settings = {} if advertised is None else {"advertised.listeners": told}
+    node = prepare_node(folder, cache_dir, port=port, controller_port=controller, settings=settings)
+    made = Server(node, node.start(timeout_s=120))
+    try:
+        yield made
+    finally:
+        with suppress(ProcessLookupError):
+            made.send(signal.SIGCONT)
+        kill(made.running)
+
+
+async def _steady(made: Trial) -> None:
+    """A worker for each world, at work."""
+    for world in made.worlds:
+        await made.begin(world)
+    await made.publish("warm")
+    await asyncio.gather(*(heard(host, "committed", timeout_s=60) for host in made.every))
+
+
+async def _hit(
+    made: Trial, mark: str, kind: str, what: str, fault: Callable[[], Awaitable[object]], *, from_fault: bool = False
+) -> None:
+    """Load before, a fault in the middle of it, load after; how long until all is answered."""
+    rows = made.row(mark, kind, what)
+    before = [(made.of(world, "fenced"), made.of(world, "dropped")) for world in made.worlds]
+    async with made.load(mark, 0.05):
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        await fault()
+        back = began if from_fault else time.monotonic()
+        for row in rows:
+            row.faults += 1
+    await made.publish(mark)
+    await made.heard_all(mark, back)
+    for world, row, (fenced, dropped) in zip(made.worlds, rows, before, strict=True):
+        row.fenced, row.dropped = made.of(world, "fenced") - fenced, made.of(world, "dropped") - dropped
+        unknown = made.of(world, "unknown offsets")
+        if unknown:
+            row.notes.append(f"{world.shape}: offsets unknown {unknown} times so far")
+
+
+async def single(
+    folder: Path, cache_dir: Path, only: tuple[str, ...] = ("term", "kill", "away", "frozen")
+) -> list[Row]:
+    """One broker: TERM, SIGKILL with the workers killed as well, 12 s away, frozen for 3 and for 10 s."""
+    with server(folder / "broker", cache_dir) as broker:
+        async with trial("outage", broker.node.bootstrap, folder) as made:
+
+            async def term() -> None:
+                await broker.end()
+                await broker.start()
+
+            async def killed() -> None:
+                """Workers that start beside their broker open their lanes while its offsets load."""
+                await broker.kill()
+                for world in made.worlds:
+                    await made.owners[world.name, 0].kill()
+                starting = asyncio.create_task(broker.start())
+                for world in made.worlds:
+                    await made.begin(world)
+                await starting
+
+            async def away() -> None:
+                await broker.kill()
+                await asyncio.sleep(AWAY_S)
+                await broker.start()
+
+            async def frozen() -> None:
+                for seconds in (3, 10):
+                    broker.send(signal.SIGSTOP)
+                    await asyncio.sleep(seconds)
+                    broker.send(signal.SIGCONT)
+                    await asyncio.sleep(1)
+
+            await _steady(made)
+            table = {
+                "term": ("TERM, started again", term),
+                "kill": ("SIGKILL with all workers, started together", killed),
+                "away": ("12 s away", away),
+                "frozen": ("frozen 3 s, 10 s (a disk that stalls)", frozen),
+            }
+            for mark in only:
+                await _hit(made, mark, "broker", *table[mark])
+            return await made.finish()
+
+
+async def swallowed(
+    folder: Path, cache_dir: Path, kinds: tuple[Swallow, ...] = ("answer", "request", "connection")
+) -> list[Row]:
+    """The answer to EndTxn, the request, or the connection is lost; each lane's next one."""
+    (port,) = free_ports(1)
+    with server(folder / "proxied", cache_dir, advertised=port) as broker:
+        proxy = Proxy(port, broker.node.port)
+        await proxy.start()
+        try:
+            async with trial("proxy", f"127.0.0.1:{port}", folder) as made:
+                await _steady(made)
+                for kind in kinds:
+
+                    async def lose(kind: Swallow = kind) -> None:
+                        before = proxy.swallowed
+                        proxy.swallow(kind, 4)
+                        while proxy.swallowed < before + 4:  # noqa: ASYNC110  the lanes commit when they do
+                            await asyncio.sleep(0.01)
+
+                    await _hit(made, kind, "EndTxn", f"{kind} lost, 4 times", lose, from_fault=True)
+                return await made.finish()
+        finally:
+            await proxy.stop()
+
+
+class Disk:
+    """A file system of 64 MiB that only the broker sees, in a mount namespace of its own. Needs no root where users may have one."""
+
+    def __init__(self, folder: Path) -> None:
+        mount = f"mount -t tmpfs -o size=64m ratchet {folder}/small && cp -a {folder}/logs/. {folder}/small"
+        bind = f"mount --bind {folder}/small {folder}/logs"
+        (folder / "small").mkdir()
+        self.folder = folder
+        self._anchor = subprocess.Popen(
+            ["unshare", "-rm", "sh", "-c", f"{mount} && {bind} && echo ready && exec sleep 3600"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._anchor.stdout is None or self._anchor.stdout.readline() != b"ready\n":
+            self.close()
+            raise OSError("no file system of our own can be mounted here: user namespaces are not allowed")
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return ("nsenter", "-t", str(self._anchor.pid), "-U", "-m", "--preserve-credentials")
+
+    def _filler(self) -> Path:
+        return Path(f"/proc/{self._anchor.pid}/root{self.folder}/small/filler")
+
+    def fill(self) -> int:
+        """Take all that is left; how many bytes."""
+        taken = 0
+        with suppress(OSError), self._filler().open("wb", buffering=0) as sink:
+            while True:
+                taken += sink.write(b"\0" * 65_536)
+        return taken
+
+    def free(self) -> None:
+        self._filler().unlink()
+
+    def close(self) -> None:
+        self._anchor.kill()
+        self._anchor.wait()
+        if self._anchor.stdout is not None:
+            self._anchor.stdout.close()
+
+
+async def full_disk(folder: Path, cache_dir: Path) -> list[Row]:
+    """The broker's disk fills up under load; it ends, room is made, it is started again."""
+    port, controller = free_ports(2)
+    home = folder / "full"
+    node = prepare_node(home, cache_dir, port=port, controller_port=controller)
+    disk = Disk(home)
+    node = replace(node, prefix=disk.prefix)
+    broker = Server(node, node.start(timeout_s=120))
+    try:
+        async with trial("disk", node.bootstrap, folder) as made:
+            await _steady(made)
+            ended = False
+
+            async def fill() -> None:
+                nonlocal ended
+                disk.fill()
+                for _ in range(200):
+                    await asyncio.sleep(0.1)
+                    ended = not alive(broker.running)
+                    if ended:
+                        break
+                await broker.kill()
+                disk.free()
+                await broker.start()
+
+            await _hit(made, "full", "broker", "disk full, room made, started again", fill)
+            rows = await made.finish()
+            for row in rows:
+                if not ended:
+                    row.say("the broker went on with a full disk")
+            return rows
+    finally:
+        kill(broker.running)
+        disk.close()
+
+
+async def three(folder: Path, cache_dir: Path, hits: int = 4) -> list[Row]:
+    """Three brokers: a leader and a coordinator killed, a leader moved by a controlled stop, one away for long."""
+    with running_cluster(folder / "cluster", cache_dir) as cluster:
+        async with trial("three", cluster.bootstrap, folder, label="cluster", replication=3) as made:
+            await _steady(made)
+            world = made.worlds[1]
+            topics = [*world.topics, "__transaction_state", "__consumer_offsets"]
+
+            async def leads() -> int:
+                return await raw.leader(cluster.bootstrap, f"{world.group}.a", 0)
+
+            async def coordinates() -> int:
+                return await raw.coordinator(cluster.bootstrap, world.group)
+
+            async def hit(find: Callable[[], Awaitable[int]], *, hard: bool, away_s: float) -> None:
+                node = await find()
+                await asyncio.to_thread(cluster.kill if hard else cluster.stop, node)
+                await asyncio.sleep(away_s)
+                await asyncio.to_thread(cluster.start, node)
+
+            table = (
+                ("leader", "leader SIGKILL", leads, True, 5.0),
+                ("coordinator", "coordinator SIGKILL", coordinates, True, 5.0),
+                ("moved", "leader TERM, moved", leads, False, 5.0),
+                ("loss", "one broker away 20 s", coordinates, True, 20.0),
+            )
+            for mark, what, find, hard, away_s in table[:hits]:
+                await raw.whole(cluster.bootstrap, topics, 3)
+                probe = f"{mark}-probe"
+                rows = made.row(probe, "cluster", f"{what}, probe")
+                async with made.load(mark, 0.05):
+                    made.row(mark, "cluster", what)
+                    await asyncio.sleep(1)
+                    began = time.monotonic()
+                    fault = asyncio.create_task(hit(find, hard=hard, away_s=away_s))
+                    await asyncio.sleep(0.5)
+                    await made.publish(probe)
+                    await made.heard_all(probe, began)
+                    await fault
+                for row in (*made.row(mark, "", ""), *rows):
+                    row.faults += 1
+                await made.heard_all(mark, time.monotonic())
+            for row in made.rows.values():
+                row.recoveries = row.recoveries if row.scenario[1].endswith("probe") else []
+            found = await made.finish()
+            return [row for row in found if row.faults]

@@ -1,0 +1,113 @@
+"""What a run found: a row per scenario and broker, printed as a table, written as JSON; and whether it may be called good."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Row:
+    """Counts of one scenario. `faults` 0 means that nothing was proven: the row is bad."""
+
+    scenario: tuple[str, str]  # kind, and what exactly
+    broker: str
+    shape: str
+    faults: int = 0
+    aborted: int = 0
+    fenced: int = 0
+    dropped: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    wrong: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    events: int = 0
+    notes: list[str] = field(default_factory=list)
+    failed: bool = False
+
+    def add(self, lost: int, duplicated: int, wrong: int) -> None:
+        self.lost += lost
+        self.duplicated += duplicated
+        self.wrong += wrong
+
+    def say(self, word: str) -> None:
+        """A complaint: the row is bad."""
+        self.failed = True
+        self.notes.append(word)
+
+    @property
+    def bad(self) -> bool:
+        return self.failed or not self.faults or bool(self.lost or self.duplicated or self.wrong)
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "scenario": " ".join(self.scenario),
+            "broker": self.broker,
+            "shape": self.shape,
+            "faults": self.faults,
+            "aborted": self.aborted,
+            "fenced": self.fenced,
+            "dropped": self.dropped,
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "wrong": self.wrong,
+            "recovery_s": [round(value, 3) for value in self.recoveries],
+            "events": self.events,
+            "notes": self.notes,
+            "bad": self.bad,
+        }
+
+
+def merged(rows: Iterable[Row]) -> list[Row]:
+    """Rows of one scenario and broker as one, in the order of their first."""
+    found: dict[tuple[str, tuple[str, str]], Row] = {}
+    for row in rows:
+        into = found.setdefault((row.broker, row.scenario), Row(row.scenario, row.broker, ""))
+        into.shape = row.shape if into.shape in ("", row.shape) else "both"
+        for name in ("faults", "aborted", "fenced", "dropped", "lost", "duplicated", "wrong", "events"):
+            setattr(into, name, getattr(into, name) + getattr(row, name))
+        into.recoveries += row.recoveries
+        into.notes += [note for note in row.notes if note not in into.notes]
+        into.failed = into.failed or row.bad
+    return list(found.values())
+
+
+def _times(values: Sequence[float]) -> tuple[str, str]:
+    return (f"{statistics.median(values):.2f}", f"{max(values):.2f}") if values else ("", "")
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the table."""
+    table = Table(title="faults", header_style="bold", padding=(0, 1))
+    table.add_column("scenario", overflow="fold")
+    table.add_column("broker")
+    names = ("faults", "aborted", "fenced", "dropped", "lost", "duplicated", "wrong", "p50 s", "worst s")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for row in merged(rows):
+        counts = [row.faults, row.aborted, row.fenced, row.dropped, row.lost, row.duplicated, row.wrong]
+        cells = [str(value) for value in counts]
+        note = "; ".join(row.notes)
+        table.add_row(" ".join(row.scenario), row.broker, *cells, *_times(row.recoveries), note,
+                      style="red" if row.bad else None)  # fmt: skip
+    console.print(table)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One line for all."""
+    lost, duplicated, wrong = (sum(getattr(row, name) for row in rows) for name in ("lost", "duplicated", "wrong"))
+    bad = sum(row.bad for row in rows)
+    return (
+        f"{len(rows)} rows, {sum(row.faults for row in rows)} faults, {sum(row.aborted for row in rows)} aborted copies: "
+        f"{lost} lost, {duplicated} duplicated, {wrong} wrong; {bad} rows bad"
+    )
+
+
+def write(rows: Sequence[Row], file: Path, about: dict[str, Any]) -> None:
+    file.write_text(json.dumps(about | {"rows": [row.dump() for row in rows]}, indent=1) + "\n", encoding="utf-8")
