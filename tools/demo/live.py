@@ -31,6 +31,7 @@ from tools.demo.wire import KafkaWire
 ROUTE = "banking.intent"
 MAX_PAIRS = 1500
 ANSWER_PATIENCE_S = 240
+JUDGES_SHARE = 400  # messages kept for the judge, however long the training takes
 
 
 def demo_route(base: str, scale: Scale, *, useless: bool) -> Route:
@@ -220,7 +221,8 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             run.say(f"[green]training ordered[/]: {ordered.rows if ordered else 0} rows; the bank goes on meanwhile")
             unseen = rest[asked:]
             street.pace_s = run.scale.pace_while_training_s
-            asked = await street.ask(unseen, "new", until=lambda: ledger.opened is not None, alive=alive)
+            meanwhile = unseen[: len(unseen) - min(len(unseen) // 2, JUDGES_SHARE)]
+            asked = await street.ask(meanwhile, "new", until=lambda: ledger.opened is not None, alive=alive)
             street.pace_s = 0.0
             await _until(lambda: ledger.opened is not None, 900, alive, "no challenger came out of the training")
             run.say(f"[green]challenger[/] {ledger.opened.challenger if ledger.opened else ''} runs in shadow")

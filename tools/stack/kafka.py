@@ -246,7 +246,8 @@ def running_cluster(
 
 
 def _java(heap: str) -> list[str]:
-    return ["java", f"-Xmx{heap}", "-Xms64m", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=4",
+    """A JVM for a broker on a small machine: the second compiler would take half of its first minutes, so the first one is all."""
+    return ["java", f"-Xmx{heap}", "-Xms64m", "-XX:+ExitOnOutOfMemoryError", "-XX:TieredStopAtLevel=1",
             "-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS"]  # fmt: skip

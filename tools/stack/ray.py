@@ -19,6 +19,7 @@ from .ports import LOOPBACK, free_ports, listens, taken
 from .processes import Running, kill, start, wait_until
 
 _QUIET = {
+    "RAY_worker_niceness": "0",  # engines answer people: no less urgent than the brokers beside them
     "RAY_DEDUP_LOGS": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
