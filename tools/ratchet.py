@@ -350,6 +350,40 @@ def model(
     _done(models.add(_screen(as_json), folder))
 
 
+@app.command(rich_help_panel=PROVE)
+def replay(
+    agent: Annotated[
+        list[str] | None,
+        typer.Option("--agent", help="Only this agent. Repeatable. Default: all that can be.", show_default=False),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Compare from here on: an ISO 8601 time, epoch ms, or 15m, 2h, 1d ago.", show_default=False
+        ),
+    ] = None,
+    from_offsets: Annotated[
+        list[str] | None,
+        typer.Option("--from-offsets", help="Or from topic[partition]@offset on. Repeatable.", show_default=False),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Replay until this time.", show_default=False)] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Replay a recorded log instead.", show_default=False)
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", help="Only record the running stack's log into this new file.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Differences shown of each agent.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Make decisions, scores, cases and evaluations again from the log and compare them bit for bit. Calls no model, writes nothing."""
+    from tools.cli import replay as work
+
+    asked = work.Asked(agent or (), from_, to, from_offsets or (), log, record, limit)
+    _run(work.run(_screen(as_json), asked))
+
+
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,

@@ -6,6 +6,7 @@ from pathlib import Path
 from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
 from schemas.payload import ID_PATTERN
+from streams.port import Broker
 from tools.cli.bus import Bus
 
 ENV_FILE = "env"  # in the state folder, lines NAME=value, left by `ratchet up`
@@ -18,8 +19,8 @@ def settings() -> Settings:
     return load(file=file).resolved() if file.is_file() else own
 
 
-def open_bus(found: Settings | None = None) -> Bus:
-    """The bus of the stack that runs here."""
+def open_broker(found: Settings | None = None) -> Broker:
+    """The broker of the stack that runs here."""
     import logging
 
     from streams.kafka import KafkaBroker
@@ -29,7 +30,13 @@ def open_bus(found: Settings | None = None) -> Bus:
     found = settings() if found is None else found
     if found.kafka_bootstrap is None:
         raise Unavailable("no stack runs here and KAFKA_BOOTSTRAP is not set: `ratchet up` starts one")
-    return Bus(KafkaBroker(found.kafka_bootstrap), found.kafka_bootstrap)
+    return KafkaBroker(found.kafka_bootstrap)
+
+
+def open_bus(found: Settings | None = None) -> Bus:
+    """The bus of the stack that runs here."""
+    found = settings() if found is None else found
+    return Bus(open_broker(found), found.kafka_bootstrap or "")
 
 
 def state_file(name: str) -> Path:

@@ -1,0 +1,332 @@
+"""The composition for replay: each agent with its parts replaced by what the log recorded. Nothing here reaches a server.
+
+Folds need nothing but their inputs. What router and trust ask outside their inputs is taken as recorded, and named here:
+
+* the clock: `at_ms` of the recorded output (the value that most of its times agree on);
+* policies: the versions that the recorded output names, out of `ratchet.policies`;
+* the store's ids seen before: rebuilt from the requests as they are replayed; where it had lost them, that is counted;
+* a session's arm: `session_arm` as the decision observed it, checked against the arms that the session was ever given (decisions of
+  one session on several partitions run side by side: no log orders their reads);
+* whether the store answered: `store_seen`;
+* the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
+* whether the world was away too long (`unavailable`), and an operator's `skip`: as recorded.
+
+Results come from the log: inference and jobs are not replayed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from agents.router.actor import SEEN_S, SESSION_S, Router, keyed
+from agents.trust.actor import Trust
+from agents.wiring import FOLDS, groups
+from schemas.errors import Refused, Unavailable
+from schemas.export import SENDERS
+from schemas.payload import REGISTRY
+from schemas.policies import PolicyRef
+from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
+from streams.difference import Difference, Field, Rederived, is_letter, written_by
+from streams.recorded import RecordedLog
+from streams.replay import StillClock, Told, Window, redecide, refold
+from streams.shapes import Event, P, Record, Transform
+from streams.wire import decode
+
+TRANSFORMS = ("router", "trust")
+AGENTS = (*TRANSFORMS, *FOLDS)
+POLICIES = PREFIX + "policies"
+GONE = "policies named that the log no longer holds: not decided again"
+UNKNOWN = "duplicates of what lies before the log's beginning: not decided again"
+LOST = "ids decided again, for the store had lost them"
+ABSENT_PSEUDONYM = "0" * 32
+SKEW_MS = 1000  # between the clocks of two routers
+
+
+def inputs_of(agent: str) -> tuple[str, ...]:
+    """All topics that an agent takes records from."""
+    return groups()[f"ratchet.{agent}"]
+
+
+def outputs_of(agent: str) -> tuple[str, ...]:
+    """All topics that an agent writes to, dead letters included, its state and order not."""
+    own = {PREFIX + REGISTRY[name].TOPIC for name in SENDERS[agent]}
+    return (*sorted(own), *(dlq_of(topic) for topic in inputs_of(agent) if not topic.endswith(".deferred")))
+
+
+def first_topics(agents: Collection[str]) -> tuple[str, ...]:
+    """Topics that say how far agents have come: to be read before all others."""
+    return tuple(order_topic(agent) for agent in AGENTS if agent in FOLDS and agent in agents)
+
+
+def other_topics(agents: Collection[str]) -> tuple[str, ...]:
+    """What else a replay of these agents reads."""
+    found = {POLICIES} if set(agents) & set(TRANSFORMS) else set[str]()
+    for agent in agents:
+        found |= {*inputs_of(agent), *outputs_of(agent)}
+        if agent in FOLDS:
+            found.add(state_topic(agent))
+    return tuple(sorted(found))
+
+
+def offset_groups(agents: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Groups of the Transforms among them, with what they read."""
+    return {f"ratchet.{agent}": inputs_of(agent) for agent in TRANSFORMS if agent in agents}
+
+
+def keep(agents: Collection[str]) -> Callable[[Record], bool]:
+    """Whether a record is needed for a replay of these agents: inputs and policies whole, of other topics their own outputs."""
+    whole = {POLICIES, *first_topics(agents), *(topic for agent in agents for topic in inputs_of(agent))}
+    whole |= {state_topic(agent) for agent in agents if agent in FOLDS}
+    return lambda record: record.topic in whole or written_by(record) in agents
+
+
+async def replay(
+    agent: str, log: RecordedLog, window: Window, *, key_of: Callable[[str], bytes] | None = None, told: Told
+) -> Rederived:
+    """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand."""
+    if agent in FOLDS:
+        return await refold(FOLDS[agent](), log, window, told)
+    policies = Policies(log)
+    recalling = RouterRecall(log, policies, key_of) if agent == "router" else TrustRecall(log, policies)
+    return await redecide(recalling, log, window, told)
+
+
+class Policies:
+    """Every policy that the log holds, and the view that holds just those that were named."""
+
+    def __init__(self, log: RecordedLog) -> None:
+        self._held: dict[str, list[Event[Any]]] = {}
+        self._events: dict[str, Event[Any]] = {}
+        for record in log.topic(POLICIES):
+            try:
+                event = decode(record, log.partitions)
+            except Refused:
+                continue  # the running view leaves it out too
+            self._held.setdefault(event.key, []).append(event)
+
+    def name(self, refs: Sequence[PolicyRef], at_ms: int) -> bool:
+        """Hold what these references name; False where a named version is older than all that is kept of it.
+
+        What the log has never held under a reference is taken from the time: the difference then shows.
+        """
+        self._events = {}
+        for ref in refs:
+            key = f"{ref.kind}/{ref.name}"
+            held = self._held.get(key, [])
+            exact = [row for row in held if row.id == ref.id and row.data.version == ref.version]
+            if exact:
+                self._events[key] = exact[-1]
+            elif held and ref.version < held[0].data.version and held[0].data.version > 1:
+                return False
+            else:
+                self._put(key, at_ms)
+        return True
+
+    def as_of(self, at_ms: int) -> None:
+        """Hold what was written by then: for an event of which nothing says what was known."""
+        self._events = {}
+        for key in self._held:
+            self._put(key, at_ms)
+
+    def _put(self, key: str, at_ms: int) -> None:
+        rows = [row for row in self._held.get(key, ()) if row.record.timestamp_ms <= at_ms]
+        if rows:
+            self._events[key] = rows[-1]
+
+    def get(self, model: type[P], key: str) -> Event[P] | None:
+        found = self._events.get(key)
+        if found is not None and not isinstance(found.data, model):
+            raise TypeError(f"{POLICIES}: {key!r} is a {type(found.data).__name__}, not a {model.__name__}")
+        return found
+
+    def items(self, model: type[P]) -> Mapping[str, Event[P]]:
+        return {key: self._events[key] for key in sorted(self._events) if isinstance(self._events[key].data, model)}
+
+    def age_s(self) -> float:
+        return 0.0
+
+
+def payloads(recorded: Sequence[Record]) -> list[dict[str, Any]]:
+    """The values of recorded outputs that are JSON objects, dead letters not."""
+    found: list[dict[str, Any]] = []
+    for row in recorded:
+        if not is_letter(row.topic):
+            try:
+                said = cast("object", json.loads(row.value or b""))
+            except ValueError:
+                continue
+            if isinstance(said, dict):
+                found.append(cast("dict[str, Any]", said))
+    return found
+
+
+def time_of(recorded: Sequence[Record], otherwise_ms: int) -> int:
+    """When the outputs of one event were decided: what most of their times say, the first of them where they are even."""
+    times: list[int] = []
+    for said in payloads(recorded):
+        names = (
+            ("at_ms", "assigned_at_ms") if "store_seen" in said else ("at_ms",)
+        )  # a decision assigns when it is made
+        times += [said[name] for name in names if isinstance(said.get(name), int)]
+    for row in recorded:
+        headers = dict(row.headers)
+        text = headers.get("ratchet-dlq-at") if is_letter(row.topic) else headers.get("ce_time")
+        try:
+            times.append(round(datetime.fromisoformat((text or b"").decode()).timestamp() * 1000))
+        except ValueError:
+            continue
+    return max(times, key=times.count) if times else otherwise_ms
+
+
+class Recalling:
+    """What router and trust have in common: clock and policies as they were."""
+
+    transform: Transform
+
+    def __init__(self, log: RecordedLog, policies: Policies) -> None:
+        self.clock = StillClock()
+        self.notes: Counter[str] = Counter()
+        self._log = log
+        self._policies = policies
+
+    def decode(self, record: Record) -> Event[Any]:
+        return decode(record, self._log.partitions)
+
+    def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        self.clock.at_ms = time_of(recorded, record.timestamp_ms)
+        told = payloads(recorded)
+        if not told:
+            self._policies.as_of(self.clock.at_ms)
+            return None
+        try:
+            refs = [PolicyRef.model_validate(row) for said in told[:1] for row in said.get("policies", ())]
+        except ValueError:
+            refs = []  # damaged: the difference will show
+        return None if self._policies.name(refs, self.clock.at_ms) else GONE
+
+    def otherwise(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        return None
+
+    def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
+        return self.notes, ()
+
+
+class TrustRecall(Recalling):
+    """Trust keeps nothing: clock and policies are all."""
+
+    def __init__(self, log: RecordedLog, policies: Policies) -> None:
+        super().__init__(log, policies)
+        self.transform = Trust(policies, self.clock)
+
+
+class RouterRecall(Recalling):
+    """The router, with the store and the pseudonyms that it had."""
+
+    def __init__(self, log: RecordedLog, policies: Policies, key_of: Callable[[str], bytes] | None) -> None:
+        super().__init__(log, policies)
+        self._store = Remembered(self.clock)
+        self._known = key_of is not None
+        self._pseudonyms: dict[str, str | None] = {}
+        self._given: dict[tuple[str, str], list[tuple[int, str, str, str]]] = {}
+        self.transform = Router(policies, self._store, self.clock, key_of or (lambda tenant: b""), keyed=self._keyed)
+        self._begins_ms = {tp: rows[0].timestamp_ms for tp, rows in log.records.items() if rows and log.start(tp) > 0}
+
+    def _keyed(self, key: bytes, label: str, text: str) -> str:
+        """Where the key is unknown: what the decision said; for digests, which only meet each other, any key does."""
+        if self._known or label == "content":
+            return keyed(key, label, text)
+        return self._pseudonyms.get(label) or ABSENT_PSEUDONYM
+
+    def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        why = super().recall(record, recorded)
+        decision = next((said for said in payloads(recorded) if "store_seen" in said), None)
+        self._store.away = decision is not None and decision.get("store_seen") is False
+        self._store.arm = None if decision is None else decision.get("session_arm")
+        self._store.lost = False
+        self._pseudonyms = {} if decision is None else {name: decision.get(name) for name in ("session", "subject")}
+        if self._store.away:
+            self.notes["decisions made while the store was away"] += 1
+        if decision is not None and decision.get("session"):
+            row = (
+                self.clock.at_ms,
+                str(record.place),
+                str(decision.get("arm")),
+                str(decision.get("session_arm") or ""),
+            )
+            self._given.setdefault((str(decision.get("route")), str(decision["session"])), []).append(row)
+        return why or (UNKNOWN if self._before(record, recorded) else None)
+
+    def _before(self, record: Record, recorded: Sequence[Record]) -> bool:
+        """Whether the record may repeat one that retention has removed."""
+        begins = self._begins_ms.get((record.topic, record.partition))
+        if begins is None or record.timestamp_ms > begins + SEEN_S * 1000:
+            return False
+        kinds = {dict(row.headers).get("ratchet-dlq-kind") for row in recorded}
+        return (not recorded or b"duplicate-id" in kinds) and not self._store.knows(
+            (record.key or b"").decode("utf-8", "replace")
+        )
+
+    def otherwise(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        self._store.lost = True
+        return LOST
+
+    def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
+        """A session's arm can only be one that a decision of this session gave it, its own before a crash included."""
+        found: list[Difference] = []
+        for (_, session), rows in sorted(self._given.items()):
+            rows.sort()
+            oldest = self._oldest()
+            for at_ms, place, _, kept in rows:
+                before = {arm for given_ms, _, arm, _ in rows if given_ms <= at_ms + SKEW_MS}
+                if kept and kept not in before and (oldest is None or at_ms - oldest > SESSION_S * 1000):
+                    field = Field("value.session_arm", kept, f"one of {sorted(before)}, or none")
+                    found.append(Difference("router", "fact", place, "", "decision.routed", session, (field,)))
+        return self.notes, found
+
+    def _oldest(self) -> int | None:
+        """When a log begins of which retention has cut the beginning."""
+        return max(self._begins_ms.values(), default=None)
+
+
+class Remembered:
+    """The store as the router had it: ids seen, in the log's order; a session's arm as it was observed."""
+
+    def __init__(self, clock: StillClock) -> None:
+        self.away = False
+        self.lost = False
+        self.arm: str | None = None
+        self._clock = clock
+        self._seen: dict[str, tuple[bytes, int]] = {}
+
+    def knows(self, request_id: str) -> bool:
+        return f"seen:{request_id}" in self._seen
+
+    async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
+        self._check()
+        now, held = self._clock.at_ms, self._seen.get(key)
+        if held is None or held[1] <= now or self.lost:
+            self._seen[key] = (value, now + int(ttl_s * 1000))
+            return value
+        return held[0]
+
+    async def get(self, key: str) -> bytes | None:
+        self._check()
+        return None if self.arm is None else self.arm.encode()
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [await self.get(key) for key in keys]
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        """The next decision says what it observed."""
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _check(self) -> None:
+        if self.away:
+            raise Unavailable("the store was away when this was decided")
