@@ -9,7 +9,7 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
   one session on several partitions run side by side: no log orders their reads);
 * whether the store answered: `store_seen`;
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
-* whether the world was away too long (`unavailable`), and an operator's `skip`: as recorded.
+* whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
 Results come from the log: inference and jobs are not replayed.
 """
@@ -30,7 +30,7 @@ from schemas.policies import PolicyRef
 from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
 from streams.recorded import RecordedLog
-from streams.replay import StillClock, Told, Window, redecide, refold
+from streams.replay import Artifact, StillClock, Told, Window, redecide, refold
 from streams.shapes import Event, P, Record, Transform
 from streams.wire import decode
 
@@ -83,14 +83,28 @@ def keep(agents: Collection[str]) -> Callable[[Record], bool]:
 
 
 async def replay(
-    agent: str, log: RecordedLog, window: Window, *, key_of: Callable[[str], bytes] | None = None, told: Told
+    agent: str,
+    log: RecordedLog,
+    window: Window,
+    *,
+    key_of: Callable[[str], bytes] | None = None,
+    artifact: Artifact | None = None,
+    told: Told,
 ) -> Rederived:
-    """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand."""
+    """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand. `artifact`: where snapshots are."""
     if agent in FOLDS:
-        return await refold(FOLDS[agent](), log, window, told)
+
+        def held(digest: str) -> bytes:
+            if digest not in log.artifacts:
+                if artifact is None:
+                    raise Refused(f"the snapshot {digest} is not in the recorded log", kind="cut")
+                log.artifacts[digest] = artifact(digest)
+            return log.artifacts[digest]
+
+        return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)
     recalling = RouterRecall(log, policies, key_of) if agent == "router" else TrustRecall(log, policies)
-    return await redecide(recalling, log, window, told)
+    return await redecide(recalling, log, window, told=told)
 
 
 class Policies:
@@ -188,11 +202,7 @@ class Recalling:
     def __init__(self, log: RecordedLog, policies: Policies) -> None:
         self.clock = StillClock()
         self.notes: Counter[str] = Counter()
-        self._log = log
         self._policies = policies
-
-    def decode(self, record: Record) -> Event[Any]:
-        return decode(record, self._log.partitions)
 
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         self.clock.at_ms = time_of(recorded, record.timestamp_ms)
@@ -201,8 +211,11 @@ class Recalling:
             self._policies.as_of(self.clock.at_ms)
             return None
         try:
-            refs = [PolicyRef.model_validate(row) for said in told[:1] for row in said.get("policies", ())]
-        except ValueError:
+            named = next(
+                (said["policies"] for said in told if "policies" in said), ()
+            )  # an answer leaves it to its score
+            refs = [PolicyRef.model_validate(row) for row in named]
+        except (ValueError, TypeError):
             refs = []  # damaged: the difference will show
         return None if self._policies.name(refs, self.clock.at_ms) else GONE
 

@@ -7,7 +7,7 @@ given. Record timestamps and offsets are the broker's.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ EXCLUDED: Mapping[str, str] = {
     "ratchet-dlq-attempts": "how often a Transform tried: tries are not in the log",
 }
 ABSENT = "(absent)"
+Gone = Callable[[str, int, int], bool]
+"""Whether a record that was written into (topic, partition) at a time may have been removed since."""
 AT = "ratchet-at"
 SKIPPED = "skipped"  # a dead letter by an operator's hand
 
@@ -53,10 +55,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One record that the replay gave. Those of one `line` must lie in this order."""
+    """One record that the replay gave, and when. Those of one `line` must lie in this order."""
 
     sent: Sent
     line: str
+    at_ms: int
 
 
 @dataclass(slots=True)
@@ -74,9 +77,10 @@ class Rederived:
     keys: int = 0  # of state, compared
     hash: Any = field(default_factory=hashlib.sha256)
 
-    def give(self, sent: Iterable[Sent], line: str) -> None:
+    def give(self, sent: Iterable[Sent], line: str, at_ms: int) -> None:
+        """`at_ms`: when the broker got what it follows from."""
         for row in sent:
-            self.given.append(Given(row, line))
+            self.given.append(Given(row, line, at_ms))
             headers = _kept(row.record.headers, self.excluded)
             self.hash.update(repr((row.topic, row.partition, row.record.key, row.record.value, headers)).encode())
 
@@ -107,8 +111,12 @@ def agrees(sent: Sequence[Sent], recorded: Sequence[Record], excluded: frozenset
     return left == Counter(_bytes(row.topic, row.partition, row, excluded) for row in recorded)
 
 
-def compare(gave: Rederived, recorded: Iterable[Record]) -> list[Difference]:
-    """All differences between a replay and what its agent has written."""
+def _kept_all(topic: str, partition: int, at_ms: int) -> bool:
+    return False
+
+
+def compare(gave: Rederived, recorded: Iterable[Record], gone: Gone = _kept_all) -> list[Difference]:
+    """All differences between a replay and what its agent has written. `gone`: what has been removed since is not missed."""
     pairs, missing, extra = _matched(gave, list(recorded))
     found = list(gave.found)
     last: dict[tuple[str, str, int], int] = {}
@@ -122,8 +130,12 @@ def compare(gave: Rederived, recorded: Iterable[Record]) -> list[Difference]:
         if given.line and record.offset < last.get(at, -1):
             found.append(_difference(gave.agent, "order", record, (Field("offset", record.offset, f"> {last[at]}"),)))
         last[at] = max(record.offset, last.get(at, -1))
-    wanted = [row.sent for row in missing if cause_at(row.sent.topic, row.sent.record.headers) not in gave.outside]
-    found += [_difference(gave.agent, "missing", sent) for sent in wanted]
+    for given in missing:
+        sent = given.sent
+        if gone(sent.topic, sent.partition, given.at_ms):
+            gave.notes["outputs that retention or compaction has removed: not compared"] += 1
+        elif cause_at(sent.topic, sent.record.headers) not in gave.outside:
+            found.append(_difference(gave.agent, "missing", sent))
     found += [_difference(gave.agent, "extra", record) for record in extra if _expected(gave, record)]
     return found
 

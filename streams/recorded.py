@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import Refused, Unavailable
+from schemas.topics import DAY_MS, TOPICS
 from streams.port import TP, Admin, Broker
 from streams.shapes import Record
 
@@ -21,6 +22,8 @@ FORMAT = "ratchet-log/1"
 Keep = Callable[[Record], bool]
 Said = Callable[[str], None]
 POLL_RECORDS = 5000
+KEPT = {row.full: row.kept for row in TOPICS}
+COMPACTION_LAG_MS = 31 * DAY_MS
 
 
 @dataclass(slots=True)
@@ -28,13 +31,14 @@ class RecordedLog:
     """Committed records by partition, in the order of their offsets.
 
     `starts`: the first offset that the broker still had (above 0: retention has cut what was before). `committed`: what each
-    group had done when the reading began; nothing after it is expected of a Transform.
+    group had done when the reading began; nothing after it is expected of a Transform. `artifacts`: snapshots to begin from.
     """
 
     partitions: int
     starts: dict[TP, int] = field(default_factory=dict[TP, int])
     committed: dict[str, dict[TP, int]] = field(default_factory=dict[str, dict[TP, int]])
     records: dict[TP, list[Record]] = field(default_factory=dict[TP, list[Record]])
+    artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     def of(self, topic: str, partition: int) -> Sequence[Record]:
         return self.records.get((topic, partition), ())
@@ -51,6 +55,13 @@ class RecordedLog:
 
     def start(self, tp: TP) -> int:
         return self.starts.get(tp, 0)
+
+    def gone(self, topic: str, partition: int, at_ms: int) -> bool:
+        """Whether a record written at that time may be gone by now: cut by retention, or compacted after its lag."""
+        rows = self.of(topic, partition)
+        if KEPT.get(topic) == "compact" and rows and at_ms < rows[-1].timestamp_ms - COMPACTION_LAG_MS:
+            return True
+        return self.start((topic, partition)) > 0 and (not rows or at_ms <= rows[0].timestamp_ms)
 
     def size(self) -> int:
         return sum(len(rows) for rows in self.records.values())
@@ -157,6 +168,8 @@ def write_file(log: RecordedLog, file: Path) -> int:
             for tp in sorted(log.records):
                 for record in log.records[tp]:
                     out.write(_line(_row(record)))
+            for digest in sorted(log.artifacts):
+                out.write(_line({"artifact": digest, "data": _said(log.artifacts[digest])}))
         part.rename(file)
     except OSError as fault:
         raise Refused(f"{file} cannot be written: {fault.strerror}", kind="usage", field="record") from fault
@@ -181,7 +194,11 @@ def read_file(file: Path) -> RecordedLog:
                 {group: {_tp(tp): int(at) for tp, at in found.items()} for group, found in head["committed"].items()},
             )
             for number, line in enumerate(lines, 2):  # noqa: B007  named in the refusal below
-                record = _record(json.loads(line))
+                said = json.loads(line)
+                if "artifact" in said:
+                    log.artifacts[str(said["artifact"])] = _bytes(said["data"]) or b""
+                    continue
+                record = _record(said)
                 rows = log.records.setdefault((record.topic, record.partition), [])
                 _follow(rows, record)
     except FileNotFoundError:

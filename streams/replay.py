@@ -12,24 +12,47 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from schemas import ids, principal
 from schemas.errors import Refused
-from schemas.payload import Payload
+from schemas.events import AnswerRefused
 from schemas.topics import PREFIX, deferred_topic, order_topic
-from streams.difference import EXCLUDED, SKIPPED, Difference, Field, Rederived, agrees, cause_at, values, written_by
+from streams import snapshot
+from streams.difference import (
+    EXCLUDED,
+    SKIPPED,
+    Difference,
+    Field,
+    Rederived,
+    agrees,
+    cause_at,
+    is_letter,
+    values,
+    written_by,
+)
 from streams.fold import FoldLane
-from streams.lane import RuntimeSettings, Surroundings
 from streams.memory import MemoryBroker
-from streams.order import TICK, Position, Run, decode_order
+from streams.order import TICK, Position, Run, SnapshotTaken, decode_order
 from streams.port import TP, Clock, Outgoing
 from streams.recorded import RecordedLog
-from streams.restore import POSITION
-from streams.shapes import AnyFold, Event, Place, Record, Tick, Transform
+from streams.restore import POSITION, SNAPSHOT
+from streams.shapes import AnyFold, Place, Record, Tick, Transform
+from streams.surroundings import RuntimeSettings, Surroundings
 from streams.transform import TransformLane
 from streams.wire import Decoder, unparked
 
 YIELD_EVERY = 200
 Told = Callable[[int, int], None]
 """Called now and then with (done, of)."""
+Artifact = Callable[[str], bytes]
+"""The bytes of a digest; raises `Refused` where they are not to be had."""
+
+
+def _silent(done: int, of: int) -> None:
+    """Tells nobody."""
+
+
+def _no_artifact(digest: str) -> bytes:
+    raise Refused(f"the snapshot {digest} is not at hand", kind="cut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +77,6 @@ class Recall(Protocol):
     def transform(self) -> Transform: ...
     @property
     def clock(self) -> Clock: ...
-    @property
-    def decode(self) -> Callable[[Record], Event[Payload]]: ...
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         """Make the parts answer as they did for this record; why it cannot be replayed, else None."""
         ...
@@ -67,40 +88,6 @@ class Recall(Protocol):
     def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
         """At the end: what was taken as recorded, counted, and what of it cannot have been."""
         ...
-
-
-class _Place:
-    """Names the place in what an agent raises while it is replayed."""
-
-    def __init__(self, agent: str) -> None:
-        self.agent = agent
-        self.at: object = "its start"
-
-    def __enter__(self) -> "_Place":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            error.add_note(f"while {self.agent} was replayed at {self.at}")
-
-
-def _around(log: RecordedLog, clock: Clock, decode: Callable[[Record], Event[Payload]] | None = None) -> Surroundings:
-    """What a lane needs to be made. Nothing asks its broker."""
-
-    def fatal(error: BaseException, agent: str, partition: int, place: Place | None) -> None:
-        raise error
-
-    class Decoding(Decoder):
-        def __call__(self, record: Record) -> Event[Payload]:
-            return super().__call__(record) if decode is None else decode(record)
-
-    decoder = Decoding()
-    decoder.partitions = log.partitions
-    broker, gate = MemoryBroker(log.partitions), asyncio.Semaphore(1)
-    settings = RuntimeSettings(retry_s=0, rounds=0)  # what was unavailable stays so: at once the agent's `expired`
-    return Surroundings(
-        broker, broker.admin(), clock, settings, gate, decoder, lambda _: None, fatal, None, None, log.partitions
-    )
 
 
 class StillClock:
@@ -119,17 +106,89 @@ class StillClock:
         await asyncio.sleep(0)
 
 
+class _Place:
+    """Names the place in what an agent raises while it is replayed."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.at: object = "its start"
+
+    def __enter__(self) -> "_Place":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            error.add_note(f"while {self.agent} was replayed at {self.at}")
+
+
 def full(topic: str) -> str:
     return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
-async def refold(fold: AnyFold, log: RecordedLog, window: Window, told: Told = lambda done, of: None) -> Rederived:
-    """A Fold over every partition in the order it took. Raises `Refused` where the log's beginning is gone."""
+def outputs_by_cause(log: RecordedLog, agent: str) -> dict[str, list[Record]]:
+    """What an agent has written, by the place of the record that it wrote it for."""
+    found: dict[str, list[Record]] = {}
+    for rows in log.records.values():
+        for row in rows:
+            if written_by(row) == agent:
+                found.setdefault(cause_at(row.topic, row.headers), []).append(row)
+    return found
+
+
+def unproven(row: Record) -> Refused | None:
+    """The refusal that an output tells of, where it is one of `schemas.principal`."""
+    said = {name: value.decode("utf-8", "replace") for name, value in row.headers}
+    if is_letter(row.topic):
+        kind = said.get("ratchet-dlq-kind", "")
+        return Refused(said.get("ratchet-dlq-message", ""), kind=kind) if kind in principal.KINDS else None
+    if said.get("ce_type") != AnswerRefused.ce_type():
+        return None
+    try:
+        told = AnswerRefused.model_validate_json(row.value or b"")
+    except ValueError:
+        return None
+    if told.kind not in principal.KINDS or told.policies:  # with policies the router refused it, by its route
+        return None
+    return Refused(told.reason, kind=told.kind, field=told.field, accepted=told.accepted)
+
+
+def _around(log: RecordedLog, clock: Clock, gave: Rederived, outputs: Mapping[str, Sequence[Record]]) -> Surroundings:
+    """What a lane needs to be made. Nothing asks its broker. Whether a proof held is taken as recorded: the keys are not here."""
+
+    def fatal(error: BaseException, agent: str, partition: int, place: Place | None) -> None:
+        raise error
+
+    def verify(record: Record) -> None:
+        for row in outputs.get(str(record.place), ()):
+            refused = unproven(row)
+            if refused is not None:
+                gave.notes["records refused for want of a proof: as recorded"] += 1
+                raise refused
+
+    decoder = Decoder(verify)
+    decoder.partitions = log.partitions
+    broker, gate = MemoryBroker(log.partitions), asyncio.Semaphore(1)
+    settings = RuntimeSettings(retry_s=0, rounds=0)  # what was unavailable stays so: at once the agent's `expired`
+    around = Surroundings(broker, broker.admin(), clock, settings, gate, decoder, lambda _: None, fatal, None, None)
+    around.partitions = log.partitions
+    return around
+
+
+async def refold(
+    fold: AnyFold, log: RecordedLog, window: Window, *, artifact: Artifact = _no_artifact, told: Told = _silent
+) -> Rederived:
+    """A Fold over every partition in the order it took.
+
+    Raises `Refused` where the log's beginning is gone and no snapshot is there to begin from. `artifact` gives the bytes of a digest.
+    """
     gave = Rederived(fold.name)
+    around = _around(log, StillClock(), gave, outputs_by_cause(log, fold.name))
     orders = [log.of(order_topic(fold.name), number) for number in range(log.partitions)]
     done, of = 0, sum(len(rows) for rows in orders)
     for number, rows in enumerate(orders):
-        for _ in _refold(fold, log, number, rows, window, gave):
+        lane = FoldLane(around, fold, tuple(full(t) for t in fold.inputs), number, around.broker.reader({}))
+        first = _begin(log, lane, rows, gave, artifact)
+        for _ in _refold(log, lane, rows[first:], window, gave):
             done += 1
             if done % YIELD_EVERY == 0:
                 told(done, of)
@@ -137,42 +196,63 @@ async def refold(fold: AnyFold, log: RecordedLog, window: Window, told: Told = l
     return gave
 
 
+def _begin(log: RecordedLog, lane: FoldLane, rows: Sequence[Record], gave: Rederived, artifact: Artifact) -> int:
+    """Put the lane at the log's start, else at the first snapshot from which the log is whole; which order record comes next."""
+    number, lines = lane.partition, [(i, line) for i, row in enumerate(rows) for line in decode_order(row.value)]
+    needed: dict[str, int] = {}
+    for _, line in lines:
+        if isinstance(line, Run) and line.topic != TICK:
+            needed.setdefault(line.topic, line.first)
+    cut = [topic for topic, first in needed.items() if first < log.start((topic, number))]
+    if not cut and log.start((lane.order, number)) == 0:
+        lane.position = {topic: log.start((topic, number)) for topic in lane.inputs}
+        return 0
+    for i, line in lines:
+        if isinstance(line, SnapshotTaken):
+            following = line.position.following
+            if all(following.get(topic, 0) >= log.start((topic, number)) for topic in lane.inputs):
+                for row in snapshot.decode(artifact(line.digest)).rows:
+                    lane.table.load(row)
+                for _ in lane.table.settle():
+                    pass
+                lane.stand_at(lane.table, line.position)
+                gave.notes["partitions begun from a snapshot, for retention has cut the log's beginning"] += 1
+                return i + 1
+    raise Refused(
+        f"{lane.agent}[{number}] cannot be replayed: retention has removed the beginning of "
+        f"{', '.join(cut) or lane.order}, and there is no snapshot after it to begin from",
+        kind="cut",
+    )
+
+
 def _refold(
-    fold: AnyFold, log: RecordedLog, number: int, rows: Sequence[Record], window: Window, gave: Rederived
+    log: RecordedLog, lane: FoldLane, rows: Sequence[Record], window: Window, gave: Rederived
 ) -> Iterator[None]:
-    inputs = tuple(full(topic) for topic in fold.inputs)
-    around = _around(log, StillClock())
-    lane = FoldLane(around, fold, inputs, number, around.broker.reader({}))
-    lane.position = {topic: log.start((topic, number)) for topic in inputs}
-    state: dict[bytes, Outgoing] = {}
-    if log.start((lane.order, number)) > 0:
-        raise Refused(
-            f"{lane.order}[{number}] begins at offset {log.start((lane.order, number))}: retention has removed what {fold.name} "
-            "took before, and there is no snapshot to begin from",
-            kind="cut",
-        )
-    whole = True
-    with _Place(fold.name) as here:
+    number, whole = lane.partition, True
+    state = {row.key: row for row in lane.table.rows() if row.key is not None}
+    with _Place(lane.agent) as here:
         for row in rows:
             if window.past(row.timestamp_ms):
                 whole = False
                 break
             for line in decode_order(row.value):
-                if isinstance(line, Run):
-                    for item in _taken(log, fold.name, number, line):
-                        place = item.place if isinstance(item, Record) else Place(TICK, number, item.at_ms)
-                        here.at = place
+                if isinstance(line, SnapshotTaken):
+                    _check_snapshot(gave, lane, row, line)
+                elif isinstance(line, Run):
+                    for item in _taken(log, lane.agent, number, line):
+                        here.at = place = item.place if isinstance(item, Record) else Place(TICK, number, item.at_ms)
                         gave.covered.add(str(place))
                         if not window.holds(place, row.timestamp_ms):
                             gave.outside.add(str(place))
                         lane.fold_now(item)
+                else:
+                    lane.position[line.topic] = line.offset + 1
             prefix = lane.cut()
             gave.until_ms[number] = row.timestamp_ms
             own = [one for one in prefix.sent if one.topic == lane.state]
             state |= {one.record.key: one.record for one in own if one.record.key is not None}
-            gave.give(
-                (one for one in prefix.sent if one.topic not in (lane.state, lane.order)), f"{fold.name}[{number}]"
-            )
+            outs = [one for one in prefix.sent if one.topic not in (lane.state, lane.order)]
+            gave.give(outs, f"{lane.agent}[{number}]", row.timestamp_ms)
             yield
     if whole:
         _compare_state(gave, log, lane, state)
@@ -185,11 +265,22 @@ def _taken(log: RecordedLog, agent: str, number: int, run: Run) -> Sequence[Reco
     found = log.run(run.topic, number, run.first, run.last)
     if not found or found[0].offset != run.first or found[-1].offset != run.last:
         raise Refused(
-            f"{agent} took {run.topic}[{number}]@{run.first} to {run.last}, and the log does not hold them (it begins at "
-            f"{log.start((run.topic, number))}): retention has removed them, and there is no snapshot to begin from",
+            f"{agent} took {run.topic}[{number}]@{run.first} to {run.last}, and the log does not hold them all",
             kind="cut",
         )
     return found
+
+
+def _check_snapshot(gave: Rederived, lane: FoldLane, row: Record, taken: SnapshotTaken) -> None:
+    """A snapshot's digest is that of the state which the replay has come to."""
+    if taken.position.version != lane.version:
+        gave.notes["snapshots of another version of the state: not compared"] += 1
+        return
+    lines = [snapshot.head(lane.agent, lane.partition, taken.position), *map(snapshot.line, lane.table.rows())]
+    own = ids.digest(b"".join(lines))
+    if own != taken.digest:
+        fields = (Field("snapshot", taken.digest, own),)
+        gave.found.append(Difference(gave.agent, "state", "", str(row.place), "snapshot", taken.digest, fields))
 
 
 def _compare_state(gave: Rederived, log: RecordedLog, lane: FoldLane, state: Mapping[bytes, Outgoing]) -> None:
@@ -198,14 +289,13 @@ def _compare_state(gave: Rederived, log: RecordedLog, lane: FoldLane, state: Map
     said = newest.get(POSITION)
     if said is None and not state:
         return
-    following = Position.of(None if said is None else said.value).following
-    if any(following.get(topic, at) != at for topic, at in lane.position.items()):
+    position = Position.of(None if said is None else said.value)
+    moved = any(position.following.get(topic, at) != at for topic, at in lane.position.items())
+    if moved or position.version != lane.version:
         gave.notes["partitions whose state has moved on: not compared"] += 1
         return
-    for key in sorted(newest.keys() | state.keys()):
+    for key in sorted((newest.keys() | state.keys()) - {POSITION, SNAPSHOT}):
         there, here = newest.get(key), state.get(key)
-        if key == POSITION:
-            continue
         gave.keys += 1
         fields = list(values(None if there is None else there.value, None if here is None else here.value))
         due, own = (() if one is None else one.headers for one in (there, here))
@@ -217,44 +307,36 @@ def _compare_state(gave: Rederived, log: RecordedLog, lane: FoldLane, state: Map
             gave.found.append(Difference(gave.agent, "state", "", place, "state", name, tuple(fields)))
 
 
-async def redecide(
-    recalling: Recall, log: RecordedLog, window: Window, told: Told = lambda done, of: None
-) -> Rederived:
+async def redecide(recalling: Recall, log: RecordedLog, window: Window, *, told: Told = _silent) -> Rederived:
     """A Transform over every record that its group has committed."""
     transform = recalling.transform
-    agent, inputs, parking = transform.name, tuple(full(t) for t in transform.inputs), deferred_topic(transform.name)
-    gave = Rederived(agent, frozenset(EXCLUDED))
+    agent, inputs = transform.name, tuple(full(topic) for topic in transform.inputs)
+    gave, parking = Rederived(agent, frozenset(EXCLUDED)), deferred_topic(agent)
     committed = log.committed.get(f"ratchet.{agent}", {})
-    outputs: dict[str, list[Record]] = {}
-    for rows in log.records.values():
-        for row in rows:
-            if written_by(row) == agent:
-                outputs.setdefault(cause_at(row.topic, row.headers), []).append(row)
+    outputs = outputs_by_cause(log, agent)
     parked = {str(unparked(row)[0].place): row for row in log.topic(parking)}  # the last round of each
-    around = _around(log, recalling.clock, recalling.decode)
-    done, of = 0, sum(len(log.of(topic, number)) for topic in inputs for number in range(log.partitions))
+    around = _around(log, recalling.clock, gave, outputs)
+    taken = [row for number in range(log.partitions) for topic in inputs for row in log.of(topic, number)]
+    lanes = {
+        number: TransformLane(around, transform, inputs, 1, number, around.broker.reader({}))
+        for number in range(log.partitions)
+    }
     with _Place(agent) as here:
-        for number in range(log.partitions):
-            lane = TransformLane(around, transform, inputs, 1, number, around.broker.reader({}))
-            for topic in inputs:
-                for record in log.of(topic, number):
-                    done += 1
-                    if done % YIELD_EVERY == 0:
-                        told(done, of)
-                        await asyncio.sleep(0)
-                    if record.offset >= committed.get((topic, number), 0) or window.past(record.timestamp_ms):
-                        continue
-                    here.at = record.place
-                    place = str(record.place)
-                    late = parked.get(place)
-                    if late is not None and late.offset >= committed.get((parking, number), 0):
-                        gave.notes["deferred and not decided yet"] += 1
-                        continue
-                    if not window.holds(record.place, record.timestamp_ms):
-                        gave.outside.add(place)
-                    recorded = outputs.get(place, [])
-                    line = "" if late is not None else f"{agent}/{topic}[{number}]"
-                    await _redecide(recalling, lane, record, recorded, line, gave)
+        for done, record in enumerate(taken):
+            if done % YIELD_EVERY == 0:
+                told(done, len(taken))
+                await asyncio.sleep(0)
+            here.at, number = record.place, record.partition
+            if record.offset >= committed.get((record.topic, number), 0) or window.past(record.timestamp_ms):
+                continue
+            late = parked.get(str(record.place))
+            if late is not None and late.offset >= committed.get((parking, number), 0):
+                gave.notes["deferred and not decided yet"] += 1
+                continue
+            if not window.holds(record.place, record.timestamp_ms):
+                gave.outside.add(str(record.place))
+            line = "" if late is not None else f"{agent}/{record.topic}[{number}]"
+            await _redecide(recalling, lanes[number], record, outputs.get(str(record.place), []), line, gave)
     notes, found = recalling.ended()
     gave.notes.update(notes)
     gave.found += [one for one in found if one.cause not in gave.outside]
@@ -283,4 +365,4 @@ async def _redecide(
             if agrees(again, recorded, gave.excluded):
                 gave.notes[lost] += 1
                 sent = again
-    gave.give(sent, line)
+    gave.give(sent, line, record.timestamp_ms)

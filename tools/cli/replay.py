@@ -9,6 +9,7 @@ from typing import Any
 
 from agents import replay as again
 from agents.wiring import TenantKeys
+from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.secrets import LocalSecrets
 from infra.settings import Settings
@@ -16,7 +17,7 @@ from schemas.errors import Refused, Unavailable
 from streams.difference import EXCLUDED, Difference, Rederived, compare, written_by
 from streams.port import TP, Broker, BrokerError
 from streams.recorded import Collector, RecordedLog, check_new, read_file, write_file
-from streams.replay import Window, full
+from streams.replay import Artifact, Window, full
 from tools.cli import place
 from tools.cli.screen import Exit, Progress, Screen, clean, short
 from tools.cli.tail import since_ms
@@ -89,6 +90,7 @@ async def replay_log(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    artifact: Artifact | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Every agent again on a log that lies in memory, and what differs."""
@@ -99,9 +101,9 @@ async def replay_log(
             if progress is not None:
                 progress.say(f"{agent}: {done} of {of}")
 
-        gave = await again.replay(agent, log, window, key_of=key_of, told=told)
+        gave = await again.replay(agent, log, window, key_of=key_of, artifact=artifact, told=told)
         mine = (row for rows in log.records.values() for row in rows if written_by(row) == agent)
-        found.append(Outcome(gave, compare(gave, mine)))
+        found.append(Outcome(gave, compare(gave, mine, log.gone)))
     return found
 
 
@@ -111,6 +113,7 @@ async def replay_broker(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    artifact: Artifact | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """The same on a running broker. What is missing may be held back by an open transaction: it is given time to appear."""
@@ -119,7 +122,7 @@ async def replay_broker(
     log = await collector.collect(again.first_topics(agents), others, again.offset_groups(agents))
     until = clock.monotonic() + SETTLE_S
     while True:
-        found = await replay_log(log, agents, window, key_of=key_of, progress=progress)
+        found = await replay_log(log, agents, window, key_of=key_of, artifact=artifact, progress=progress)
         missing = sum(one.kind == "missing" for outcome in found for one in outcome.differences)
         if not missing or clock.monotonic() > until:
             return found
@@ -150,7 +153,12 @@ async def run(screen: Screen, asked: Asked) -> int:
                 if asked.record is not None:
                     return await _record(screen, place.open_broker(settings), asked.record, progress)
                 found = await replay_broker(
-                    place.open_broker(settings), agents, window, key_of=await _keys(settings), progress=progress
+                    place.open_broker(settings),
+                    agents,
+                    window,
+                    key_of=await _keys(settings),
+                    artifact=_artifacts(settings),
+                    progress=progress,
                 )
             except BrokerError as fault:
                 where = settings.kafka_bootstrap
@@ -164,6 +172,12 @@ async def _keys(settings: Settings) -> Callable[[str], bytes] | None:
     if settings.secrets != "local" or not file.is_file():
         return None
     return TenantKeys(await LocalSecrets.open(file).commitment_key("tenants")).pseudonym_key
+
+
+def _artifacts(settings: Settings) -> Artifact | None:
+    """The artifact store of this machine, where there is one."""
+    folder = settings.state_dir / "artifacts"
+    return DirectoryStore(folder).get_bytes if folder.is_dir() else None
 
 
 async def record_log(broker: Broker, file: Path, progress: Progress | None = None) -> tuple[RecordedLog, int]:
