@@ -187,7 +187,7 @@ async def train(digest: str, settings: Settings) -> int:
     The process gives way to whatever serves beside it.
     """
     os.nice(NICE)
-    async with open_process(settings, f"training-{os.getpid()}") as process:
+    async with open_process(settings, f"training-{os.getpid()}", user="jobs") as process:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         named = read_order(process.artifacts, digest)

@@ -27,11 +27,13 @@ from infra.telemetry import Telemetry, configure_logs
 from schemas import principal, topics
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
+from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.reader import EveryOffset
 from streams.runner import Runner
+from streams.security import PLAINTEXT, Security
 from streams.shapes import AnyFold, Record, Transform
 from streams.wire import Decoder, Verify
 
@@ -41,6 +43,13 @@ LISTENERS = frozenset(
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
+VIEW = "policies"
+VIEWERS = (
+    "router",
+    "inference",
+    "trust",
+)  # who holds it; a builder of another agent that asks for it is refused the topic
+JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
 
 
@@ -106,6 +115,36 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
 
 
+async def transport(settings: Settings, secrets: SecretSource, user: str) -> Security:
+    """How this process reaches Kafka: as `user`, unless the settings name another, with the password of the secret store.
+
+    Raises `Refused` that names the secret where it has none.
+    """
+    if settings.kafka_security == "plaintext":
+        return PLAINTEXT
+    name = settings.kafka_user or user
+    path = f"{settings.kafka_credentials}/{name}"
+    held = await secrets.get(path)
+    if "password" not in held:
+        raise Refused(
+            f"the secret store has no {path} with a field password: Kafka user {name!r} cannot prove itself; `ratchet up "
+            "--secure` makes the local stack's, `ratchet acl apply` an agent's",
+            kind="secrets",
+        )
+    return Security("sasl_ssl", settings.kafka_ca, name, held["password"])
+
+
+async def open_transport(settings: Settings, user: str) -> Security:
+    """The same for a process that needs nothing else of the secret store."""
+    if settings.kafka_security == "plaintext":
+        return PLAINTEXT
+    secrets = await open_secrets(settings, log.debug)
+    try:
+        return await transport(settings, secrets, user)
+    finally:
+        await secrets.close()
+
+
 async def open_engine(process: Process) -> Engine:
     """vLLM in Ray actors; or, only where the settings say so by name, the scripted engine."""
     settings = process.settings
@@ -122,7 +161,7 @@ async def open_engine(process: Process) -> Engine:
 async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Router
 
-    return Router(runner.view("policies"), await process.store(), process.clock, process.keys.pseudonym_key)
+    return Router(runner.view(VIEW), await process.store(), process.clock, process.keys.pseudonym_key)
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -132,7 +171,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
     process.stack.push_async_callback(engine.close)
     instance = f"{process.settings.instance}-{process.settings.ordinal}"
     agent = Inference(
-        runner.view("policies"),
+        runner.view(VIEW),
         engine,
         await process.store(),
         await process.facts("inference"),
@@ -151,7 +190,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 async def _trust(process: Process, runner: Runner) -> Transform:
     from agents.trust.actor import Trust
 
-    return Trust(runner.view("policies"), process.clock)
+    return Trust(runner.view(VIEW), process.clock)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:
@@ -221,8 +260,8 @@ WORKERS = {"inference": 128}
 
 
 @asynccontextmanager
-async def open_process(settings: Settings, name: str) -> AsyncGenerator[Process, None]:
-    """Logs, telemetry and secrets of a process. Raises Refused or Unavailable when it cannot start, before any work."""
+async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGenerator[Process, None]:
+    """Logs, telemetry and secrets of a process, and Kafka as `user`. Raises Refused or Unavailable before any work."""
     configure_logs(settings.log_level, name)
     if settings.kafka_bootstrap is None:
         raise Refused("KAFKA_BOOTSTRAP is not set; `ratchet up` writes it for its agents", kind="settings")
@@ -233,7 +272,8 @@ async def open_process(settings: Settings, name: str) -> AsyncGenerator[Process,
         secrets = await open_secrets(settings, log.warning)
         stack.push_async_callback(secrets.close)
         keys = TenantKeys(await secrets.commitment_key("tenants"))
-        yield Process(settings, SystemClock(), telemetry, secrets, keys, KafkaBroker(settings.kafka_bootstrap), stack)
+        broker = KafkaBroker(settings.kafka_bootstrap, await transport(settings, secrets, user))
+        yield Process(settings, SystemClock(), telemetry, secrets, keys, broker, stack)
 
 
 async def _evidence(process: Process, stop: asyncio.Event) -> None:
@@ -266,7 +306,7 @@ async def serve(names: Sequence[str], settings: Settings) -> None:
     unknown = sorted(set(names) - set(AGENTS))
     if unknown or not names:
         raise Refused(f"unknown agents {unknown}; known are {', '.join(AGENTS)}", kind="usage")
-    async with open_process(settings, "+".join(names)) as process:
+    async with open_process(settings, "+".join(names), user=principal_of(names)) as process:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -28,6 +28,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kafka_bootstrap: HostPort | None = Field(None, description="host:port[,host:port…] of the brokers")
+    kafka_security: Literal["plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="plaintext (first look only) or sasl_ssl: TLS, and a password proven by SCRAM-SHA-512"
+    )
+    kafka_ca: Path | None = Field(None, description="a PEM file with the authority of the brokers' certificates")
+    kafka_user: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the Kafka user, where it is not named as the agents are"
+    )
+    kafka_credentials: str = Field(
+        "kafka", pattern=r"^[\w/-]+$", description="the folder of the secret store with one secret a user: its password"
+    )
     redis_url: str | None = Field(None, pattern=r"^(redis|rediss|unix)://\S+$", description="a redis:// URL")
     vault_addr: str | None = Field(None, pattern=r"^https?://\S+$", description="Vault's http(s) address")
 
@@ -67,6 +77,7 @@ class Settings(BaseModel):
             update={
                 "state_dir": self.state_dir.expanduser().resolve(),
                 "cache_dir": self.cache_dir.expanduser().resolve(),
+                "kafka_ca": None if self.kafka_ca is None else self.kafka_ca.expanduser().resolve(),
             }
         )
 
@@ -143,9 +154,12 @@ def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> 
 
 def _together(settings: Settings) -> list[str]:
     """What no single field can say. Credentials are asked for where secrets are opened: a command that needs none has none."""
+    problems: list[str] = []
     if settings.secrets == "vault" and settings.vault_addr is None:
-        return ["VAULT_ADDR: missing, RATCHET_SECRETS=vault needs it"]
-    return []
+        problems.append("VAULT_ADDR: missing, RATCHET_SECRETS=vault needs it")
+    if settings.kafka_security == "sasl_ssl" and settings.kafka_ca is None:
+        problems.append("RATCHET_KAFKA_CA: missing, RATCHET_KAFKA_SECURITY=sasl_ssl needs it")
+    return problems
 
 
 def _from_file(file: Path, problems: list[str]) -> dict[str, str]:

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from schemas.errors import Refused, Unavailable
 from schemas.topics import TopicPlan, plans
 from streams.kafka import KafkaBroker
-from streams.port import NONE, TP, Admin, BrokerError, TopicSpec
+from streams.port import NONE, TP, Admin, BrokerError, Denied, TopicSpec
+from streams.security import PLAINTEXT, Security
 
 BATCH = 20
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str, given: Admin | None) -> AsyncGenerator[Admin]:
-    """A started admin; a broker that is away is `Unavailable`."""
-    admin = given if given is not None else KafkaBroker(bootstrap).admin()
+async def _admin(bootstrap: str, given: Admin | None, security: Security) -> AsyncGenerator[Admin]:
+    """A started admin; a broker that is away is `Unavailable`, one that lets us not in or not do it is `Refused`."""
+    admin = given if given is not None else KafkaBroker(bootstrap, security).admin()
     try:
         if given is None:
             await admin.start()
         yield admin
+    except Denied as error:
+        raise Refused(str(error), kind="forbidden") from error
     except BrokerError as error:
         raise Unavailable(f"no Kafka broker answers at {bootstrap}: {error}") from error
     finally:
@@ -43,6 +46,7 @@ async def ensure_topics(
     *,
     wanted: Sequence[TopicPlan] | None = None,
     admin: Admin | None = None,
+    security: Security = PLAINTEXT,
 ) -> TopicReport:
     """Create what is missing. Safe to repeat. Refused, naming every topic at once, where one differs from the table.
 
@@ -51,7 +55,7 @@ async def ensure_topics(
     rows = list(plans()) if wanted is None else list(wanted)
     config = {"min.insync.replicas": "2"} if replication >= 3 else {}
     specs = [TopicSpec(row.full, partitions, replication, row.config | config) for row in rows]
-    async with _admin(bootstrap, admin) as known:
+    async with _admin(bootstrap, admin, security) as known:
         names = [spec.name for spec in specs]
         counts = await known.partitions(names)
         missing = [spec for spec in specs if spec.name not in counts]
@@ -88,14 +92,18 @@ def _differences(spec: TopicSpec, partitions: int, config: Mapping[str, str]) ->
 
 
 async def ensure_groups(
-    bootstrap: str, groups: Mapping[str, Sequence[str]], *, admin: Admin | None = None
+    bootstrap: str,
+    groups: Mapping[str, Sequence[str]],
+    *,
+    admin: Admin | None = None,
+    security: Security = PLAINTEXT,
 ) -> dict[str, int]:
     """Give each group (`ratchet.<agent>` -> full input topics) an explicit offset, the log's start, where it has none.
 
     An existing offset is never moved. Returns how many offsets each group got. Asks again while the broker loads offsets.
     """
     made: dict[str, int] = {}
-    async with _admin(bootstrap, admin) as known:
+    async with _admin(bootstrap, admin, security) as known:
         counts = await known.partitions({topic for topics in groups.values() for topic in topics})
         for group, topics in groups.items():
             missing = sorted(set(topics) - set(counts))
@@ -114,6 +122,8 @@ async def committed(admin: Admin, group: str, tps: Sequence[TP]) -> dict[TP, int
     for _ in range(100):
         try:
             found = await admin.committed(group, tps)
+        except Denied:
+            raise
         except BrokerError:
             found = dict[TP, int]()
         if len(found) == len(tps):
@@ -140,9 +150,11 @@ class Lag:
         return max(0, self.end - self.committed)
 
 
-async def lag(bootstrap: str, group: str, topics: Sequence[str], *, admin: Admin | None = None) -> list[Lag]:
+async def lag(
+    bootstrap: str, group: str, topics: Sequence[str], *, admin: Admin | None = None, security: Security = PLAINTEXT
+) -> list[Lag]:
     """The lag of a group by partition. A finished group's lag is not 0: markers take offsets."""
-    async with _admin(bootstrap, admin) as known:
+    async with _admin(bootstrap, admin, security) as known:
         counts = await known.partitions(topics)
         tps = [(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
         if not tps:
@@ -151,10 +163,10 @@ async def lag(bootstrap: str, group: str, topics: Sequence[str], *, admin: Admin
     return [Lag(topic, number, at[topic, number], ends[topic, number]) for topic, number in tps]
 
 
-async def cluster_alive(bootstrap: str, timeout_s: float = 5.0) -> bool:
+async def cluster_alive(bootstrap: str, timeout_s: float = 5.0, *, security: Security = PLAINTEXT) -> bool:
     """Whether a broker answers there within the time."""
     try:
-        async with asyncio.timeout(timeout_s), _admin(bootstrap, None) as known:
+        async with asyncio.timeout(timeout_s), _admin(bootstrap, None, security) as known:
             return await known.alive()
     except (Unavailable, TimeoutError):
         return False

@@ -5,7 +5,7 @@ from schemas.codec import encode
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
 from schemas.topics import PREFIX
-from streams.port import Broker, BrokerError, Outgoing, Producer, Rejected
+from streams.port import Broker, BrokerError, Denied, Outgoing, Producer, Rejected
 from streams.wire import largest, partition_of, size_of
 
 
@@ -35,7 +35,7 @@ class Facts:
                 await producer.start()
                 self._producer = producer
             await self._producer.send(topic, partition_of(row.key, await self._partitions(topic)), [record])
-        except Rejected as error:
+        except (Rejected, Denied) as error:
             raise Refused(f"{payload.TYPE}: {error}", kind="rejected") from error
         except BrokerError as error:
             await self.stop()

@@ -1,4 +1,4 @@
-"""The broker port on aiokafka: the only file that imports a Kafka client, and the only untyped edge.
+"""The broker port on aiokafka. Only `kafka.py`, `kafka_edge.py`, `kafka_acl.py` import a Kafka client: the untyped edge.
 
 Settings and their reasons are the table in docs/design.md ("Ids, members, values"); none of them is for callers to change.
 """
@@ -11,7 +11,6 @@ Settings and their reasons are the table in docs/design.md ("Ids, members, value
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -21,17 +20,14 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
-    InvalidProducerEpoch,
     KafkaError,
-    MessageSizeTooLargeError,
     NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    ProducerFenced,
-    RecordTooLargeError,
     TopicAuthorizationFailedError,
 )
 
-from streams.port import NONE, TP, BrokerError, Fenced, Listener, Lost, Outgoing, OutOfRange, Rejected, TopicSpec
+from streams.kafka_edge import denied, quiet_client_logs, starting, translated
+from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
+from streams.security import PLAINTEXT, Security
 from streams.shapes import Record
 
 REQUEST_TIMEOUT_MS = 8_000
@@ -43,59 +39,6 @@ BATCH_BYTES = 1 << 20
 LARGEST_BYTES = 1_048_588 + 65_536
 log = logging.getLogger("streams")
 UNKNOWN_GROUP = 69
-REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
-
-
-class _Quiet(logging.Filter):
-    """Lets one line per place in the client through each second: a broker that is away makes thousands."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: dict[tuple[str, int], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        place = (record.pathname, record.lineno)
-        if record.created - self.last.get(place, 0.0) < 1.0:
-            return False
-        self.last[place] = record.created
-        return True
-
-
-def quiet_client_logs() -> None:
-    """Rate-limit the client's own log lines: warnings and worse, one per place and second."""
-    for name in ("aiokafka", "aiokafka.conn", "aiokafka.client", "aiokafka.cluster"):
-        _quiet(logging.getLogger(name))
-    for name in ("producer.sender", "producer.transaction_manager", "consumer.fetcher", "consumer.group_coordinator"):
-        _quiet(logging.getLogger(f"aiokafka.{name}"))
-    # It warns of each partition's first batch in a transaction, while the broker verifies it (NotEnoughReplicas, retried).
-    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
-
-
-def _quiet(logger: logging.Logger) -> None:
-    if not any(isinstance(found, _Quiet) for found in logger.filters):
-        logger.addFilter(_Quiet())
-        logger.setLevel(logging.WARNING)
-
-
-@contextmanager
-def _translated(what: str) -> Generator[None]:
-    """Foreign errors become the port's."""
-    try:
-        yield
-    except (ProducerFenced, InvalidProducerEpoch) as exc:
-        raise Fenced(f"{what}: {exc}") from exc
-    except (MessageSizeTooLargeError, RecordTooLargeError, TopicAuthorizationFailedError) as exc:
-        raise Rejected(f"{what}: {exc!r}") from exc
-    except OffsetOutOfRangeError as exc:
-        raise OutOfRange(f"{what}: {exc}") from exc
-    except KafkaError as exc:
-        cause = exc.__cause__
-        if isinstance(cause, ProducerFenced | InvalidProducerEpoch):
-            raise Fenced(f"{what}: {cause}") from exc
-        kind = Rejected if getattr(exc, "errno", 0) in REFUSED else Lost
-        raise kind(f"{what}: {exc!r}") from exc
-    except (OSError, TimeoutError, AssertionError) as exc:  # the client asserts where metadata is not there yet
-        raise Lost(f"{what}: {exc!r}") from exc
 
 
 def _records(found: dict[Any, list[Any]]) -> dict[TP, list[Record]]:
@@ -131,9 +74,11 @@ class KafkaReader:
         self,
         bootstrap: str,
         *,
+        security: Security = PLAINTEXT,
         positions: Mapping[TP, int] | None = None,
         group: tuple[Collection[str], str, str, Listener] | None = None,
     ) -> None:
+        self.security = security
         self.positions = dict(positions or {})
         self.group = group
         self.bootstrap = bootstrap
@@ -164,12 +109,13 @@ class KafkaReader:
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
             partition_assignment_strategy=(RangePartitionAssignor,),
             retry_backoff_ms=100,
+            **self.security.client(),
             **member,
         )
         if self.group is not None:
             topics, _, _, listener = self.group
             self._consumer.subscribe(topics=sorted(topics), listener=_Relay(self, listener))
-        with _translated("consumer start"):
+        async with starting("consumer start", self.bootstrap, self.security):
             try:
                 await self._consumer.start()
             except BaseException:
@@ -183,23 +129,23 @@ class KafkaReader:
 
     async def stop(self) -> None:
         if self._consumer is not None:
-            with _translated("consumer stop"):
+            with translated("consumer stop", self.security):
                 await self._consumer.stop()
 
     def seek(self, tp: TP, offset: int) -> None:
-        with _translated(f"seek {tp}"):
+        with translated(f"seek {tp}", self.security):
             self.consumer.seek(TopicPartition(*tp), offset)
 
     def pause(self, partitions: Collection[TP]) -> None:
-        with _translated("pause"):
+        with translated("pause", self.security):
             self.consumer.pause(*(TopicPartition(*tp) for tp in partitions))
 
     def resume(self, partitions: Collection[TP]) -> None:
-        with _translated("resume"):
+        with translated("resume", self.security):
             self.consumer.resume(*(TopicPartition(*tp) for tp in partitions))
 
     async def poll(self, *, timeout_s: float, max_records: int) -> Mapping[TP, Sequence[Record]]:
-        with _translated("poll"):
+        with translated("poll", self.security):
             try:
                 found = await self.consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
             except NoOffsetForPartitionError:
@@ -209,7 +155,7 @@ class KafkaReader:
             return _records(found)
 
     async def position(self, tp: TP) -> int:
-        with _translated(f"position {tp}"):
+        with translated(f"position {tp}", self.security):
             try:
                 return await self.consumer.position(TopicPartition(*tp))
             except IllegalStateError as exc:
@@ -243,22 +189,24 @@ async def _send(
 class _Acknowledged:
     """Awaits a send and translates its error; may be dropped unawaited, as a lane that drops does."""
 
-    __slots__ = ("future", "what")
+    __slots__ = ("future", "security", "what")
 
-    def __init__(self, future: "asyncio.Future[object]", what: str) -> None:
+    def __init__(self, future: "asyncio.Future[object]", what: str, security: Security) -> None:
         self.future = future
         self.what = what
+        self.security = security
 
     def __await__(self) -> Generator[Any, None, None]:
-        with _translated(self.what):
+        with translated(self.what, self.security):
             yield from self.future.__await__()
 
 
 class KafkaTransactionalProducer:
     """One transactional id."""
 
-    def __init__(self, bootstrap: str, transactional_id: str) -> None:
+    def __init__(self, bootstrap: str, transactional_id: str, security: Security = PLAINTEXT) -> None:
         self.bootstrap = bootstrap
+        self.security = security
         self.id = transactional_id
         self._producer: Any = None
 
@@ -275,8 +223,9 @@ class KafkaTransactionalProducer:
             max_batch_size=BATCH_BYTES,
             max_request_size=LARGEST_BYTES,
             retry_backoff_ms=5,
+            **self.security.client(),
         )
-        with _translated(f"{self.id}: start"):
+        async with starting(f"{self.id}: start", self.bootstrap, self.security):
             await self._producer.start()
 
     async def stop(self, timeout_s: float) -> None:
@@ -304,35 +253,36 @@ class KafkaTransactionalProducer:
         return self._producer
 
     async def begin(self) -> None:
-        with _translated(f"{self.id}: begin"):
+        with translated(f"{self.id}: begin", self.security):
             await self.producer.begin_transaction()
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Sequence[Awaitable[object]]:
         what = f"{self.id}: send to {topic}[{partition}]"
-        with _translated(what):
+        with translated(what, self.security):
             futures = await _send(self.producer, topic, partition, records)
-        return [_Acknowledged(future, what) for future in futures]
+        return [_Acknowledged(future, what, self.security) for future in futures]
 
     async def offsets(self, following: Mapping[TP, int], group: str) -> None:
-        with _translated(f"{self.id}: offsets"):
+        with translated(f"{self.id}: offsets", self.security):
             await self.producer.send_offsets_to_transaction(
                 {TopicPartition(*tp): offset for tp, offset in following.items()}, group
             )
 
     async def commit(self) -> None:
-        with _translated(f"{self.id}: commit"):
+        with translated(f"{self.id}: commit", self.security):
             await self.producer.commit_transaction()
 
     async def abort(self) -> None:
-        with _translated(f"{self.id}: abort"):
+        with translated(f"{self.id}: abort", self.security):
             await self.producer.abort_transaction()
 
 
 class KafkaProducer:
     """Idempotent, without transactions."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, security: Security = PLAINTEXT) -> None:
         self.bootstrap = bootstrap
+        self.security = security
         self._producer: Any = None
 
     async def start(self) -> None:
@@ -345,8 +295,9 @@ class KafkaProducer:
             max_batch_size=BATCH_BYTES,
             max_request_size=LARGEST_BYTES,
             retry_backoff_ms=50,
+            **self.security.client(),
         )
-        with _translated("producer start"):
+        async with starting("producer start", self.bootstrap, self.security):
             try:
                 await producer.start()
             except BaseException:
@@ -356,23 +307,24 @@ class KafkaProducer:
 
     async def stop(self) -> None:
         if self._producer is not None:
-            with _translated("producer stop"):
+            with translated("producer stop", self.security):
                 await self._producer.stop()
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
         what = f"send to {topic}[{partition}]"
-        with _translated(what):
+        with translated(what, self.security):
             if self._producer is None:
                 raise Lost("the producer was not started")
             for future in await _send(self._producer, topic, partition, records):
-                await _Acknowledged(future, what)
+                await _Acknowledged(future, what, self.security)
 
 
 class KafkaAdmin:
     """Topics, offsets, ends."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, security: Security = PLAINTEXT) -> None:
         self.bootstrap = bootstrap
+        self.security = security
         self._admin: Any = None
         self._reader: Any = None
         self._coordinators: dict[str, int] = {}
@@ -380,15 +332,19 @@ class KafkaAdmin:
     async def start(self) -> None:
         quiet_client_logs()
         self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=self.bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS, client_id="ratchet-admin"
+            bootstrap_servers=self.bootstrap,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            client_id="ratchet-admin",
+            **self.security.client(),
         )
         self._reader = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap,
             isolation_level="read_committed",
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             enable_auto_commit=False,
+            **self.security.client(),
         )
-        with _translated("admin start"):
+        async with starting("admin start", self.bootstrap, self.security):
             try:
                 await self._admin.start()
                 await self._reader.start()
@@ -404,7 +360,7 @@ class KafkaAdmin:
             await self._reader.stop()
 
     async def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, int]:
-        with _translated(f"{group}: committed offsets"):
+        with translated(f"{group}: committed offsets", self.security):
             try:
                 if group not in self._coordinators:
                     self._coordinators[group] = await self._admin.find_coordinator(group)
@@ -419,7 +375,7 @@ class KafkaAdmin:
         return {(tp.topic, tp.partition): NONE if row.offset < 0 else int(row.offset) for tp, row in found.items()}
 
     async def members(self, group: str) -> tuple[str, ...]:
-        with _translated(f"{group}: members"):
+        with translated(f"{group}: members", self.security):
             answers = await self._admin.describe_consumer_groups([group])
         rows = [row for answer in answers for row in answer.to_object()["groups"]]
         failed = [row["error_code"] for row in rows if row["error_code"] not in (0, UNKNOWN_GROUP)]
@@ -433,8 +389,9 @@ class KafkaAdmin:
             group_id=group,
             enable_auto_commit=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            **self.security.client(),
         )
-        with _translated(f"{group}: set offsets"):
+        with translated(f"{group}: set offsets", self.security):
             try:
                 await member.start()
                 member.assign([TopicPartition(*tp) for tp in offsets])
@@ -443,31 +400,33 @@ class KafkaAdmin:
                 await member.stop()
 
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
-        with _translated("end offsets"):
+        with translated("end offsets", self.security):
             found = await self._reader.end_offsets([TopicPartition(*tp) for tp in partitions])
         return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
 
     async def starts(self, partitions: Collection[TP]) -> dict[TP, int]:
-        with _translated("start offsets"):
+        with translated("start offsets", self.security):
             found = await self._reader.beginning_offsets([TopicPartition(*tp) for tp in partitions])
         return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
 
     async def offsets_at(self, partitions: Collection[TP], at_ms: int) -> dict[TP, int]:
         ends = await self.ends(partitions)
-        with _translated("offsets by time"):
+        with translated("offsets by time", self.security):
             found = await self._reader.offsets_for_times({TopicPartition(*tp): at_ms for tp in partitions})
         return {
             tp: ends[tp] if (row := found.get(TopicPartition(*tp))) is None else int(row.offset) for tp in partitions
         }
 
     async def partitions(self, topics: Collection[str]) -> dict[str, int]:
-        with _translated("describe topics"):
+        with translated("describe topics", self.security):
             found = await self._admin.describe_topics(sorted(topics))
+        if hidden := sorted(row["topic"] for row in found if row["error_code"] == TopicAuthorizationFailedError.errno):
+            raise denied(self.security, "describe topics", TopicAuthorizationFailedError(hidden))
         return {row["topic"]: len(row["partitions"]) for row in found if not row["error_code"]}
 
     async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
         wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(topics)]
-        with _translated("describe configs"):
+        with translated("describe configs", self.security):
             answers = await self._admin.describe_configs(wanted)
         return {
             resource[3]: {row[0]: str(row[1]) for row in resource[4]}
@@ -478,37 +437,38 @@ class KafkaAdmin:
 
     async def create(self, topics: Sequence[TopicSpec]) -> None:
         rows = [NewTopic(row.name, row.partitions, row.replication, topic_configs=dict(row.config)) for row in topics]
-        with _translated("create topics"):
+        with translated("create topics", self.security):
             answer = await self._admin.create_topics(rows)
         bad = [f"{row[0]}: {row[2] or row[1]}" for row in answer.topic_errors if row[1] not in (0, 36)]
         if bad:
             raise Rejected("topics not created: " + "; ".join(bad))
 
     async def alive(self) -> bool:
-        with _translated("describe cluster"):
+        with translated("describe cluster", self.security):
             return bool((await self._admin.describe_cluster())["brokers"])
 
 
 class KafkaBroker:
-    """Makes the parts of one cluster."""
+    """Makes the parts of one cluster, each of them connecting as the same principal."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, security: Security = PLAINTEXT) -> None:
         self.bootstrap = bootstrap
+        self.security = security
 
     def group_reader(self, topics: Collection[str], group: str, instance: str, listener: Listener) -> KafkaReader:
-        return KafkaReader(self.bootstrap, group=(topics, group, instance, listener))
+        return KafkaReader(self.bootstrap, security=self.security, group=(topics, group, instance, listener))
 
     def reader(self, positions: Mapping[TP, int]) -> KafkaReader:
-        return KafkaReader(self.bootstrap, positions=positions)
+        return KafkaReader(self.bootstrap, security=self.security, positions=positions)
 
     def transactional(self, transactional_id: str) -> KafkaTransactionalProducer:
-        return KafkaTransactionalProducer(self.bootstrap, transactional_id)
+        return KafkaTransactionalProducer(self.bootstrap, transactional_id, self.security)
 
     def producer(self) -> KafkaProducer:
-        return KafkaProducer(self.bootstrap)
+        return KafkaProducer(self.bootstrap, self.security)
 
     def admin(self) -> KafkaAdmin:
-        return KafkaAdmin(self.bootstrap)
+        return KafkaAdmin(self.bootstrap, self.security)
 
 
 __all__ = ["BrokerError", "KafkaBroker", "quiet_client_logs"]

@@ -32,6 +32,10 @@ class Rejected(BrokerError):
     """The broker refused a batch of records; the transaction would commit without it."""
 
 
+class Denied(BrokerError):
+    """The broker does not let this principal in, or not do this. It stays so until somebody changes rights or credentials."""
+
+
 class OutOfRange(BrokerError):
     """The position is not in the log: retention has removed what was not read."""
 

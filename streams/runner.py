@@ -15,7 +15,7 @@ from schemas.errors import Refused
 from schemas.topics import PREFIX, deferred_topic, order_topic, state_topic
 from streams.fold import FoldLane
 from streams.lane import AgentCrashed, Lane, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
-from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader
+from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Denied, Fault, OutOfRange, Reader
 from streams.shapes import AnyFold, Place, Transform
 from streams.state import MemoryState, StateStore
 from streams.transform import TransformLane
@@ -189,6 +189,9 @@ class Runner:
                 try:
                     await admin.start()
                     started = True
+                except Denied as error:  # waiting mends no password; a fresh start reads the secret again
+                    await admin.stop()
+                    raise Refused(str(error), kind="forbidden") from error
                 except BrokerError as error:
                     log.warning("waiting for the broker: %s", error)
                     await admin.stop()

@@ -14,6 +14,8 @@ import psutil
 
 from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
+from streams.kafka import KafkaBroker
+from streams.port import BrokerError
 from tools.stack import status
 from tools.stack.docker import docker_answers
 from tools.stack.kafka import VERSION as KAFKA
@@ -21,6 +23,7 @@ from tools.stack.kafka import live_brokers
 from tools.stack.ports import taken
 from tools.stack.ray import ray_answers, ray_program
 from tools.stack.redis import redis_program, url_answers
+from tools.stack.secure import IN_THE_CLEAR, SECURED, open_security
 from tools.stack.stack import ENV_FILE, LEAST_FREE_BYTES
 from tools.stack.vault import VERSION as VAULT
 from tools.stack.vault import health
@@ -50,8 +53,10 @@ def run_checks(settings: Settings | None = None) -> list[Check]:
     checks = [_python(), Check("settings", True, "every variable is known and accepted")]
     checks += [_state_dir(own), _disk(own), _memory(), _kafka(own), _redis(own), _vault(own), _ray(own)]
     checks += [_engine(own), _stack(own)]
-    if own.kafka_bootstrap is not None and live_brokers(own.kafka_bootstrap):
-        checks += [_topics(own)]
+    if own.kafka_bootstrap is not None:
+        checks += [_transport(own)]
+        if live_brokers(own.kafka_bootstrap, own.kafka_ca):
+            checks += [_topics(own)]
     return checks
 
 
@@ -106,7 +111,7 @@ def _memory() -> Check:
 
 def _kafka(settings: Settings) -> Check:
     if settings.kafka_bootstrap is not None:
-        brokers = live_brokers(settings.kafka_bootstrap)
+        brokers = live_brokers(settings.kafka_bootstrap, settings.kafka_ca)
         detail = f"{brokers} brokers at {settings.kafka_bootstrap}"
         return Check(
             "kafka", brokers > 0, detail, "start the brokers, or unset KAFKA_BOOTSTRAP to have one started here"
@@ -204,10 +209,26 @@ def _stack(settings: Settings) -> Check:
     )
 
 
+def _transport(settings: Settings) -> Check:
+    if settings.kafka_security == "plaintext":
+        return Check("transport", True, f"{IN_THE_CLEAR}: for a first look only, never for production")
+
+    async def enter() -> None:
+        admin = KafkaBroker(settings.kafka_bootstrap or "", await open_security(settings, "operator")).admin()
+        await admin.start()
+        await admin.stop()
+
+    try:
+        asyncio.run(enter())
+    except (Refused, Unavailable, BrokerError) as fault:
+        return Check("transport", False, str(fault), "docs/security.md: users, passwords and the authority")
+    return Check("transport", True, SECURED)
+
+
 def _topics(settings: Settings) -> Check:
     try:
         problems = asyncio.run(_topic_problems(settings))
-    except Unavailable as fault:
+    except (Refused, Unavailable, BrokerError) as fault:
         return Check("topics", False, str(fault), "see the broker's log")
     return Check(
         "topics", not problems, "; ".join(problems) or "as the table says", "`ratchet up` creates what is missing"
@@ -216,9 +237,8 @@ def _topics(settings: Settings) -> Check:
 
 async def _topic_problems(settings: Settings) -> list[str]:
     from schemas.topics import plans
-    from streams.kafka import KafkaBroker
 
-    admin = KafkaBroker(settings.kafka_bootstrap or "").admin()
+    admin = KafkaBroker(settings.kafka_bootstrap or "", await open_security(settings, "operator")).admin()
     await admin.start()
     try:
         rows = list(plans())

@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 trust_app = typer.Typer(no_args_is_help=True, help="Grant or withdraw trust by hand.")
 evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: export it, verify it offline.")
+acl_app = typer.Typer(
+    no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
+)
+app.add_typer(acl_app, name="acl", rich_help_panel="Stack")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
 
@@ -54,6 +58,9 @@ def _screen(as_json: bool) -> Any:
 @app.command(rich_help_panel=STACK)
 def up(
     vault: Annotated[bool, typer.Option("--vault", help="With a real Vault for keys and signatures.")] = False,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="Kafka over TLS, with a user and rights of its own for each process.")
+    ] = False,
     partitions: Annotated[int | None, typer.Option(min=1, max=1024, help="Partitions of every topic.")] = None,
     route: Annotated[
         list[Path] | None, typer.Option(help="Apply this route file once all answers. Repeatable.")
@@ -63,7 +70,7 @@ def up(
     """Start what is missing (Kafka, Redis, Ray, the agents), wait until each answers, say where everything is."""
     from tools.cli import stack
 
-    _done(stack.up(_screen(as_json), vault=vault, partitions=partitions, routes=route or []))
+    _done(stack.up(_screen(as_json), vault=vault, secure=secure, partitions=partitions, routes=route or []))
 
 
 @app.command(rich_help_panel=STACK)
@@ -88,6 +95,39 @@ def doctor(as_json: Json = False) -> None:
     from tools.cli import stack
 
     _done(stack.doctor(_screen(as_json)))
+
+
+AclUser = Annotated[list[str] | None, typer.Option("--user", help="Only this user. Repeatable.", show_default=False)]
+AclProcess = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--process", help="A process of several agents: router,trust. Repeatable. Default: the local stack's."
+    ),
+]
+
+
+@acl_app.command("show")
+def acl_show(user: AclUser = None, process: AclProcess = None, as_json: Json = False) -> None:
+    """The rights that the code declares, a user a block. Asks no server."""
+    from tools.cli import acl
+
+    _done(acl.show(_screen(as_json), users=user or [], processes=process or []))
+
+
+@acl_app.command("apply")
+def acl_apply(process: AclProcess = None, as_json: Json = False) -> None:
+    """Make the users that lack, give their passwords to the cluster, and make its rights the generated ones."""
+    from tools.cli import acl
+
+    _run(acl.apply(_screen(as_json), processes=process or []))
+
+
+@acl_app.command("check")
+def acl_check(process: AclProcess = None, as_json: Json = False) -> None:
+    """Compare the cluster's rights with the generated ones. Exit 1 where they differ."""
+    from tools.cli import acl
+
+    _run(acl.check(_screen(as_json), processes=process or []))
 
 
 @app.command(rich_help_panel=WORK)

@@ -29,6 +29,7 @@ from infra.telemetry import Sample, Telemetry, configure_logs, logger
 from schemas.errors import Refused
 from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
 from schemas.topics import BY_NAME
+from streams.security import MECHANISM, PLAINTEXT, Security
 
 NAME = "ratchet.observer"
 READS = ("results", "answers", "scores", "cases")
@@ -100,12 +101,22 @@ def decode(topic: str, partition: int, offset: int, headers: Any, value: bytes |
     return Seen(topic, partition, offset, kind, at if isinstance(at, int) else written_ms, held)
 
 
-def build(bootstrap: str, views: Views, clock: Clock, *, folder: Path, group: str, horizon_min: int) -> faust.App:
+def build(
+    bootstrap: str,
+    views: Views,
+    clock: Clock,
+    *,
+    folder: Path,
+    group: str,
+    horizon_min: int,
+    security: Security = PLAINTEXT,
+) -> faust.App:
     """The faust application; it has no command line and no web server."""
     servers = bootstrap.split(",")
     app = faust.App(
         group,
         broker=[f"kafka://{server}" for server in servers],
+        broker_credentials=_credentials(security),
         store="memory://",
         datadir=folder / "faust",
         web_enabled=False,
@@ -136,6 +147,14 @@ def build(bootstrap: str, views: Views, clock: Clock, *, folder: Path, group: st
 
     app.agent(source, name="observer", concurrency=1)(observe)
     return app
+
+
+def _credentials(security: Security) -> faust.SASLCredentials | None:
+    if security.open:
+        return None
+    return faust.SASLCredentials(
+        username=security.user, password=security.password, mechanism=MECHANISM, ssl_context=security.context()
+    )
 
 
 def samples(views: Views, now_ms: int) -> Iterable[Sample]:
@@ -174,6 +193,7 @@ async def serve(
     clock: Clock | None = None,
     group: str = NAME,
     horizon_min: int = HORIZON_MIN,
+    security: Security = PLAINTEXT,
 ) -> None:
     """Observe until `stop` is set. Raises `Refused` without a broker's address, what faust raises when it crashes."""
     if settings.kafka_bootstrap is None:
@@ -186,7 +206,15 @@ async def serve(
     port = telemetry.open(settings.metrics_host, settings.metrics_port, pages)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     file = settings.state_dir / SNAPSHOT
-    app = build(settings.kafka_bootstrap, views, time, folder=settings.state_dir, group=group, horizon_min=horizon_min)
+    app = build(
+        settings.kafka_bootstrap,
+        views,
+        time,
+        folder=settings.state_dir,
+        group=group,
+        horizon_min=horizon_min,
+        security=security,
+    )
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await app.start()
@@ -206,7 +234,7 @@ async def serve(
         telemetry.close()
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, security: Security = PLAINTEXT) -> int:
     """Run until SIGTERM or SIGINT: the process of `python -m agents observer`."""
     configure_logs(settings.log_level, "observer")
 
@@ -215,7 +243,7 @@ def main(settings: Settings) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        await serve(settings, stopped)
+        await serve(settings, stopped, security=security)
 
     asyncio.run(run())
     return 0

@@ -6,13 +6,23 @@ Committed records only; no group, no commits.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Self
 
 from infra.clock import SystemClock
 from schemas.codec import Encoded
 from schemas.errors import Refused, Unavailable
-from streams.port import TP, Broker, BrokerError, Outgoing, Rejected
+from streams.port import TP, Broker, BrokerError, Denied, Outgoing, Rejected
 from streams.shapes import Record
 from streams.wire import BROKER_BYTES, partition_of, size_of
 
@@ -26,6 +36,8 @@ def now_ms() -> int:
 def _translated(bootstrap: str) -> Generator[None, None, None]:
     try:
         yield
+    except Denied as fault:
+        raise Refused(str(fault), kind="forbidden") from fault
     except Rejected as fault:
         raise Refused(f"the broker refused the record: {fault}", kind="rejected") from fault
     except BrokerError as fault:
@@ -33,14 +45,18 @@ def _translated(bootstrap: str) -> Generator[None, None, None]:
 
 
 class Bus:
-    """`async with Bus(broker, bootstrap) as bus`. Made by `tools.cli.place.open_bus`."""
+    """`async with Bus(broker, bootstrap) as bus`. Made by `tools.cli.place.open_bus`.
 
-    def __init__(self, broker: Broker, bootstrap: str) -> None:
+    Given as a call, the broker is made at the start: it may need a password from the secret store.
+    """
+
+    def __init__(self, broker: Broker | Callable[[], Awaitable[Broker]], bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._broker = broker
-        self._admin = broker.admin()
+        self._made = broker
 
     async def __aenter__(self) -> Self:
+        self._broker = await self._made() if callable(self._made) else self._made
+        self._admin = self._broker.admin()
         with _translated(self.bootstrap):
             await self._admin.start()
         return self

@@ -19,24 +19,28 @@ def settings() -> Settings:
     return load(file=file).resolved() if file.is_file() else own
 
 
-def open_broker(found: Settings | None = None) -> Broker:
-    """The broker of the stack that runs here."""
+async def open_broker(found: Settings | None = None, *, user: str = "operator") -> Broker:
+    """The broker of the stack that runs here. `user` is who connects where Kafka asks, unless RATCHET_KAFKA_USER names another."""
     import logging
 
     from streams.kafka import KafkaBroker
+    from tools.stack.secure import open_security
 
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what matters of it comes as an error of ours
-
     found = settings() if found is None else found
+    return KafkaBroker(_bootstrap(found), await open_security(found, user))
+
+
+def open_bus(found: Settings | None = None, *, user: str = "operator") -> Bus:
+    """The bus of the stack that runs here; `user` as above."""
+    settled = settings() if found is None else found
+    return Bus(lambda: open_broker(settled, user=user), _bootstrap(settled))
+
+
+def _bootstrap(found: Settings) -> str:
     if found.kafka_bootstrap is None:
         raise Unavailable("no stack runs here and KAFKA_BOOTSTRAP is not set: `ratchet up` starts one")
-    return KafkaBroker(found.kafka_bootstrap)
-
-
-def open_bus(found: Settings | None = None) -> Bus:
-    """The bus of the stack that runs here."""
-    found = settings() if found is None else found
-    return Bus(open_broker(found), found.kafka_bootstrap or "")
+    return found.kafka_bootstrap
 
 
 def state_file(name: str) -> Path:

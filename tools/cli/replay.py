@@ -151,9 +151,9 @@ async def run(screen: Screen, asked: Asked) -> int:
             settings = place.settings()
             try:
                 if asked.record is not None:
-                    return await _record(screen, place.open_broker(settings), asked.record, progress)
+                    return await _record(screen, await place.open_broker(settings), asked.record, progress)
                 found = await replay_broker(
-                    place.open_broker(settings),
+                    await place.open_broker(settings),
                     agents,
                     window,
                     key_of=await _keys(settings),

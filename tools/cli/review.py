@@ -95,7 +95,7 @@ async def run(
     name = operator(by)
     if request is None and (approve or reject or correct):
         raise Refused("say which: --request ID", kind="usage")
-    async with open_bus() as bus:
+    async with open_bus(user="reviewer") as bus:
         reviews = await waiting(bus, route, now_ms())
         if request is not None:
             review = next((row for row in reviews if row.request_id == request), None)

@@ -8,14 +8,14 @@ from tools.cli.screen import Exit, Screen, clean
 from tools.routes import read_route
 
 
-def up(screen: Screen, *, vault: bool, partitions: int | None, routes: list[Path]) -> int:
+def up(screen: Screen, *, vault: bool, secure: bool, partitions: int | None, routes: list[Path]) -> int:
     """Start what is missing, then apply the routes. Route files are checked before anything is started."""
     from tools.cli import commands, place
     from tools.stack import up as start
 
     declared = [read_route(file) for file in routes]
     with screen.progress("starting") as progress:
-        found = start(vault=vault, partitions=partitions, say=progress.say)
+        found = start(vault=vault, secure=secure, partitions=partitions, say=progress.say)
     _told(screen, found)
     code = int(Exit.DONE)
     for route in declared:

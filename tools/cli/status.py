@@ -10,6 +10,7 @@ from schemas.errors import Refused, Unavailable
 from tools.cli.bus import now_ms
 from tools.cli.place import settings as find_settings
 from tools.cli.screen import Exit, Screen, clean
+from tools.stack.secure import IN_THE_CLEAR, SECURED, open_security
 
 SNAPSHOT = "observer.json"
 STALE_MS = 10_000
@@ -32,6 +33,7 @@ def gather() -> dict[str, Any]:
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
     found["proof"] = UNPROVEN
+    found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
 
 
@@ -55,9 +57,11 @@ def lags(settings: Settings) -> tuple[dict[str, int], str]:
         return {}, "no stack runs here and KAFKA_BOOTSTRAP is not set"
 
     async def ask() -> dict[str, int]:
+        security = await open_security(settings, "operator")
         found: dict[str, int] = {}
         for group, topics in groups().items():
-            found[group.removeprefix("ratchet.")] = sum(row.records for row in await lag(bootstrap, group, topics))
+            rows = await lag(bootstrap, group, topics, security=security)
+            found[group.removeprefix("ratchet.")] = sum(row.records for row in rows)
         return found
 
     try:
@@ -94,6 +98,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     if found["lag_error"]:
         screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")
     screen.say(f"[yellow]![/] {found['proof']}")
+    screen.say(f"[{'green' if found['transport'] == SECURED else 'yellow'}]![/] {found['transport']}")
 
 
 def _observed(screen: Screen, seen: Mapping[str, Any] | None) -> None:

@@ -306,5 +306,5 @@ async def run(
     """The command."""
     given = Defaults(route, session, subject, tenant, f"cli-{secrets.token_hex(5)}", now_ms())
     lines = read_lines(text, file, given)
-    async with open_bus() as bus:
+    async with open_bus(user="upstream") as bus:
         return await submit(screen, lines, wait_s=wait_s, bus=bus)

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from infra.settings import load
 from schemas.errors import Unavailable
+from streams.security import MECHANISM, PLAINTEXT, Security, tls_context
 
 from .ports import LOOPBACK, ask, free_ports, taken
 from .processes import Running, kill, start, stop, wait_until
+from .tls import ADMINISTRATOR, BROKER, Certificates
 
 VERSION = "4.1.1"
 _POM = Path(__file__).parent / "pom.xml"
@@ -37,6 +39,15 @@ class KafkaNode:
     log: Path
     heap: str = "512m"
     prefix: tuple[str, ...] = ()  # before `java`: for example into another mount namespace
+    tls: Certificates | None = None
+    inner_port: int = 0
+
+    @property
+    def administration(self) -> tuple[str, Security]:
+        """Where the administrator of a secured node connects, and as whom: by certificate, a super user."""
+        if self.tls is None:
+            return self.bootstrap, PLAINTEXT
+        return f"{LOOPBACK}:{self.inner_port}", administrator(self.tls)
 
     @property
     def bootstrap(self) -> str:
@@ -63,7 +74,8 @@ class KafkaNode:
 
     def wait(self, running: Running | None, *, timeout_s: float = 60.0, brokers: int = 1) -> None:
         """Wait until the node names `brokers` live brokers."""
-        wait_until(lambda: live_brokers(self.bootstrap) >= brokers, running, timeout_s=timeout_s, what="Kafka")
+        ca = None if self.tls is None else self.tls.authority
+        wait_until(lambda: live_brokers(self.bootstrap, ca) >= brokers, running, timeout_s=timeout_s, what="Kafka")
 
 
 def jars(cache_dir: Path) -> Path:
@@ -104,10 +116,13 @@ def prepare_node(
     settings: Mapping[str, str] | None = None,
     log: Path | None = None,
     heap: str = "512m",
+    tls: Certificates | None = None,
+    inner_port: int = 0,
 ) -> KafkaNode:
     """Write the node's configuration and format its log folder, once: data that is there stays.
 
-    `voters` maps node id to (directory id, controller port) of every node of a larger cluster.
+    `voters` maps node id to (directory id, controller port) of every node of a larger cluster. With `tls` clients must come
+    over TLS and prove a password, brokers and controllers a certificate (`inner_port`), and what no ACL allows is refused.
     """
     if shutil.which("java") is None:
         raise Unavailable(
@@ -120,9 +135,11 @@ def prepare_node(
     values = _node_settings(data, port, controller_port, node_id, many=many)
     if voters is not None and many:
         values["controller.quorum.bootstrap.servers"] = ",".join(f"{LOOPBACK}:{p}" for _, p in voters.values())
+    if tls is not None:
+        values |= _secured(tls, port, inner_port, controller_port)
     values.update(settings or {})
     config.write_text("".join(f"{k}={v}\n" for k, v in values.items()), encoding="utf-8")
-    node = KafkaNode(config, library, port, log or data / "kafka.log", heap)
+    node = KafkaNode(config, library, port, log or data / "kafka.log", heap, tls, inner_port)
     if not (data / "logs" / "meta.properties").exists():
         quorum = (
             ["--initial-controllers", ",".join(f"{i}@{LOOPBACK}:{p}:{d}" for i, (d, p) in voters.items())]
@@ -142,8 +159,13 @@ def kafka_uuid() -> str:
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "x")  # noqa: TID251  a cluster's name
 
 
-def live_brokers(bootstrap: str) -> int:
-    """How many brokers the first address that answers names as live; 0 when none answers. One Metadata request, no client."""
+def live_brokers(bootstrap: str, ca: Path | None = None) -> int:
+    """How many brokers the first address that answers names as live; 0 when none answers. One Metadata request, no client.
+
+    With `ca`, over TLS: 1 where a broker answers, for before it knows who asks it tells no more than its versions.
+    """
+    if ca is not None:
+        return _answers_tls(bootstrap, ca)
     request = struct.pack(">hhih7si", 3, 1, 1, 7, b"ratchet", 0)
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
@@ -153,13 +175,42 @@ def live_brokers(bootstrap: str) -> int:
     return 0
 
 
+def _answers_tls(bootstrap: str, ca: Path) -> int:
+    request = struct.pack(">hhih7s", 18, 0, 1, 7, b"ratchet")  # ApiVersions
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        answer = ask(host, int(port), struct.pack(">i", len(request)) + request, enough=10, context=tls_context(ca))
+        if answer[4:10] == b"\0\0\0\1\0\0":
+            return 1
+    return 0
+
+
+def administrator(tls: Certificates) -> Security:
+    """The super user of a secured local broker, by certificate; it comes in by the inner listener only."""
+    return Security("ssl", tls.authority, f"CN={ADMINISTRATOR}", certificate=tls.administrator)
+
+
 @contextlib.contextmanager
 def running_kafka(
-    folder: Path, cache_dir: Path, *, settings: Mapping[str, str] | None = None, heap: str = "512m"
+    folder: Path,
+    cache_dir: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    heap: str = "512m",
+    tls: Certificates | None = None,
 ) -> Generator[KafkaNode, None, None]:
     """A fresh single broker in `folder` for the length of a `with`, killed at its end."""
-    port, controller = free_ports(2)
-    node = prepare_node(folder, cache_dir, port=port, controller_port=controller, settings=settings, heap=heap)
+    port, controller, inner = free_ports(3)
+    node = prepare_node(
+        folder,
+        cache_dir,
+        port=port,
+        controller_port=controller,
+        settings=settings,
+        heap=heap,
+        tls=tls,
+        inner_port=inner,
+    )
     running = node.start()
     try:
         yield node
@@ -291,3 +342,27 @@ def _node_settings(data: Path, port: int, controller_port: int, node_id: int, *,
             "share.coordinator.state.topic.min.isr": "1",
         }
     return values
+
+
+def _secured(tls: Certificates, port: int, inner_port: int, controller_port: int) -> dict[str, str]:
+    """TLS everywhere, SCRAM for clients, certificates among brokers; refused is what no ACL allows."""
+    listeners = f"CLIENT://{LOOPBACK}:{port},BROKER://{LOOPBACK}:{inner_port},CONTROLLER://{LOOPBACK}:{controller_port}"
+    return {
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,BROKER:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "BROKER",
+        "sasl.enabled.mechanisms": MECHANISM,
+        f"listener.name.client.{MECHANISM.lower()}.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "listener.name.broker.ssl.client.auth": "required",
+        "listener.name.controller.ssl.client.auth": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(tls.broker),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(tls.authority),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:CN={BROKER};User:CN={ADMINISTRATOR}",
+        "allow.everyone.if.no.acl.found": "false",
+    }

@@ -1,6 +1,8 @@
 """Loopback ports: free ones, taken ones, answering ones."""
 
+import contextlib
 import socket
+import ssl
 
 LOOPBACK = "127.0.0.1"
 
@@ -30,11 +32,21 @@ def taken(port: int, host: str = LOOPBACK) -> bool:
     return False
 
 
-def ask(host: str, port: int, request: bytes, enough: int = 4, timeout_s: float = 2.0) -> bytes:
-    """Send `request`, return what came back once it is at least `enough` bytes; b"" when nothing answers."""
+def ask(
+    host: str,
+    port: int,
+    request: bytes,
+    enough: int = 4,
+    timeout_s: float = 2.0,
+    context: ssl.SSLContext | None = None,
+) -> bytes:
+    """Send `request`, return what came back once it is at least `enough` bytes; b"" when nothing answers. `context`: over TLS."""
     try:
-        with socket.create_connection((host, port), timeout=timeout_s) as sock:
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.create_connection((host, port), timeout=timeout_s))
             sock.settimeout(timeout_s)
+            if context is not None:
+                sock = stack.enter_context(context.wrap_socket(sock, server_hostname=host))
             sock.sendall(request)
             answer = b""
             while len(answer) < enough:

@@ -5,6 +5,7 @@
 what the record names. A second `up` joins; a stack of which something has died is refused with what to do.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import http.client
@@ -31,7 +32,9 @@ from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, alive, start, stop, sweep, wait_until
 from .ray import ensure_token, fresh_temp_dir, ray_answers, start_ray
 from .redis import start_redis, url_answers
+from .secure import INNER, administration, certificates, establish, open_security
 from .supervise import Child, Issuer, Spec, read_state
+from .tls import ensure_certificates
 from .vault import ROLE, VaultServer, health, opened, start_vault, vault_program
 
 ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
@@ -68,6 +71,7 @@ class Record(BaseModel):
     started_at: str
     partitions: int
     vault: bool
+    secure: bool = False
     complete: bool = False
     services: dict[str, Service] = {}
     metrics: dict[str, int] = {}  # agents' process name -> port
@@ -97,6 +101,7 @@ class Stack:
         self,
         *,
         vault: bool = False,
+        secure: bool = False,
         agents: Sequence[Sequence[str]] = AGENT_GROUPS,
         prepare: Callable[[Settings], None] | None = None,
         ray: bool = True,
@@ -106,19 +111,21 @@ class Stack:
     ) -> dict[str, str]:
         """Start what is missing and wait until each part answers; where everything is, name by name.
 
-        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray.
+        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray. `secure`: Kafka over
+        TLS, a user with its own rights for each process.
         Whatever goes wrong, Ctrl-C included: what this call started is stopped again, and the reason raised.
         """
         with self._locked():
             held = self._read()
             if held is not None:
-                return self._join(held, vault=vault)
+                return self._join(held, vault=vault, secure=secure)
             self._check_room()
             self._record = Record(
                 tag=secrets.token_hex(8),
                 started_at=_now(),
                 partitions=self.settings.partitions,
                 vault=vault,
+                secure=secure,
             )
             self._write()
             try:
@@ -141,13 +148,21 @@ class Stack:
         ports: dict[str, int],
         agent_timeout_s: float,
     ) -> None:
-        self._kafka(ports.get("kafka"))
+        if self._held.secure:
+            self._kafka_secured(ports.get("kafka"))
+        else:
+            self._kafka(ports.get("kafka"))
         self._redis(ports.get("redis"))
         issuer = self._vault(ports.get("vault")) if vault or self.settings.secrets == "vault" else None
         if ray:
             self._ray(ports.get("ray"), ray_cpus)
         settings = self.agent_settings()
         self._write_env(settings)
+        if self._held.secure:
+            self.say("making Kafka's users and their rights")
+            where = administration(self.dir)
+            if where is not None:
+                asyncio.run(establish(settings, *where, agents))
         if prepare is not None:
             self.say("creating topics and consumer groups")
             prepare(settings)
@@ -156,7 +171,7 @@ class Stack:
 
     def _kafka(self, wanted: int | None) -> None:
         if self.settings.kafka_bootstrap is not None:
-            if not live_brokers(self.settings.kafka_bootstrap):
+            if not live_brokers(self.settings.kafka_bootstrap, self.settings.kafka_ca):
                 raise Unavailable(
                     f"no Kafka answers at KAFKA_BOOTSTRAP={self.settings.kafka_bootstrap}: start it, or unset the variable "
                     "to have one started here"
@@ -176,6 +191,33 @@ class Stack:
         running = node.launch(tag=self._tag)
         self._add(Service(name="kafka", kind="process", address=node.bootstrap, running=running))
         node.wait(running)
+
+    def _kafka_secured(self, wanted: int | None) -> None:
+        """Kafka from its jars with TLS, users and rights, also where Docker answers: the compose file's Kafka has none of it."""
+        if self.settings.kafka_bootstrap is not None:
+            raise Refused(
+                "--secure makes a broker of its own, and KAFKA_BOOTSTRAP names one: unset it, or leave --secure and say how "
+                "yours is reached by RATCHET_KAFKA_SECURITY and RATCHET_KAFKA_CA (docs/security.md)",
+                kind="usage",
+            )
+        self.say("starting Kafka, secured")
+        port, controller = self._ports("kafka", 2, wanted)
+        (inner,) = self._ports("kafka-inner", 1, None)
+        tls = ensure_certificates(certificates(self.dir))
+        node = prepare_node(
+            self.dir / "data" / "kafka",
+            self.settings.cache_dir,
+            port=port,
+            controller_port=controller,
+            log=self.dir / "logs" / "kafka.log",
+            tls=tls,
+            inner_port=inner,
+        )
+        running = node.launch(tag=self._tag)
+        self._add(Service(name="kafka", kind="process", address=node.bootstrap, running=running))
+        self._add(Service(name=INNER, kind="process", address=node.administration[0]))
+        node.wait(running)
+        self.settings = self.settings.model_copy(update={"kafka_security": "sasl_ssl", "kafka_ca": tls.authority})
 
     def _redis(self, wanted: int | None) -> None:
         if self.settings.redis_url is not None:
@@ -384,7 +426,7 @@ class Stack:
     def _tag(self) -> str:
         return self._held.tag
 
-    def _join(self, held: Record, *, vault: bool) -> dict[str, str]:
+    def _join(self, held: Record, *, vault: bool, secure: bool) -> dict[str, str]:
         broken = self._broken(held)
         if broken or not held.complete:
             why = "; ".join(broken) if broken else "it never came up"
@@ -397,6 +439,11 @@ class Stack:
             raise Refused(
                 "a stack without Vault runs here: `ratchet down` first, then `ratchet up --vault`", kind="differs"
             )
+        if secure and not held.secure:
+            raise Refused(
+                "a stack whose Kafka is open runs here: `ratchet down` first, then `ratchet up --secure`",
+                kind="differs",
+            )
         if held.partitions != self.settings.partitions and "partitions" in self.settings.model_fields_set:
             raise Refused(
                 f"a stack with {held.partitions} partitions runs here, {self.settings.partitions} were asked for: `ratchet "
@@ -408,7 +455,7 @@ class Stack:
 
     def _broken(self, held: Record) -> list[str]:
         answers: dict[str, Callable[[str], bool]] = {
-            "kafka": lambda a: live_brokers(a) > 0,
+            "kafka": lambda a: live_brokers(a, certificates(self.dir) / "ca.pem" if held.secure else None) > 0,
             "redis": url_answers,
             "vault": lambda a: health(a) == 200,
             "ray": ray_answers,
@@ -496,6 +543,7 @@ class Stack:
 def up(
     *,
     vault: bool = False,
+    secure: bool = False,
     partitions: int | None = None,
     say: Say = lambda _: None,
     settings: Settings | None = None,
@@ -514,6 +562,7 @@ def up(
         )
     return Stack(chosen, say).up(
         vault=vault,
+        secure=secure,
         agents=agents,
         prepare=create_topics if prepare is None else prepare,
         ports=ports,
@@ -534,15 +583,15 @@ def status(settings: Settings | None = None) -> StackStatus:
 
 
 def create_topics(settings: Settings) -> None:
-    """Topics from the table, groups with explicit offsets. Safe to repeat."""
-    import asyncio
-
+    """Topics from the table, groups with explicit offsets. Safe to repeat. A secured Kafka of ours: by its administrator."""
     from agents.wiring import groups
     from streams.admin import ensure_groups, ensure_topics
 
     async def work(bootstrap: str) -> None:
-        await ensure_topics(bootstrap, settings.partitions, settings.replication)
-        await ensure_groups(bootstrap, groups())
+        where = administration(settings.state_dir)
+        bootstrap, security = where or (bootstrap, await open_security(settings, "administrator"))
+        await ensure_topics(bootstrap, settings.partitions, settings.replication, security=security)
+        await ensure_groups(bootstrap, groups(), security=security)
 
     if settings.kafka_bootstrap is None:
         raise Refused(f"{env_name('kafka_bootstrap')} is not set", kind="settings")

@@ -116,7 +116,7 @@ class Supervisor:
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
         environment = process_environment() | child.env
         if self._spec.issuer is not None:
-            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(_fresh, self._spec.issuer)
+            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(fresh_secret_id, self._spec.issuer)
         with child.log.open("ab") as sink:
             return await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -157,7 +157,8 @@ def read_state(file: Path) -> State | None:
         return None
 
 
-def _fresh(issuer: Issuer) -> str:
+def fresh_secret_id(issuer: Issuer) -> str:
+    """A wrapped secret id, good for one login."""
     token = issuer.token_file.read_text(encoding="utf-8").strip()
     answer = call(
         issuer.addr,

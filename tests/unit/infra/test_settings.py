@@ -57,6 +57,18 @@ def test_secrets_are_never_said() -> None:
     assert "wrapped" not in repr(settings).replace("vault_wrapped_secret_id", "")
 
 
+def test_kafka_over_tls_needs_its_authority() -> None:
+    """The transport is in the clear by default; asked for TLS without an authority, the variable is named."""
+    assert load({}).kafka_security == "plaintext"
+    with pytest.raises(Refused, match="RATCHET_KAFKA_CA: missing"):
+        load({"RATCHET_KAFKA_SECURITY": "sasl_ssl"})
+    with pytest.raises(Refused, match="RATCHET_KAFKA_SECURITY: 'ssl' is not accepted"):
+        load({"RATCHET_KAFKA_SECURITY": "ssl"})
+    assert load({"RATCHET_KAFKA_SECURITY": "sasl_ssl", "RATCHET_KAFKA_CA": "ca.pem"}).resolved().kafka_ca == (
+        Path.cwd() / "ca.pem"
+    )
+
+
 def test_vault_needs_its_address() -> None:
     """Secrets from Vault without an address are refused; credentials are asked for where the secrets are opened."""
     with pytest.raises(Refused, match="VAULT_ADDR: missing"):

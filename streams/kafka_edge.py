@@ -1,0 +1,157 @@
+"""The edge to aiokafka that every file which uses it shares: its errors become the port's, its log lines are rationed.
+
+A client that the broker shuts out (password, authority, certificate) is told "unable to bootstrap" by aiokafka, which gives the reason
+to its log only: `starting` asks again by one connection and says why.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeArgument=false, reportUnknownParameterType=false, reportUntypedBaseClass=false
+# pyright: reportAttributeAccessIssue=false, reportPrivateUsage=false, reportUnknownLambdaType=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportIncompatibleMethodOverride=false
+# aiokafka ships no types.
+
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    InvalidProducerEpoch,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    ProducerFenced,
+    RecordTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedSaslMechanismError,
+)
+
+from streams.port import Denied, Fenced, Lost, OutOfRange, Rejected
+from streams.security import Security
+
+REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
+
+
+class _Quiet(logging.Filter):
+    """Lets one line per place in the client through each second: a broker that is away makes thousands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place = (record.pathname, record.lineno)
+        if record.created - self.last.get(place, 0.0) < 1.0:
+            return False
+        self.last[place] = record.created
+        return True
+
+
+def quiet_client_logs() -> None:
+    """Rate-limit the client's own log lines: warnings and worse, one per place and second."""
+    for name in ("aiokafka", "aiokafka.conn", "aiokafka.client", "aiokafka.cluster"):
+        _quiet(logging.getLogger(name))
+    for name in ("producer.sender", "producer.transaction_manager", "consumer.fetcher", "consumer.group_coordinator"):
+        _quiet(logging.getLogger(f"aiokafka.{name}"))
+    # It warns of each partition's first batch in a transaction, while the broker verifies it (NotEnoughReplicas, retried).
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.ERROR)
+
+
+def _quiet(logger: logging.Logger) -> None:
+    if not any(isinstance(found, _Quiet) for found in logger.filters):
+        logger.addFilter(_Quiet())
+        logger.setLevel(logging.WARNING)
+
+
+FORBIDDEN = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+KINDS = {29: "topic", 30: "consumer group", 31: "cluster", 53: "transactional id"}
+PROBE_S = 3.0
+
+
+def denied(security: Security, what: str, error: Any) -> Denied:
+    """The sentence for a right that is missing: who, what, on which resource."""
+    named = [text for arg in error.args for text in ([arg] if isinstance(arg, str) else sorted(map(str, arg)))]
+    kind = KINDS.get(error.errno, "")
+    told = f" ({kind} {', '.join(named)})".replace(" )", ")") if kind else ""
+    return Denied(
+        f"{security.principal} may not do this: {what}{told}; `ratchet acl show` prints its rights, `ratchet acl apply` "
+        "gives them"
+    )
+
+
+async def _shut_out(bootstrap: str, security: Security) -> str:
+    """Why no broker lets us in, in words; empty where the reason is not our credentials. The client tells it to its log only."""
+    if security.open:
+        return ""
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        options = security.client() | {"request_timeout_ms": int(PROBE_S * 1000), "client_id": "ratchet-probe"}
+        try:
+            connection = await create_conn(host, int(port), **options)
+        except ssl.SSLCertVerificationError as error:
+            return (
+                f"the certificate of Kafka at {address} is not trusted: {error.verify_message}; RATCHET_KAFKA_CA={security.ca} "
+                "must be the authority that signed it, and the certificate must be valid today and name this address"
+            )
+        except ssl.SSLError:
+            return f"Kafka at {address} does not speak TLS: RATCHET_KAFKA_SECURITY says sasl_ssl"
+        except SaslAuthenticationFailed:
+            return (
+                f"Kafka at {address} does not know {security.principal} with this password: it was changed or never made "
+                "(`ratchet up --secure` makes the local stack's), or the secret store holds another"
+            )
+        except UnsupportedSaslMechanismError:
+            return f"Kafka at {address} does not offer SCRAM-SHA-512"
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        connection.close()
+        return ""
+    return ""
+
+
+@asynccontextmanager
+async def starting(what: str, bootstrap: str, security: Security) -> AsyncGenerator[None]:
+    """Around a client's start: `Denied` with the reason where the broker shuts us out, which the client calls unreachable."""
+    try:
+        with translated(what, security):
+            yield
+    except Lost as lost:
+        if reason := await _shut_out(bootstrap, security):
+            raise Denied(f"{what}: {reason}") from lost
+        raise
+
+
+@contextmanager
+def translated(what: str, security: Security) -> Generator[None]:
+    """Foreign errors become the port's."""
+    try:
+        yield
+    except (ProducerFenced, InvalidProducerEpoch) as exc:
+        raise Fenced(f"{what}: {exc}") from exc
+    except FORBIDDEN as exc:
+        raise denied(security, what, exc) from exc
+    except (MessageSizeTooLargeError, RecordTooLargeError) as exc:
+        raise Rejected(f"{what}: {exc!r}") from exc
+    except OffsetOutOfRangeError as exc:
+        raise OutOfRange(f"{what}: {exc}") from exc
+    except KafkaError as exc:
+        cause = exc.__cause__
+        if isinstance(cause, ProducerFenced | InvalidProducerEpoch):
+            raise Fenced(f"{what}: {cause}") from exc
+        if isinstance(cause, FORBIDDEN):
+            raise denied(security, what, cause) from exc
+        kind = Rejected if getattr(exc, "errno", 0) in REFUSED else Lost
+        raise kind(f"{what}: {exc!r}") from exc
+    except (OSError, TimeoutError, AssertionError) as exc:  # the client asserts where metadata is not there yet
+        raise Lost(f"{what}: {exc!r}") from exc

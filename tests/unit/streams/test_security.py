@@ -1,0 +1,53 @@
+"""The value that says who we are to Kafka."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Refused
+from streams.security import PLAINTEXT, Security
+from tools.stack.tls import ensure_certificates
+
+
+def test_plaintext_gives_the_client_nothing() -> None:
+    """The default stays what it was: no option of any client changes."""
+    assert PLAINTEXT.client() == {}
+    assert PLAINTEXT.open
+    assert PLAINTEXT.principal == "User:ANONYMOUS"
+
+
+def test_the_password_is_in_no_repr(tmp_path: Path) -> None:
+    """Neither in a repr nor in a str."""
+    own = Security("sasl_ssl", tmp_path / "ca.pem", "alice", "very-secret")
+    assert "very-secret" not in f"{own!r} {own}"
+    assert own.principal == "User:alice"
+
+
+def test_what_lacks_is_named_together() -> None:
+    """A principal without authority, name and password is refused once, naming all."""
+    with pytest.raises(Refused, match="needs ca, user, password"):
+        Security("sasl_ssl")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    """A missing file and one without a certificate: both name the file and the variable."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Refused, match=r"RATCHET_KAFKA_CA=.*ca\.pem"):
+        Security("sasl_ssl", file, "alice", "x").client()
+
+
+def test_tls_trusts_one_authority_and_checks_the_name(tmp_path: Path) -> None:
+    """Every client gets TLS 1.2 or newer with verification, and the proof's mechanism."""
+    made = ensure_certificates(tmp_path)
+    options = Security("sasl_ssl", made.authority, "alice", "x").client()
+    context = options["ssl_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert len(context.get_ca_certs()) == 1
+    assert (options["security_protocol"], options["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")

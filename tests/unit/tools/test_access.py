@@ -1,0 +1,131 @@
+"""Every principal's rights against what the code does: an agent that gains an output, an input or a view gains the right, or fails here."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from agents import wiring
+from agents.inference.actor import Inference
+from agents.router.actor import Router
+from agents.trainer.actor import Jobs
+from agents.trust.actor import Trust
+from schemas import events, policies
+from schemas.export import SENDERS
+from schemas.payload import REGISTRY, Payload
+from schemas.topics import plans
+from streams.acl import Right, full, rights
+from tools.access import agents_work, generated, outside_work, principals
+from tools.stack.stack import AGENT_GROUPS
+
+ROOT = Path(__file__).parents[3]
+# Which agent a module belongs to; what stands here not at all sends nothing, and the test says so if it does.
+MODULES = {
+    "agents/router/actor.py": "router",
+    "agents/router/decide.py": "router",
+    "agents/inference/actor.py": "inference",
+    "agents/inference/decide.py": "inference",
+    "agents/trust/actor.py": "trust",
+    "agents/trust/decide.py": "trust",
+    "agents/trust/fold.py": "ladder",
+    "agents/cases/fold.py": "cases",
+    "agents/judge/decide.py": "judge",
+    "agents/judge/fold.py": "judge",
+    "agents/trainer/fold.py": "trainer",
+    "agents/trainer/actor.py": "jobs",
+    "agents/trainer/job.py": "jobs",
+    "agents/training.py": "jobs",
+    "agents/evidence/actor.py": "evidence",
+    "agents/evidence/log.py": "evidence",
+    "agents/evidence/record.py": "evidence",
+    "agents/evidence/sequencer.py": "evidence",
+}
+CLASSES = {
+    name: model
+    for module in (events, policies)
+    for name, model in inspect.getmembers(module, inspect.isclass)
+    if issubclass(model, Payload) and model in REGISTRY.values()
+}
+
+
+def made_in(source: str) -> set[type[Payload]]:
+    """The event classes that a module makes: called by their name."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return {CLASSES[call.func.id] for call in calls if isinstance(call.func, ast.Name) and call.func.id in CLASSES}
+
+
+@pytest.mark.parametrize("file", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "agents").rglob("*.py")))
+def test_what_an_agent_makes_it_may_send(file: str) -> None:
+    """The topic of each event that an agent's code makes is among its rights, whatever SENDERS says."""
+    agent = MODULES.get(file)
+    mine = {right.name for right in rights(agents_work()[agent]) if right.operation == "write"} if agent else set[str]()
+    lacking = {
+        model.TYPE for model in made_in((ROOT / file).read_text(encoding="utf-8")) if full(model.TOPIC) not in mine
+    }
+    assert not lacking, (
+        f"{file} makes {sorted(lacking)}, to whose topics {agent} has no right: SENDERS in schemas/export.py"
+    )
+
+
+@pytest.mark.parametrize("agent", sorted(agents_work()))
+def test_every_declared_output_is_a_right(agent: str) -> None:
+    """The topic of each type in SENDERS may be written."""
+    mine = rights(agents_work()[agent])
+    for name in SENDERS.get(agent, ()):
+        assert Right("topic", full(REGISTRY[name].TOPIC), "write") in mine
+
+
+@pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs])
+def test_declared_inputs_are_the_shapes(shape: type) -> None:
+    """What the composition root says of a Transform's inputs is what its class says."""
+    name = str(shape.name)
+    assert [full(topic) for topic in wiring.INPUTS[name]] == [full(topic) for topic in shape.inputs]
+
+
+def test_only_those_that_say_so_have_the_view() -> None:
+    """A builder in the composition root that asks for the view belongs to an agent that may read it."""
+    tree = ast.parse(inspect.getsource(wiring))
+    askers = {
+        node.name.removeprefix("_")
+        for node in tree.body
+        if isinstance(node, ast.AsyncFunctionDef)
+        and any(isinstance(call, ast.Attribute) and call.attr == "view" for call in ast.walk(node))
+    }
+    assert askers == set(wiring.VIEWERS)
+
+
+def test_all_agents_and_no_other_have_rights() -> None:
+    """Every agent of the composition root is a principal, and every sender outside too."""
+    assert set(agents_work()) == set(wiring.AGENTS)
+    assert {"upstream", "reviewer", "operator"} <= set(outside_work())
+    assert set(principals(AGENT_GROUPS)) > {"-".join(group) for group in AGENT_GROUPS}
+
+
+def test_nobody_but_shredder_and_repair_touches_the_keyring() -> None:
+    """Wrapped keys are for no agent that there is now."""
+    assert not [acl for acl in generated(AGENT_GROUPS) if "keyring" in acl.right.name]
+
+
+def test_prefixes_of_topics_only_describe() -> None:
+    """Nobody reads or writes topics by prefix: a new topic is open to those who declare it."""
+    for acl in generated(AGENT_GROUPS):
+        if acl.right.resource == "topic" and acl.right.pattern == "prefixed":
+            assert acl.right.operation in {"describe", "describe-configs"}
+
+
+def test_every_named_topic_exists() -> None:
+    """A right to a topic that nobody creates would be a misspelt one."""
+    there = {plan.full for plan in plans()}
+    literal = {
+        acl.right.name
+        for acl in generated(AGENT_GROUPS)
+        if acl.right.resource == "topic" and acl.right.pattern == "literal"
+    }
+    assert literal <= there
+
+
+def test_a_new_output_without_a_right_is_caught() -> None:
+    """Planted: a module of the router that makes another agent's event."""
+    (made,) = made_in("from schemas.events import CaseClosed\nCaseClosed(x=1)\n")
+    assert Right("topic", full(made.TOPIC), "write") not in rights(agents_work()["router"])

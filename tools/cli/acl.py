@@ -1,0 +1,118 @@
+"""`ratchet acl show|apply|check`: Kafka's rights as the code declares them, against what the cluster holds."""
+
+from collections.abc import Sequence
+
+from infra.settings import Settings
+from schemas.errors import Refused, Unavailable
+from streams.acl import Acl, Difference, compare
+from streams.port import BrokerError, Denied
+from streams.security import Security
+from tools.access import agents_work, generated, principals
+from tools.cli.place import settings as find_settings
+from tools.cli.screen import Exit, Screen, clean
+
+
+def parse_processes(given: Sequence[str]) -> list[tuple[str, ...]]:
+    """`router,trust` as agents' names; the local stack's processes where none is given. Raises `Refused`."""
+    from tools.stack.stack import AGENT_GROUPS
+
+    if not given:
+        return [tuple(group) for group in AGENT_GROUPS]
+    known = agents_work()
+    found: list[tuple[str, ...]] = []
+    for text in given:
+        names = tuple(name.strip() for name in text.split(","))
+        if unknown := [name for name in names if name not in known]:
+            raise Refused(f"--process {text}: no agent {unknown[0]!r}; known are {', '.join(known)}", kind="usage")
+        found.append(names)
+    return found
+
+
+def show(screen: Screen, *, users: Sequence[str], processes: Sequence[str]) -> int:
+    """What is generated. Raises `Refused` for a user that there is not."""
+    groups = parse_processes(processes)
+    known = principals(groups)
+    if unknown := [user for user in users if user not in known]:
+        raise Refused(f"no Kafka user {unknown[0]!r} is generated; there are {', '.join(known)}", kind="usage")
+    rows = generated(groups, users)
+    for user in users or known:
+        mine = sorted(acl.right for acl in rows if acl.principal == f"User:{user}")
+        screen.say(f"[bold]{clean(user)}[/]")
+        for right in mine:
+            screen.line(_row(Acl(f"User:{user}", right)), f"  {clean(str(right))}")
+    return Exit.DONE
+
+
+async def apply(screen: Screen, *, processes: Sequence[str]) -> int:
+    """Users, passwords, rights; safe to repeat."""
+    from tools.stack.secure import establish
+
+    groups = parse_processes(processes)
+    settings, where, security = await _place("administrator")
+    try:
+        users, changed = await establish(settings, where, security, groups)
+    except BrokerError as fault:
+        raise _ours(fault, where) from fault
+    screen.line({"users": users, "changed": changed}, f"{users} users; {changed} rights changed")
+    return Exit.DONE
+
+
+async def check(screen: Screen, *, processes: Sequence[str]) -> int:
+    """Exit 1 where a right is missing, or one of our users has one that is not generated."""
+    from streams.kafka_acl import KafkaAccess
+
+    groups = parse_processes(processes)
+    _, where, security = await _place("operator")
+    try:
+        async with KafkaAccess(where, security) as access:
+            found = compare(generated(groups), await access.acls())
+            peculiar = await access.peculiar()
+    except BrokerError as fault:
+        raise _ours(fault, where) from fault
+    _told(screen, found, peculiar)
+    return Exit.DONE if found.same and not peculiar else Exit.NO
+
+
+def _told(screen: Screen, found: Difference, peculiar: Sequence[str]) -> None:
+    for kind, acls in (("missing", found.missing), ("extra", found.extra), ("other", found.others)):
+        for acl in acls:
+            screen.line({"is": kind} | _row(acl), f"{kind:<8} {clean(acl.principal)} {clean(str(acl.right))}")
+    for text in peculiar:
+        screen.line({"is": "peculiar", "acl": text}, f"peculiar {clean(text)}")
+    same = found.same and not peculiar
+    screen.say("the cluster's rights are the generated ones" if same else "they differ: `ratchet acl apply` mends ours")
+    if screen.as_json:
+        screen.json(
+            {"same": same, "missing": len(found.missing), "extra": len(found.extra), "other": len(found.others)}
+        )
+
+
+def _row(acl: Acl) -> dict[str, str]:
+    right = acl.right
+    return {
+        "user": acl.principal.removeprefix("User:"),
+        "operation": right.operation,
+        "resource": right.resource,
+        "name": right.name,
+        "pattern": right.pattern,
+    }
+
+
+async def _place(user: str) -> tuple[Settings, str, Security]:
+    """Where the cluster is and who asks: the local stack's administrator, else `user` with the secret store's password."""
+    from tools.stack.secure import IN_THE_CLEAR, administration, open_security
+
+    settings = find_settings()
+    if settings.kafka_bootstrap is None:
+        raise Unavailable("no stack runs here and KAFKA_BOOTSTRAP is not set: `ratchet up --secure` starts one")
+    if settings.kafka_security == "plaintext":
+        raise Refused(f"there are no rights to look at: {IN_THE_CLEAR}", kind="plaintext")
+    if (ours := administration(settings.state_dir)) is not None:
+        return settings, *ours
+    return settings, settings.kafka_bootstrap, await open_security(settings, user)
+
+
+def _ours(fault: BrokerError, where: str) -> Refused | Unavailable:
+    if isinstance(fault, Denied):
+        return Refused(str(fault), kind="forbidden")
+    return Unavailable(f"Kafka at {where} is away: {fault}")

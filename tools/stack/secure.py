@@ -1,0 +1,119 @@
+"""The local stack's secured Kafka: its users with passwords in the secret store, and their ACLs.
+
+A user's password is made once and stays in the store; the broker is told it salted. Nothing here prints or logs one.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from infra.secrets import LocalSecrets, open_secrets
+from infra.settings import Settings
+from schemas.errors import Refused
+from streams.acl import compare
+from streams.kafka_acl import KafkaAccess
+from streams.security import PLAINTEXT, Security
+
+from .kafka import administrator
+from .supervise import Issuer, fresh_secret_id
+from .tls import Certificates
+from .vault import MOUNT, ROLE, VaultServer
+
+IN_THE_CLEAR = "Kafka's transport is open: who reaches it reads and writes everything, in the clear; `ratchet up --secure` closes it"
+SECURED = "Kafka is reached over TLS, each process as a user of its own"
+INNER = "kafka-inner"  # the broker's listener for certificates, in the stack's record
+
+
+def certificates(state_dir: Path) -> Path:
+    """The folder of the stack's certificates."""
+    return state_dir / "data" / "tls"
+
+
+def administration(state_dir: Path) -> tuple[str, Security] | None:
+    """Where and as whom the administrator of this stack's Kafka connects; None where the stack has no secured Kafka of its own."""
+    folder = certificates(state_dir)
+    try:
+        record = json.loads((state_dir / "stack.json").read_bytes())
+        where = str(record["services"][INNER]["address"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return where, administrator(Certificates(folder / "ca.pem", folder / "broker.pem", folder / "administrator.pem"))
+
+
+def with_credentials(settings: Settings) -> Settings:
+    """The same settings, able to open the secret store: with the stack's own Vault, a fresh wrapped secret id."""
+    lacking = settings.vault_token is None and settings.vault_wrapped_secret_id is None
+    issuer = settings.state_dir / "data" / "vault" / "issuer"
+    if settings.secrets != "vault" or not lacking or not issuer.exists():
+        return settings
+    wrapped = fresh_secret_id(Issuer(addr=settings.vault_addr or "", role=ROLE, token_file=issuer))
+    return settings.model_copy(update={"vault_wrapped_secret_id": SecretStr(wrapped)})
+
+
+async def open_security(settings: Settings, user: str) -> Security:
+    """How the command line reaches Kafka: as `user`, unless the settings name another. Raises `Refused`, `Unavailable`."""
+    if settings.kafka_security == "plaintext":
+        return PLAINTEXT
+    from agents.wiring import open_transport
+
+    return await open_transport(await asyncio.to_thread(with_credentials, settings), user)
+
+
+async def ensure_passwords(settings: Settings, users: Collection[str]) -> dict[str, str]:
+    """The users' passwords: those in the secret store, made there where it is ours to write. `Refused` names all that lack."""
+    folder = settings.kafka_credentials
+    found: dict[str, str] = {}
+    source = await open_secrets(with_credentials(settings), lambda _: None)
+    try:
+        for user in users:
+            held = await source.get(f"{folder}/{user}")
+            if "password" in held:
+                found[user] = held["password"]
+        lacking = [user for user in users if user not in found]
+        fresh = {user: secrets.token_urlsafe(32) for user in lacking}
+        if isinstance(source, LocalSecrets):
+            for user, password in fresh.items():
+                await source.put(f"{folder}/{user}", {"password": password})
+        elif server := _own_vault(settings):
+            for user, password in fresh.items():
+                server.put(f"{folder}/{user}", {"password": password})
+        elif lacking:
+            raise Refused(
+                f"Vault has no field password in {', '.join(f'{settings.vault_mount}/{folder}/{user}' for user in lacking)}: "
+                "its operator makes them (`vault kv put -mount=MOUNT PATH password=-` reads one from standard input)",
+                kind="secrets",
+            )
+    finally:
+        await source.close()
+    return found | fresh
+
+
+async def establish(
+    settings: Settings, where: str, security: Security, processes: Sequence[Sequence[str]]
+) -> tuple[int, int]:
+    """Users and ACLs as the code declares them. Safe to repeat. How many users there are, and how many ACLs were changed."""
+    from tools.access import generated, principals
+
+    users = principals(processes)
+    passwords = await ensure_passwords(settings, users)
+    async with KafkaAccess(where, security) as access:
+        await access.set_passwords(passwords)
+        found = compare(generated(processes), await access.acls())
+        await access.allow(found.missing)
+        await access.withdraw(found.extra)
+    return len(users), len(found.missing) + len(found.extra)
+
+
+def _own_vault(settings: Settings) -> VaultServer | None:
+    """The stack's own Vault, which we may administer."""
+    keys = settings.state_dir / "data" / "vault" / "keys.json"
+    if settings.vault_mount != MOUNT or settings.vault_addr is None:
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return VaultServer(addr=settings.vault_addr, root_token=json.loads(keys.read_bytes())["root_token"])
+    return None
