@@ -16,6 +16,7 @@ Resource = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 Operation = Literal["read", "write", "describe", "describe-configs"]
 Shape = Literal["transform", "fold", "sequencer", "observer", "outside"]
+EVERYONE = "User:*"
 CLUSTER = "kafka-cluster"  # the name that Kafka gives the cluster as a resource
 
 
@@ -102,25 +103,30 @@ def acls(principals: Iterable[tuple[str, Collection[Work]]]) -> frozenset[Acl]:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The cluster's ACLs against the generated ones. `extra`: of our principals, and not generated; `others`: of theirs."""
+    """The cluster's ACLs against the generated ones.
+
+    `extra`: of our principals, and not generated; `everyone`: of all, so of ours too; `others`: of other principals.
+    """
 
     missing: tuple[Acl, ...]
     extra: tuple[Acl, ...]
+    everyone: tuple[Acl, ...]
     others: tuple[Acl, ...]
 
     @property
     def same(self) -> bool:
-        return not self.missing and not self.extra
+        return not self.missing and not self.extra and not self.everyone
 
 
 def compare(wanted: Collection[Acl], held: Collection[Acl]) -> Difference:
     """Other principals' ACLs are told and never touched: an upstream team may have its own user."""
     ours = {acl.principal for acl in wanted}
-    beyond = set(held) - set(wanted)
+    beyond = sorted(set(held) - set(wanted))
     return Difference(
         tuple(sorted(set(wanted) - set(held))),
-        tuple(sorted(acl for acl in beyond if acl.principal in ours)),
-        tuple(sorted(acl for acl in beyond if acl.principal not in ours)),
+        tuple(acl for acl in beyond if acl.principal in ours),
+        tuple(acl for acl in beyond if acl.principal == EVERYONE),
+        tuple(acl for acl in beyond if acl.principal not in ours | {EVERYONE}),
     )
 
 

@@ -344,7 +344,7 @@ class KafkaAdmin:
             enable_auto_commit=False,
             **self.security.client(),
         )
-        async with starting("admin start", self.bootstrap, self.security):
+        async with starting("admin start", self.bootstrap, self.security, first=True):
             try:
                 await self._admin.start()
                 await self._reader.start()

@@ -9,6 +9,7 @@ to its log only: `starting` asks again by one connection and says why.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIncompatibleMethodOverride=false
 # aiokafka ships no types.
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Generator
@@ -76,7 +77,7 @@ FORBIDDEN = (
     TransactionalIdAuthorizationFailed,
 )
 KINDS = {29: "topic", 30: "consumer group", 31: "cluster", 53: "transactional id"}
-PROBE_S = 3.0
+PROBE_S, HELLO_S = 3.0, 1.0
 
 
 def denied(security: Security, what: str, error: Any) -> Denied:
@@ -90,10 +91,27 @@ def denied(security: Security, what: str, error: Any) -> Denied:
     )
 
 
+async def _wants_tls(bootstrap: str) -> str:
+    """In words, the first address that speaks TLS; empty where none does. It sends nothing but the hello, and trusts nobody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(HELLO_S):
+                _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+        except (OSError, TimeoutError):
+            continue
+        writer.transport.abort()
+        return (
+            f"Kafka at {address} speaks TLS and takes nothing in the clear: set RATCHET_KAFKA_SECURITY=sasl_ssl, and "
+            "RATCHET_KAFKA_CA to the authority of its certificate"
+        )
+    return ""
+
+
 async def _shut_out(bootstrap: str, security: Security) -> str:
     """Why no broker lets us in, in words; empty where the reason is not our credentials. The client tells it to its log only."""
-    if security.open:
-        return ""
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         options = security.client() | {"request_timeout_ms": int(PROBE_S * 1000), "client_id": "ratchet-probe"}
@@ -121,13 +139,21 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
 
 
 @asynccontextmanager
-async def starting(what: str, bootstrap: str, security: Security) -> AsyncGenerator[None]:
-    """Around a client's start: `Denied` with the reason where the broker shuts us out, which the client calls unreachable."""
+async def starting(what: str, bootstrap: str, security: Security, *, first: bool = False) -> AsyncGenerator[None]:
+    """Around a client's start: `Denied` with the reason where the broker shuts us out, which the client calls unreachable.
+
+    In the clear only a process's `first` client asks whether the broker speaks TLS: a lane that reopens must lose no time.
+    """
     try:
         with translated(what, security):
             yield
     except Lost as lost:
-        if reason := await _shut_out(bootstrap, security):
+        reason = ""
+        if not security.open:
+            reason = await _shut_out(bootstrap, security)
+        elif first:
+            reason = await _wants_tls(bootstrap)
+        if reason:
             raise Denied(f"{what}: {reason}") from lost
         raise
 

@@ -115,11 +115,17 @@ def acl_show(user: AclUser = None, process: AclProcess = None, as_json: Json = F
 
 
 @acl_app.command("apply")
-def acl_apply(process: AclProcess = None, as_json: Json = False) -> None:
+def acl_apply(
+    process: AclProcess = None,
+    rotate: Annotated[
+        list[str] | None, typer.Option("--rotate", help="A new password for this user. Repeatable.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Make the users that lack, give their passwords to the cluster, and make its rights the generated ones."""
     from tools.cli import acl
 
-    _run(acl.apply(_screen(as_json), processes=process or []))
+    _run(acl.apply(_screen(as_json), processes=process or [], rotate=rotate or []))
 
 
 @acl_app.command("check")

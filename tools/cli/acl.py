@@ -1,6 +1,6 @@
 """`ratchet acl show|apply|check`: Kafka's rights as the code declares them, against what the cluster holds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
@@ -32,8 +32,7 @@ def show(screen: Screen, *, users: Sequence[str], processes: Sequence[str]) -> i
     """What is generated. Raises `Refused` for a user that there is not."""
     groups = parse_processes(processes)
     known = principals(groups)
-    if unknown := [user for user in users if user not in known]:
-        raise Refused(f"no Kafka user {unknown[0]!r} is generated; there are {', '.join(known)}", kind="usage")
+    _known(users, known)
     rows = generated(groups, users)
     for user in users or known:
         mine = sorted(acl.right for acl in rows if acl.principal == f"User:{user}")
@@ -43,17 +42,22 @@ def show(screen: Screen, *, users: Sequence[str], processes: Sequence[str]) -> i
     return Exit.DONE
 
 
-async def apply(screen: Screen, *, processes: Sequence[str]) -> int:
-    """Users, passwords, rights; safe to repeat."""
+async def apply(screen: Screen, *, processes: Sequence[str], rotate: Sequence[str] = ()) -> int:
+    """Users, passwords (new ones for those to `rotate`), rights; safe to repeat. Raises `Refused` for a user that there is not."""
     from tools.stack.secure import establish
 
     groups = parse_processes(processes)
+    _known(rotate, principals(groups))
     settings, where, security = await _place("administrator")
     try:
-        users, changed = await establish(settings, where, security, groups)
+        users, changed = await establish(settings, where, security, groups, rotate=rotate)
     except BrokerError as fault:
         raise _ours(fault, where) from fault
-    screen.line({"users": users, "changed": changed}, f"{users} users; {changed} rights changed")
+    renewed = f"; new passwords for {', '.join(rotate)}" if rotate else ""
+    screen.line(
+        {"users": users, "changed": changed, "rotated": list(rotate)},
+        f"{users} users; {changed} rights changed{clean(renewed)}",
+    )
     return Exit.DONE
 
 
@@ -74,17 +78,27 @@ async def check(screen: Screen, *, processes: Sequence[str]) -> int:
 
 
 def _told(screen: Screen, found: Difference, peculiar: Sequence[str]) -> None:
-    for kind, acls in (("missing", found.missing), ("extra", found.extra), ("other", found.others)):
+    kinds = {"missing": found.missing, "extra": found.extra, "everyone": found.everyone, "other": found.others}
+    for kind, acls in kinds.items():
         for acl in acls:
             screen.line({"is": kind} | _row(acl), f"{kind:<8} {clean(acl.principal)} {clean(str(acl.right))}")
     for text in peculiar:
         screen.line({"is": "peculiar", "acl": text}, f"peculiar {clean(text)}")
     same = found.same and not peculiar
-    screen.say("the cluster's rights are the generated ones" if same else "they differ: `ratchet acl apply` mends ours")
+    if same:
+        screen.say("the cluster's rights are the generated ones")
+    if found.missing or found.extra:
+        screen.say("they differ: `ratchet acl apply` gives what is missing and withdraws what is extra")
+    if found.everyone or peculiar:
+        screen.say("what is everyone's or peculiar is not ours to withdraw: its owner does, with kafka-acls")
     if screen.as_json:
-        screen.json(
-            {"same": same, "missing": len(found.missing), "extra": len(found.extra), "other": len(found.others)}
-        )
+        counts = {kind: len(acls) for kind, acls in kinds.items()}
+        screen.json({"same": same} | counts | {"peculiar": len(peculiar)})
+
+
+def _known(users: Sequence[str], known: Collection[str]) -> None:
+    if unknown := [user for user in users if user not in known]:
+        raise Refused(f"no Kafka user {unknown[0]!r} is generated; there are {', '.join(known)}", kind="usage")
 
 
 def _row(acl: Acl) -> dict[str, str]:

@@ -139,7 +139,7 @@ def prepare_node(
         values |= _secured(tls, port, inner_port, controller_port)
     values.update(settings or {})
     config.write_text("".join(f"{k}={v}\n" for k, v in values.items()), encoding="utf-8")
-    node = KafkaNode(config, library, port, log or data / "kafka.log", heap, tls, inner_port)
+    node = KafkaNode(config, library, port, log or data / "kafka.log", heap, tls=tls, inner_port=inner_port)
     if not (data / "logs" / "meta.properties").exists():
         quorum = (
             ["--initial-controllers", ",".join(f"{i}@{LOOPBACK}:{p}:{d}" for i, (d, p) in voters.items())]

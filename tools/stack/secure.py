@@ -64,15 +64,20 @@ async def open_security(settings: Settings, user: str) -> Security:
     return await open_transport(await asyncio.to_thread(with_credentials, settings), user)
 
 
-async def ensure_passwords(settings: Settings, users: Collection[str]) -> dict[str, str]:
-    """The users' passwords: those in the secret store, made there where it is ours to write. `Refused` names all that lack."""
+async def ensure_passwords(
+    settings: Settings, users: Collection[str], *, rotate: Collection[str] = ()
+) -> dict[str, str]:
+    """The users' passwords: those in the secret store; made there, or made anew for those to `rotate`, where it is ours to write.
+
+    `Refused` names all that lack.
+    """
     folder = settings.kafka_credentials
     found: dict[str, str] = {}
     source = await open_secrets(with_credentials(settings), lambda _: None)
     try:
         for user in users:
             held = await source.get(f"{folder}/{user}")
-            if "password" in held:
+            if "password" in held and user not in rotate:
                 found[user] = held["password"]
         lacking = [user for user in users if user not in found]
         fresh = {user: secrets.token_urlsafe(32) for user in lacking}
@@ -83,9 +88,10 @@ async def ensure_passwords(settings: Settings, users: Collection[str]) -> dict[s
             for user, password in fresh.items():
                 server.put(f"{folder}/{user}", {"password": password})
         elif lacking:
+            paths = ", ".join(f"{settings.vault_mount}/{folder}/{user}" for user in lacking)
             raise Refused(
-                f"Vault has no field password in {', '.join(f'{settings.vault_mount}/{folder}/{user}' for user in lacking)}: "
-                "its operator makes them (`vault kv put -mount=MOUNT PATH password=-` reads one from standard input)",
+                f"Vault's operator writes a field password into each of {paths} (`vault kv put -mount=MOUNT PATH password=-` reads "
+                "it from standard input); then `ratchet acl apply` again tells the cluster",
                 kind="secrets",
             )
     finally:
@@ -94,13 +100,21 @@ async def ensure_passwords(settings: Settings, users: Collection[str]) -> dict[s
 
 
 async def establish(
-    settings: Settings, where: str, security: Security, processes: Sequence[Sequence[str]]
+    settings: Settings,
+    where: str,
+    security: Security,
+    processes: Sequence[Sequence[str]],
+    *,
+    rotate: Collection[str] = (),
 ) -> tuple[int, int]:
-    """Users and ACLs as the code declares them. Safe to repeat. How many users there are, and how many ACLs were changed."""
+    """Users and ACLs as the code declares them. Safe to repeat. How many users there are, and how many ACLs were changed.
+
+    The store has a password before the cluster: who starts between the two is refused, and starts again.
+    """
     from tools.access import generated, principals
 
     users = principals(processes)
-    passwords = await ensure_passwords(settings, users)
+    passwords = await ensure_passwords(settings, users, rotate=rotate)
     async with KafkaAccess(where, security) as access:
         await access.set_passwords(passwords)
         found = compare(generated(processes), await access.acls())

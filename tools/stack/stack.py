@@ -32,7 +32,7 @@ from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, alive, start, stop, sweep, wait_until
 from .ray import ensure_token, fresh_temp_dir, ray_answers, start_ray
 from .redis import start_redis, url_answers
-from .secure import INNER, administration, certificates, establish, open_security
+from .secure import IN_THE_CLEAR, INNER, SECURED, administration, certificates, establish, open_security
 from .supervise import Child, Issuer, Spec, read_state
 from .tls import ensure_certificates
 from .vault import ROLE, VaultServer, health, opened, start_vault, vault_program
@@ -394,6 +394,9 @@ class Stack:
         found = {name: f"{service.address} ({service.kind})" for name, service in held.services.items()}
         if "vault" not in found:
             found["secrets"] = f"{self.dir / 'secrets.json'} (local file: for a first look only, never for production)"
+        found["transport"] = (
+            IN_THE_CLEAR if not held.secure and self.settings.kafka_security == "plaintext" else SECURED
+        )
         found |= {f"metrics {name}": f"http://{LOOPBACK}:{port}/metrics" for name, port in held.metrics.items()}
         return found | {"state": str(self.dir), "logs": str(self.dir / "logs"), "settings": str(self.dir / ENV_FILE)}
 

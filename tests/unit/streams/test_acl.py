@@ -73,3 +73,11 @@ def test_compare_tells_missing_extra_and_others() -> None:
     found = compare(wanted, {stale, theirs})
     assert (set(found.missing), found.extra, found.others) == (wanted, (stale,), (theirs,))
     assert not found.same
+
+
+def test_what_everyone_may_do_is_a_difference() -> None:
+    """It is a right of our principals too, though none of them is named."""
+    wanted = acls([("a", [Work("a", "outside", outputs=("requests",))])])
+    wide = Acl("User:*", Right("topic", "ratchet.", "read", "prefixed"))
+    found = compare(wanted, {*wanted, wide})
+    assert (found.everyone, found.same) == ((wide,), False)

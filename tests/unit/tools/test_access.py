@@ -77,9 +77,9 @@ def test_every_declared_output_is_a_right(agent: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs])
-def test_declared_inputs_are_the_shapes(shape: type) -> None:
+def test_declared_inputs_are_the_shapes(shape: type[Router | Inference | Trust | Jobs]) -> None:
     """What the composition root says of a Transform's inputs is what its class says."""
-    name = str(shape.name)
+    name = shape.name
     assert [full(topic) for topic in wiring.INPUTS[name]] == [full(topic) for topic in shape.inputs]
 
 
