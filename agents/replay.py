@@ -5,6 +5,7 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * the clock: `at_ms` of the recorded output (the value that most of its times agree on);
 * policies: the versions that the recorded output names, out of `ratchet.policies`;
 * the store's ids seen before: rebuilt from the requests as they are replayed; where it had lost them, that is counted;
+* which of two requests with one id came first to the store: one lane decides many side by side, so it may be the later;
 * a session's arm: `session_arm` as the decision observed it, checked against the arms that the session was ever given (decisions of
   one session on several partitions run side by side: no log orders their reads);
 * whether the store answered: `store_seen`;
@@ -18,6 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, cast
 
 from agents.router.actor import SEEN_S, SESSION_S, Router, keyed
@@ -29,7 +31,7 @@ from schemas.payload import REGISTRY
 from schemas.policies import PolicyRef
 from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
-from streams.recorded import RecordedLog
+from streams.recorded import RecordedLog, scratch
 from streams.replay import Artifact, StillClock, Told, Window, redecide, refold
 from streams.shapes import Event, P, Record, Transform
 from streams.wire import decode
@@ -40,6 +42,8 @@ POLICIES = PREFIX + "policies"
 GONE = "policies named that the log no longer holds: not decided again"
 UNKNOWN = "duplicates of what lies before the log's beginning: not decided again"
 LOST = "ids decided again, for the store had lost them"
+RACED = "requests with one id side by side: the later came first, as recorded"
+SIDE_BY_SIDE_MS = 60_000
 ABSENT_PSEUDONYM = "0" * 32
 SKEW_MS = 1000  # between the clocks of two routers
 
@@ -222,8 +226,8 @@ class Recalling:
     def otherwise(self, record: Record, recorded: Sequence[Record]) -> str | None:
         return None
 
-    def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
-        return self.notes, ()
+    def ended(self, gave: Rederived) -> None:
+        gave.notes.update(self.notes)
 
 
 class TrustRecall(Recalling):
@@ -239,12 +243,16 @@ class RouterRecall(Recalling):
 
     def __init__(self, log: RecordedLog, policies: Policies, key_of: Callable[[str], bytes] | None) -> None:
         super().__init__(log, policies)
+        self._log = log
         self._store = Remembered(self.clock)
         self._known = key_of is not None
         self._pseudonyms: dict[str, str | None] = {}
-        self._given: dict[tuple[str, str], list[tuple[int, str, str, str]]] = {}
+        self._given = scratch()
+        self._given.execute("CREATE TABLE given (route TEXT, session TEXT, at_ms INT, place TEXT, arm TEXT, kept TEXT)")
         self.transform = Router(policies, self._store, self.clock, key_of or (lambda tenant: b""), keyed=self._keyed)
-        self._begins_ms = {tp: rows[0].timestamp_ms for tp, rows in log.records.items() if rows and log.start(tp) > 0}
+        self._begins_ms = {
+            tp: begins for tp in log.starts if log.start(tp) > 0 and (begins := log.begins_ms(tp)) is not None
+        }
 
     def _keyed(self, key: bytes, label: str, text: str) -> str:
         """Where the key is unknown: what the decision said; for digests, which only meet each other, any key does."""
@@ -257,18 +265,20 @@ class RouterRecall(Recalling):
         decision = next((said for said in payloads(recorded) if "store_seen" in said), None)
         self._store.away = decision is not None and decision.get("store_seen") is False
         self._store.arm = None if decision is None else decision.get("session_arm")
-        self._store.lost = False
+        self._store.lost, self._store.first = False, None
         self._pseudonyms = {} if decision is None else {name: decision.get(name) for name in ("session", "subject")}
         if self._store.away:
             self.notes["decisions made while the store was away"] += 1
         if decision is not None and decision.get("session"):
+            said = (str(decision[name]) for name in ("route", "session"))
             row = (
+                *said,
                 self.clock.at_ms,
                 str(record.place),
                 str(decision.get("arm")),
-                str(decision.get("session_arm") or ""),
+                decision.get("session_arm") or "",
             )
-            self._given.setdefault((str(decision.get("route")), str(decision["session"])), []).append(row)
+            self._given.execute("INSERT INTO given VALUES (?, ?, ?, ?, ?, ?)", row)
         return why or (UNKNOWN if self._before(record, recorded) else None)
 
     def _before(self, record: Record, recorded: Sequence[Record]) -> bool:
@@ -282,21 +292,38 @@ class RouterRecall(Recalling):
         )
 
     def otherwise(self, record: Record, recorded: Sequence[Record]) -> str | None:
-        self._store.lost = True
-        return LOST
+        if any(not is_letter(row.topic) for row in recorded):
+            self._store.lost = True
+            return LOST
+        later = self._decided_later(record)
+        if later is None:
+            return None
+        self._store.first = (str(later.place), not recorded)
+        return RACED
 
-    def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
+    def _decided_later(self, record: Record) -> Record | None:
+        """A request with the same id, close behind, that was decided."""
+        for row in self._log.of(record.topic, record.partition, record.offset + 1):
+            if row.timestamp_ms > record.timestamp_ms + SIDE_BY_SIDE_MS:
+                return None
+            if row.key == record.key and any(
+                not is_letter(one.topic) for one in self._log.outputs("router", str(row.place))
+            ):
+                return row
+        return None
+
+    def ended(self, gave: Rederived) -> None:
         """A session's arm can only be one that a decision of this session gave it, its own before a crash included."""
-        found: list[Difference] = []
-        for (_, session), rows in sorted(self._given.items()):
-            rows.sort()
-            oldest = self._oldest()
-            for at_ms, place, _, kept in rows:
-                before = {arm for given_ms, _, arm, _ in rows if given_ms <= at_ms + SKEW_MS}
+        super().ended(gave)
+        oldest = self._oldest()
+        rows = self._given.execute("SELECT * FROM given ORDER BY route, session, at_ms")
+        for (_, session), found in groupby(rows, key=lambda row: (row[0], row[1])):
+            given = [row[2:] for row in found]
+            for at_ms, place, _, kept in given:
+                before = {arm for given_ms, _, arm, _ in given if given_ms <= at_ms + SKEW_MS}
                 if kept and kept not in before and (oldest is None or at_ms - oldest > SESSION_S * 1000):
                     field = Field("value.session_arm", kept, f"one of {sorted(before)}, or none")
-                    found.append(Difference("router", "fact", place, "", "decision.routed", session, (field,)))
-        return self.notes, found
+                    gave.differ(Difference("router", "fact", place, "", "decision.routed", session, (field,)))
 
     def _oldest(self) -> int | None:
         """When a log begins of which retention has cut the beginning."""
@@ -309,18 +336,29 @@ class Remembered:
     def __init__(self, clock: StillClock) -> None:
         self.away = False
         self.lost = False
+        self.first: tuple[str, bool] | None = (
+            None  # the place that came first after all, and whether with the same content
+        )
         self.arm: str | None = None
         self._clock = clock
-        self._seen: dict[str, tuple[bytes, int]] = {}
+        self._seen = scratch()
+        self._seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, value BLOB, until_ms INT) WITHOUT ROWID")
 
     def knows(self, request_id: str) -> bool:
-        return f"seen:{request_id}" in self._seen
+        return self._held(f"seen:{request_id}") is not None
+
+    def _held(self, key: str) -> tuple[bytes, int] | None:
+        return self._seen.execute("SELECT value, until_ms FROM seen WHERE key = ?", (key,)).fetchone()
 
     async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
         self._check()
-        now, held = self._clock.at_ms, self._seen.get(key)
+        now, held = self._clock.at_ms, self._held(key)
+        if self.first is not None:
+            place, same = self.first
+            digest = value.rpartition(b"|")[2] if same else b"other"
+            held, value = None, place.encode() + b"|" + digest
         if held is None or held[1] <= now or self.lost:
-            self._seen[key] = (value, now + int(ttl_s * 1000))
+            self._seen.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (key, value, now + int(ttl_s * 1000)))
             return value
         return held[0]
 

@@ -26,6 +26,12 @@ Gone = Callable[[str, int, int], bool]
 """Whether a record that was written into (topic, partition) at a time may have been removed since."""
 AT = "ratchet-at"
 SKIPPED = "skipped"  # a dead letter by an operator's hand
+SHOWN = 1000
+INTERNAL = (".deferred", ".state", ".order")  # of a deferred record the headers are those of its source
+
+
+def _kept_all(topic: str, partition: int, at_ms: int) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +59,60 @@ class Difference:
     fields: tuple[Field, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One record that the replay gave, and when. Those of one `line` must lie in this order."""
-
-    sent: Sent
-    line: str
-    at_ms: int
-
-
 @dataclass(slots=True)
 class Rederived:
-    """What one agent's replay gave. `covered`: the places replayed; `outside`: those of them that are not compared."""
+    """What one agent's replay gave and how it differs: compared event by event, so that memory holds figures, not records."""
 
     agent: str
     excluded: frozenset[str] = frozenset()
-    given: list[Given] = field(default_factory=list[Given])
-    covered: set[str] = field(default_factory=set[str])
-    outside: set[str] = field(default_factory=set[str])
-    notes: Counter[str] = field(default_factory=Counter[str])  # what was taken as recorded or left out, and how often
-    until_ms: dict[int, int] = field(default_factory=dict[int, int])  # by partition: the last transaction of a Fold
-    found: list[Difference] = field(default_factory=list[Difference])
+    gone: Gone = _kept_all
+    events: int = 0  # compared
+    records: int = 0  # given
     keys: int = 0  # of state, compared
+    notes: Counter[str] = field(default_factory=Counter[str])  # what was taken as recorded or left out, and how often
+    found: list[Difference] = field(default_factory=list[Difference])  # the first SHOWN of them
+    kinds: Counter[str] = field(default_factory=Counter[str])  # all differences, by kind
     hash: Any = field(default_factory=hashlib.sha256)
+    _last: dict[tuple[str, str, int], int] = field(default_factory=dict[tuple[str, str, int], int])
 
-    def give(self, sent: Iterable[Sent], line: str, at_ms: int) -> None:
-        """`at_ms`: when the broker got what it follows from."""
+    def differ(self, difference: Difference) -> None:
+        self.kinds[difference.kind] += 1
+        if len(self.found) < SHOWN:
+            self.found.append(difference)
+
+    def compare(self, sent: Sequence[Sent], recorded: Sequence[Record], line: str, at_ms: int) -> None:
+        """What one event gave against what the log holds of it. `at_ms`: when the broker got the event.
+
+        What is given one after the other on one `line` must lie in this order, "" is no line.
+        """
+        pairs, missing, extra = _matched(sent, recorded, self.excluded)
+        for row, record in pairs:
+            fields = tuple(_fields(row, record, self.excluded))
+            if fields:
+                self.differ(_difference(self.agent, "changed", record, fields))
+            at = (line, record.topic, record.partition)
+            last = self._last.get(at, -1)
+            if line and record.offset < last:
+                self.differ(_difference(self.agent, "order", record, (Field("offset", record.offset, f"> {last}"),)))
+            if line:
+                self._last[at] = max(record.offset, last)
+        for row in missing:
+            if self.gone(row.topic, row.partition, at_ms):
+                self.notes["outputs that retention or compaction has removed: not compared"] += 1
+            else:
+                self.differ(_difference(self.agent, "missing", row))
+        for record in extra:
+            self.unexpected(record)
+
+    def unexpected(self, record: Record) -> None:
+        """The log holds an output that the replay did not give. An operator's skip is none of the agent's."""
+        if _said(record.headers, "ratchet-dlq-kind") != SKIPPED:
+            self.differ(_difference(self.agent, "extra", record))
+
+    def count(self, sent: Iterable[Sent]) -> None:
+        """Add to the figures what was given, compared or not."""
         for row in sent:
-            self.given.append(Given(row, line, at_ms))
+            self.records += 1
             headers = _kept(row.record.headers, self.excluded)
             self.hash.update(repr((row.topic, row.partition, row.record.key, row.record.value, headers)).encode())
 
@@ -102,6 +134,8 @@ def written_by(record: Record) -> str:
     said = dict(record.headers)
     if is_letter(record.topic):
         return said.get("ratchet-dlq-agent", b"").decode("utf-8", "replace")
+    if record.topic.endswith(INTERNAL):
+        return ""
     return said.get("ce_source", b"").decode("utf-8", "replace").removeprefix("ratchet/") if AT in said else ""
 
 
@@ -111,84 +145,38 @@ def agrees(sent: Sequence[Sent], recorded: Sequence[Record], excluded: frozenset
     return left == Counter(_bytes(row.topic, row.partition, row, excluded) for row in recorded)
 
 
-def _kept_all(topic: str, partition: int, at_ms: int) -> bool:
-    return False
+def _matched(
+    sent: Sequence[Sent], recorded: Sequence[Record], excluded: frozenset[str]
+) -> tuple[list[tuple[Sent, Record]], list[Sent], list[Record]]:
+    """Pairs of what is the same output: by its bytes, else its id, else its type."""
+    pairs: list[tuple[Sent, Record]] = []
+    ours, theirs = list(sent), list(recorded)
+    for sameness in (_bytes_of(excluded), _identity, _kind):
+        held: dict[Any, list[Record]] = {}
+        for record in theirs:
+            held.setdefault(sameness(record.topic, record.partition, record), []).append(record)
+        alone: list[Sent] = []
+        for row in ours:
+            rows = held.get(sameness(row.topic, row.partition, row.record))
+            if rows:
+                pairs.append((row, rows.pop(0)))
+            else:
+                alone.append(row)
+        ours, theirs = alone, [record for rows in held.values() for record in rows]
+    order = {id(row): i for i, row in enumerate(sent)}
+    return sorted(pairs, key=lambda pair: order[id(pair[0])]), ours, theirs
 
 
-def compare(gave: Rederived, recorded: Iterable[Record], gone: Gone = _kept_all) -> list[Difference]:
-    """All differences between a replay and what its agent has written. `gone`: what has been removed since is not missed."""
-    pairs, missing, extra = _matched(gave, list(recorded))
-    found = list(gave.found)
-    last: dict[tuple[str, str, int], int] = {}
-    for given, record in pairs:
-        if cause_at(given.sent.topic, given.sent.record.headers) in gave.outside:
-            continue
-        fields = tuple(_fields(given.sent, record, gave.excluded))
-        if fields:
-            found.append(_difference(gave.agent, "changed", record, fields))
-        at = (given.line, record.topic, record.partition)
-        if given.line and record.offset < last.get(at, -1):
-            found.append(_difference(gave.agent, "order", record, (Field("offset", record.offset, f"> {last[at]}"),)))
-        last[at] = max(record.offset, last.get(at, -1))
-    for given in missing:
-        sent = given.sent
-        if gone(sent.topic, sent.partition, given.at_ms):
-            gave.notes["outputs that retention or compaction has removed: not compared"] += 1
-        elif cause_at(sent.topic, sent.record.headers) not in gave.outside:
-            found.append(_difference(gave.agent, "missing", sent))
-    found += [_difference(gave.agent, "extra", record) for record in extra if _expected(gave, record)]
-    return found
+def _bytes_of(excluded: frozenset[str]) -> Callable[[str, int, Record | Outgoing], Any]:
+    return lambda topic, partition, row: _bytes(topic, partition, row, excluded)
 
 
-def _expected(gave: Rederived, record: Record) -> bool:
-    """Whether the replay should have given a record that it did not give."""
-    cause = cause_at(record.topic, record.headers)
-    if cause not in gave.covered or cause in gave.outside:
-        return False
-    if not is_letter(record.topic):
-        return True
-    until_ms = gave.until_ms.get(record.partition)  # a Fold may give up a record long after it took it
-    return dict(record.headers).get("ratchet-dlq-kind") != SKIPPED.encode() and (
-        until_ms is None or record.timestamp_ms <= until_ms
-    )
+def _identity(topic: str, partition: int, row: Record | Outgoing) -> Any:
+    return cause_at(topic, row.headers) if is_letter(topic) else _said(row.headers, "ce_id")
 
 
-def _matched(gave: Rederived, recorded: list[Record]) -> tuple[list[tuple[Given, Record]], list[Given], list[Record]]:
-    """Pairs of what is the same output: by its id, else by its cause and type."""
-    held: dict[str, list[Record]] = {}
-    for record in recorded:
-        held.setdefault(_identity(record.topic, record.headers), []).append(record)
-    pairs: list[tuple[Given, Record]] = []
-    alone: list[Given] = []
-    for given in gave.given:
-        rows = held.get(_identity(given.sent.topic, given.sent.record.headers))
-        if not rows:
-            alone.append(given)
-            continue
-        mine = _bytes(given.sent.topic, given.sent.partition, given.sent.record, gave.excluded)
-        at = cause_at(given.sent.topic, given.sent.record.headers)
-        same = [row for row in rows if _bytes(row.topic, row.partition, row, gave.excluded) == mine]
-        near = [row for row in rows if cause_at(row.topic, row.headers) == at]
-        chosen = (same or near or rows)[0]
-        rows.remove(chosen)
-        pairs.append((given, chosen))
-    left: dict[tuple[str, str], list[Record]] = {}
-    for rows in held.values():
-        for row in rows:
-            left.setdefault((cause_at(row.topic, row.headers), row.topic + _type(row.headers)), []).append(row)
-    missing: list[Given] = []
-    for given in alone:
-        topic, headers = given.sent.topic, given.sent.record.headers
-        rows = left.get((cause_at(topic, headers), topic + _type(headers)))
-        if rows:
-            pairs.append((given, rows.pop(0)))
-        else:
-            missing.append(given)
-    return pairs, missing, [row for rows in left.values() for row in rows]
-
-
-def _identity(topic: str, headers: Headers) -> str:
-    return cause_at(topic, headers) if is_letter(topic) else _said(headers, "ce_id")
+def _kind(topic: str, partition: int, row: Record | Outgoing) -> Any:
+    return topic, _type(row.headers)
 
 
 def _said(headers: Headers, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A stretch of the log, held in memory, and the file it can be kept in: what a replay reads.
+"""A stretch of the log, held on disk, and the file it can be kept in: what a replay reads.
 
 A file is xz-compressed JSON lines. The first names the format, partitions, the first kept offset of each partition and the groups'
 committed offsets; each other line is a record. Bytes that are UTF-8 stand as text, all others as `{"base64": …}`.
@@ -7,14 +7,14 @@ committed offsets; each other line is a record. Bytes that are UTF-8 stand as te
 import base64
 import json
 import lzma
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import Refused, Unavailable
 from schemas.topics import DAY_MS, TOPICS
+from streams.difference import cause_at, written_by
 from streams.port import TP, Admin, Broker
 from streams.shapes import Record
 
@@ -22,53 +22,126 @@ FORMAT = "ratchet-log/1"
 Keep = Callable[[Record], bool]
 Said = Callable[[str], None]
 POLL_RECORDS = 5000
+CACHE_KIB = 32 * 1024
 KEPT = {row.full: row.kept for row in TOPICS}
 COMPACTION_LAG_MS = 31 * DAY_MS
+TABLES = """
+CREATE TABLE records (topic TEXT, number INT, at INT, at_ms INT, key BLOB, value BLOB, headers TEXT, agent TEXT, cause TEXT);
+CREATE UNIQUE INDEX places ON records (topic, number, at);
+CREATE INDEX outputs ON records (agent, cause) WHERE agent <> '';
+"""
+ROW = "SELECT topic, number, at, key, value, headers, at_ms FROM records "
 
 
-@dataclass(slots=True)
+def scratch() -> sqlite3.Connection:
+    """A database without a name, in the folder for temporary files: gone when it is closed. It holds 32 MiB in memory."""
+    found = sqlite3.connect("", isolation_level=None)
+    found.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{CACHE_KIB}")
+    return found
+
+
 class RecordedLog:
-    """Committed records by partition, in the order of their offsets.
+    """Committed records by partition, in the order of their offsets, on disk.
 
     `starts`: the first offset that the broker still had (above 0: retention has cut what was before). `committed`: what each
     group had done when the reading began; nothing after it is expected of a Transform. `artifacts`: snapshots to begin from.
     """
 
-    partitions: int
-    starts: dict[TP, int] = field(default_factory=dict[TP, int])
-    committed: dict[str, dict[TP, int]] = field(default_factory=dict[str, dict[TP, int]])
-    records: dict[TP, list[Record]] = field(default_factory=dict[TP, list[Record]])
-    artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    def __init__(
+        self,
+        partitions: int,
+        starts: Mapping[TP, int] | None = None,
+        committed: Mapping[str, Mapping[TP, int]] | None = None,
+    ) -> None:
+        self.partitions = partitions
+        self.starts: dict[TP, int] = dict(starts or {})
+        self.committed: dict[str, dict[TP, int]] = {group: dict(found) for group, found in (committed or {}).items()}
+        self.artifacts: dict[str, bytes] = {}
+        self._rows = scratch()
+        self._rows.executescript(TABLES)
 
-    def of(self, topic: str, partition: int) -> Sequence[Record]:
-        return self.records.get((topic, partition), ())
+    def add(self, records: Iterable[Record]) -> None:
+        """Raises `ValueError` where a place is there already."""
+        try:
+            self._rows.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_packed, records))
+        except sqlite3.IntegrityError as fault:
+            raise ValueError(f"a record that is there already: {fault}") from fault
+
+    def of(self, topic: str, partition: int, first: int = 0) -> Iterator[Record]:
+        """A partition's records from offset `first` on."""
+        where = "WHERE topic = ? AND number = ? AND at >= ? ORDER BY at"
+        return self._read(where, topic, partition, first)
 
     def topic(self, topic: str) -> Iterator[Record]:
         """All of a topic, partition by partition."""
-        for number in range(self.partitions):
-            yield from self.of(topic, number)
+        return self._read("WHERE topic = ? ORDER BY number, at", topic)
+
+    def all(self) -> Iterator[Record]:
+        return self._read("ORDER BY topic, number, at")
 
     def run(self, topic: str, partition: int, first: int, last: int) -> Sequence[Record]:
         """The committed records from offset `first` to `last`."""
-        rows = self.of(topic, partition)
-        return rows[bisect_left(rows, first, key=_offset) : bisect_left(rows, last + 1, key=_offset)]
+        return list(
+            self._read(
+                "WHERE topic = ? AND number = ? AND at BETWEEN ? AND ? ORDER BY at", topic, partition, first, last
+            )
+        )
+
+    def outputs(self, agent: str, cause: str) -> Sequence[Record]:
+        """What an agent has written because of the record at a place."""
+        return list(
+            self._read("WHERE agent = ? AND cause = ? AND agent <> '' ORDER BY topic, number, at", agent, cause)
+        )
+
+    def letters(self, agent: str, topic: str, partition: int) -> Iterator[Record]:
+        """An agent's dead letters of the records of one partition."""
+        found = self._read("WHERE topic = ? AND agent = ? ORDER BY number, at", topic + ".dlq", agent)
+        return (row for row in found if cause_at(row.topic, row.headers).startswith(f"{topic}[{partition}]@"))
 
     def start(self, tp: TP) -> int:
         return self.starts.get(tp, 0)
 
+    def begins_ms(self, tp: TP) -> int | None:
+        """When the first record was written that is there."""
+        return self._one("SELECT at_ms FROM records WHERE topic = ? AND number = ? ORDER BY at LIMIT 1", *tp)
+
+    def ends_ms(self, tp: TP) -> int | None:
+        return self._one("SELECT at_ms FROM records WHERE topic = ? AND number = ? ORDER BY at DESC LIMIT 1", *tp)
+
     def gone(self, topic: str, partition: int, at_ms: int) -> bool:
         """Whether a record written at that time may be gone by now: cut by retention, or compacted after its lag."""
-        rows = self.of(topic, partition)
-        if KEPT.get(topic) == "compact" and rows and at_ms < rows[-1].timestamp_ms - COMPACTION_LAG_MS:
+        tp = (topic, partition)
+        ends_ms = self.ends_ms(tp)
+        if KEPT.get(topic) == "compact" and ends_ms is not None and at_ms < ends_ms - COMPACTION_LAG_MS:
             return True
-        return self.start((topic, partition)) > 0 and (not rows or at_ms <= rows[0].timestamp_ms)
+        begins_ms = self.begins_ms(tp)
+        return self.start(tp) > 0 and (begins_ms is None or at_ms <= begins_ms)
 
-    def size(self) -> int:
-        return sum(len(rows) for rows in self.records.values())
+    def size(self, topics: Collection[str] | None = None) -> int:
+        """How many records there are, of all topics or of these."""
+        if topics is None:
+            return self._one("SELECT count(*) FROM records") or 0
+        return sum(self._one("SELECT count(*) FROM records WHERE topic = ?", topic) or 0 for topic in topics)
+
+    def _read(self, where: str, *given: str | int) -> Iterator[Record]:
+        for topic, number, at, key, value, headers, at_ms in self._rows.execute(ROW + where, given):
+            yield Record(topic, number, at, key, value, _headers(headers), at_ms)
+
+    def _one(self, query: str, *given: str | int) -> int | None:
+        found = self._rows.execute(query, given).fetchone()
+        return None if found is None else int(found[0])
 
 
-def _offset(record: Record) -> int:
-    return record.offset
+def _packed(record: Record) -> tuple[Any, ...]:
+    headers = json.dumps([[name, value.decode("latin-1")] for name, value in record.headers])
+    agent = written_by(record)
+    cause = cause_at(record.topic, record.headers) if agent else ""
+    place = (record.topic, record.partition, record.offset, record.timestamp_ms)
+    return (*place, record.key, record.value, headers, agent, cause)
+
+
+def _headers(text: str) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, value.encode("latin-1")) for name, value in json.loads(text))
 
 
 class Collector:
@@ -83,6 +156,7 @@ class Collector:
         self._keep = keep
         self._say = say
         self._next: dict[TP, int] = {}
+        self._read_so_far = 0
 
     async def collect(
         self, first: Collection[str], others: Collection[str], groups: Mapping[str, Sequence[str]]
@@ -130,14 +204,15 @@ class Collector:
         try:
             while left:
                 for tp, rows in (await reader.poll(timeout_s=0.2, max_records=POLL_RECORDS)).items():
-                    kept = log.records.setdefault(tp, [])
-                    kept += [row for row in rows if row.offset < ends[tp] and self._keep(row)]
+                    kept = [row for row in rows if row.offset < ends[tp] and self._keep(row)]
+                    log.add(kept)
+                    self._read_so_far += len(kept)
                 for tp in list(left):
                     at = await reader.position(tp)
                     if at >= ends[tp]:
                         self._next[tp] = ends[tp]
                         left.discard(tp)
-                self._say(f"read {log.size()} records, {len(left)} partitions to go")
+                self._say(f"read {self._read_so_far} records, {len(left)} partitions to go")
         finally:
             await reader.stop()
 
@@ -165,9 +240,8 @@ def write_file(log: RecordedLog, file: Path) -> int:
     try:
         with lzma.open(part, "wt", encoding="utf-8", preset=9) as out:
             out.write(_line(head))
-            for tp in sorted(log.records):
-                for record in log.records[tp]:
-                    out.write(_line(_row(record)))
+            for record in log.all():
+                out.write(_line(_row(record)))
             for digest in sorted(log.artifacts):
                 out.write(_line({"artifact": digest, "data": _said(log.artifacts[digest])}))
         part.rename(file)
@@ -198,21 +272,13 @@ def read_file(file: Path) -> RecordedLog:
                 if "artifact" in said:
                     log.artifacts[str(said["artifact"])] = _bytes(said["data"]) or b""
                     continue
-                record = _record(said)
-                rows = log.records.setdefault((record.topic, record.partition), [])
-                _follow(rows, record)
+                log.add((_record(said),))
     except FileNotFoundError:
         raise Refused(f"there is no file {file}", kind="usage", field="log") from None
     except (lzma.LZMAError, EOFError, OSError, KeyError, TypeError, ValueError, AttributeError) as fault:
         where = f"line {number}: " if number else ""
         raise Refused(f"{file} is no recorded log, or is damaged: {where}{fault}", kind="log", field="log") from fault
     return log
-
-
-def _follow(rows: list[Record], record: Record) -> None:
-    if rows and rows[-1].offset >= record.offset:
-        raise ValueError(f"{record.place} comes after offset {rows[-1].offset}")
-    rows.append(record)
 
 
 def _line(said: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,7 +27,6 @@ from streams.difference import (
     cause_at,
     is_letter,
     values,
-    written_by,
 )
 from streams.fold import FoldLane
 from streams.memory import MemoryBroker
@@ -38,7 +37,7 @@ from streams.restore import POSITION, SNAPSHOT
 from streams.shapes import AnyFold, Place, Record, Tick, Transform
 from streams.surroundings import RuntimeSettings, Surroundings
 from streams.transform import TransformLane
-from streams.wire import Decoder, unparked
+from streams.wire import Decoder, Sent, unparked
 
 YIELD_EVERY = 200
 Told = Callable[[int, int], None]
@@ -85,8 +84,8 @@ class Recall(Protocol):
         """After a difference: make a part that may lose its memory answer as if it had; what it was, None where none did."""
         ...
 
-    def ended(self) -> tuple[Mapping[str, int], Sequence[Difference]]:
-        """At the end: what was taken as recorded, counted, and what of it cannot have been."""
+    def ended(self, gave: Rederived) -> None:
+        """At the end: tell what was taken as recorded, counted, and what of it cannot have been."""
         ...
 
 
@@ -125,16 +124,6 @@ def full(topic: str) -> str:
     return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
-def outputs_by_cause(log: RecordedLog, agent: str) -> dict[str, list[Record]]:
-    """What an agent has written, by the place of the record that it wrote it for."""
-    found: dict[str, list[Record]] = {}
-    for rows in log.records.values():
-        for row in rows:
-            if written_by(row) == agent:
-                found.setdefault(cause_at(row.topic, row.headers), []).append(row)
-    return found
-
-
 def unproven(row: Record) -> Refused | None:
     """The refusal that an output tells of, where it is one of `schemas.principal`."""
     said = {name: value.decode("utf-8", "replace") for name, value in row.headers}
@@ -152,14 +141,14 @@ def unproven(row: Record) -> Refused | None:
     return Refused(told.reason, kind=told.kind, field=told.field, accepted=told.accepted)
 
 
-def _around(log: RecordedLog, clock: Clock, gave: Rederived, outputs: Mapping[str, Sequence[Record]]) -> Surroundings:
+def _around(log: RecordedLog, clock: Clock, gave: Rederived) -> Surroundings:
     """What a lane needs to be made. Nothing asks its broker. Whether a proof held is taken as recorded: the keys are not here."""
 
     def fatal(error: BaseException, agent: str, partition: int, place: Place | None) -> None:
         raise error
 
     def verify(record: Record) -> None:
-        for row in outputs.get(str(record.place), ()):
+        for row in log.outputs(gave.agent, str(record.place)):
             refused = unproven(row)
             if refused is not None:
                 gave.notes["records refused for want of a proof: as recorded"] += 1
@@ -181,43 +170,49 @@ async def refold(
 
     Raises `Refused` where the log's beginning is gone and no snapshot is there to begin from. `artifact` gives the bytes of a digest.
     """
-    gave = Rederived(fold.name)
-    around = _around(log, StillClock(), gave, outputs_by_cause(log, fold.name))
-    orders = [log.of(order_topic(fold.name), number) for number in range(log.partitions)]
-    done, of = 0, sum(len(rows) for rows in orders)
-    for number, rows in enumerate(orders):
+    gave = Rederived(fold.name, gone=log.gone)
+    around = _around(log, StillClock(), gave)
+    done, of = 0, log.size((order_topic(fold.name),))
+    for number in range(log.partitions):
         lane = FoldLane(around, fold, tuple(full(t) for t in fold.inputs), number, around.broker.reader({}))
-        first = _begin(log, lane, rows, gave, artifact)
-        for _ in _refold(log, lane, rows[first:], window, gave):
+        refolding = _Refolding(log, lane, window, gave)
+        for row in log.of(lane.order, number, _begin(log, lane, gave, artifact)):
+            if window.past(row.timestamp_ms):
+                break
+            refolding.take(row)
             done += 1
             if done % YIELD_EVERY == 0:
                 told(done, of)
                 await asyncio.sleep(0)
+        refolding.end()
     return gave
 
 
-def _begin(log: RecordedLog, lane: FoldLane, rows: Sequence[Record], gave: Rederived, artifact: Artifact) -> int:
-    """Put the lane at the log's start, else at the first snapshot from which the log is whole; which order record comes next."""
-    number, lines = lane.partition, [(i, line) for i, row in enumerate(rows) for line in decode_order(row.value)]
+def _begin(log: RecordedLog, lane: FoldLane, gave: Rederived, artifact: Artifact) -> int:
+    """Put the lane at the log's start, else at the first snapshot from which the log is whole; the order topic's offset to go on at."""
+    number = lane.partition
     needed: dict[str, int] = {}
-    for _, line in lines:
-        if isinstance(line, Run) and line.topic != TICK:
-            needed.setdefault(line.topic, line.first)
+    taken: list[tuple[int, SnapshotTaken]] = []
+    for row in log.of(lane.order, number):
+        for line in decode_order(row.value):
+            if isinstance(line, Run) and line.topic != TICK:
+                needed.setdefault(line.topic, line.first)
+            elif isinstance(line, SnapshotTaken):
+                taken.append((row.offset, line))
     cut = [topic for topic, first in needed.items() if first < log.start((topic, number))]
     if not cut and log.start((lane.order, number)) == 0:
         lane.position = {topic: log.start((topic, number)) for topic in lane.inputs}
         return 0
-    for i, line in lines:
-        if isinstance(line, SnapshotTaken):
-            following = line.position.following
-            if all(following.get(topic, 0) >= log.start((topic, number)) for topic in lane.inputs):
-                for row in snapshot.decode(artifact(line.digest)).rows:
-                    lane.table.load(row)
-                for _ in lane.table.settle():
-                    pass
-                lane.stand_at(lane.table, line.position)
-                gave.notes["partitions begun from a snapshot, for retention has cut the log's beginning"] += 1
-                return i + 1
+    for offset, one in taken:
+        following = one.position.following
+        if all(following.get(topic, 0) >= log.start((topic, number)) for topic in lane.inputs):
+            for row in snapshot.decode(artifact(one.digest)).rows:
+                lane.table.load(row)
+            for _ in lane.table.settle():
+                pass
+            lane.stand_at(lane.table, one.position)
+            gave.notes["partitions begun from a snapshot, for retention has cut the log's beginning"] += 1
+            return offset + 1
     raise Refused(
         f"{lane.agent}[{number}] cannot be replayed: retention has removed the beginning of "
         f"{', '.join(cut) or lane.order}, and there is no snapshot after it to begin from",
@@ -225,37 +220,74 @@ def _begin(log: RecordedLog, lane: FoldLane, rows: Sequence[Record], gave: Reder
     )
 
 
-def _refold(
-    log: RecordedLog, lane: FoldLane, rows: Sequence[Record], window: Window, gave: Rederived
-) -> Iterator[None]:
-    number, whole = lane.partition, True
-    state = {row.key: row for row in lane.table.rows() if row.key is not None}
-    with _Place(lane.agent) as here:
-        for row in rows:
-            if window.past(row.timestamp_ms):
-                whole = False
-                break
+class _Refolding:
+    """One lane of a Fold, transaction by transaction as its order topic tells them.
+
+    A Fold may give up an event that it held long after it took it: dead letters are compared when they are given, and what the log
+    holds beside those at the end.
+    """
+
+    def __init__(self, log: RecordedLog, lane: FoldLane, window: Window, gave: Rederived) -> None:
+        self.log, self.lane, self.window, self.gave = log, lane, window, gave
+        self._state = {row.key: row for row in lane.table.rows() if row.key is not None}
+        self._line = f"{lane.agent}[{lane.partition}]"
+        self._until_ms = 0
+        self._letters: set[str] = set()  # places of the records given up
+        self._first = dict(lane.position)
+
+    def take(self, row: Record) -> None:
+        """Fold one transaction and compare what it wrote."""
+        places = self._fold(row)
+        outs: dict[str, list[Sent]] = {place: [] for place in places}
+        for one in self.lane.cut().sent:
+            if one.topic == self.lane.state:
+                if one.record.key is not None:
+                    self._state[one.record.key] = one.record
+            elif one.topic != self.lane.order:
+                self.gave.count((one,))
+                outs.setdefault(cause_at(one.topic, one.record.headers), []).append(one)
+        for place, sent in outs.items():
+            gives_up = any(is_letter(one.topic) for one in sent)
+            if gives_up:
+                self._letters.add(place)
+            if places.get(place, row.timestamp_ms >= self.window.from_ms):
+                self.gave.events += place in places
+                recorded = self.log.outputs(self.lane.agent, place)
+                mine = [one for one in recorded if (gives_up if is_letter(one.topic) else place in places)]
+                self.gave.compare(sent, mine, self._line, row.timestamp_ms)
+
+    def _fold(self, row: Record) -> dict[str, bool]:
+        """The places taken, and whether they are to be compared."""
+        lane = self.lane
+        places: dict[str, bool] = {}
+        self._until_ms = row.timestamp_ms
+        with _Place(lane.agent) as here:
             for line in decode_order(row.value):
                 if isinstance(line, SnapshotTaken):
-                    _check_snapshot(gave, lane, row, line)
+                    _check_snapshot(self.gave, lane, row, line)
                 elif isinstance(line, Run):
-                    for item in _taken(log, lane.agent, number, line):
-                        here.at = place = item.place if isinstance(item, Record) else Place(TICK, number, item.at_ms)
-                        gave.covered.add(str(place))
-                        if not window.holds(place, row.timestamp_ms):
-                            gave.outside.add(str(place))
+                    for item in _taken(self.log, lane.agent, lane.partition, line):
+                        place = item.place if isinstance(item, Record) else Place(TICK, lane.partition, item.at_ms)
+                        here.at = place
+                        places[str(place)] = self.window.holds(place, row.timestamp_ms)
                         lane.fold_now(item)
                 else:
                     lane.position[line.topic] = line.offset + 1
-            prefix = lane.cut()
-            gave.until_ms[number] = row.timestamp_ms
-            own = [one for one in prefix.sent if one.topic == lane.state]
-            state |= {one.record.key: one.record for one in own if one.record.key is not None}
-            outs = [one for one in prefix.sent if one.topic not in (lane.state, lane.order)]
-            gave.give(outs, f"{lane.agent}[{number}]", row.timestamp_ms)
-            yield
-    if whole:
-        _compare_state(gave, log, lane, state)
+        return places
+
+    def end(self) -> None:
+        """Dead letters that the replay did not give, and the state."""
+        for topic in self.lane.inputs:
+            for row in self.log.letters(self.lane.agent, topic, self.lane.partition):
+                place = cause_at(row.topic, row.headers)
+                at = int(place.rpartition("@")[2])
+                if (
+                    place not in self._letters
+                    and self._first.get(topic, 0) <= at < self.lane.position.get(topic, 0)
+                    and self.window.from_ms <= row.timestamp_ms <= self._until_ms
+                ):
+                    self.gave.unexpected(row)
+        _compare_state(self.gave, self.log, self.lane, self._state)
 
 
 def _taken(log: RecordedLog, agent: str, number: int, run: Run) -> Sequence[Record | Tick]:
@@ -280,22 +312,33 @@ def _check_snapshot(gave: Rederived, lane: FoldLane, row: Record, taken: Snapsho
     own = ids.digest(b"".join(lines))
     if own != taken.digest:
         fields = (Field("snapshot", taken.digest, own),)
-        gave.found.append(Difference(gave.agent, "state", "", str(row.place), "snapshot", taken.digest, fields))
+        gave.differ(Difference(gave.agent, "state", "", str(row.place), "snapshot", taken.digest, fields))
 
 
 def _compare_state(gave: Rederived, log: RecordedLog, lane: FoldLane, state: Mapping[bytes, Outgoing]) -> None:
-    """The state at the end against the newest of the changelog, where that stands at the same position."""
-    newest = {row.key: row for row in log.of(lane.state, lane.partition) if row.key is not None}
-    said = newest.get(POSITION)
-    if said is None and not state:
-        return
-    position = Position.of(None if said is None else said.value)
-    moved = any(position.following.get(topic, at) != at for topic, at in lane.position.items())
-    if moved or position.version != lane.version:
-        gave.notes["partitions whose state has moved on: not compared"] += 1
+    """The state at the end against the changelog as it was when it stood there."""
+    stood = Position(lane.position, lane.last_tick_ms, lane.version)
+    newest: dict[bytes, Record] = {}
+    later: set[bytes] = set()
+    there_yet = False
+    for row in log.of(lane.state, lane.partition):
+        if there_yet:
+            later.add(row.key or b"")
+        elif row.key == POSITION:
+            there_yet = _stands(Position.of(row.value), stood)
+        elif row.key is not None:
+            newest[row.key] = row
+    if not there_yet:
+        if state or newest:
+            gave.notes["partitions whose state has moved on: not compared"] += 1
         return
     for key in sorted((newest.keys() | state.keys()) - {POSITION, SNAPSHOT}):
         there, here = newest.get(key), state.get(key)
+        if (there is None or there.value is None) and (here is None or here.value is None):
+            continue  # of a key that is gone compaction may have removed the tombstone
+        if there is None and key in later:
+            gave.notes["keys of state that compaction may have removed: not compared"] += 1
+            continue
         gave.keys += 1
         fields = list(values(None if there is None else there.value, None if here is None else here.value))
         due, own = (() if one is None else one.headers for one in (there, here))
@@ -304,58 +347,60 @@ def _compare_state(gave: Rederived, log: RecordedLog, lane: FoldLane, state: Map
         if fields:
             place = f"{lane.state}[{lane.partition}]" if there is None else str(there.place)
             name = key.decode("utf-8", "replace").replace("\0", "/")
-            gave.found.append(Difference(gave.agent, "state", "", place, "state", name, tuple(fields)))
+            gave.differ(Difference(gave.agent, "state", "", place, "state", name, tuple(fields)))
+
+
+def _stands(position: Position, at: Position) -> bool:
+    moved = any(position.following.get(topic, offset) != offset for topic, offset in at.following.items())
+    return not moved and (position.tick_ms, position.version) == (at.tick_ms, at.version)
 
 
 async def redecide(recalling: Recall, log: RecordedLog, window: Window, *, told: Told = _silent) -> Rederived:
     """A Transform over every record that its group has committed."""
     transform = recalling.transform
     agent, inputs = transform.name, tuple(full(topic) for topic in transform.inputs)
-    gave, parking = Rederived(agent, frozenset(EXCLUDED)), deferred_topic(agent)
+    gave, parking = Rederived(agent, frozenset(EXCLUDED), log.gone), deferred_topic(agent)
     committed = log.committed.get(f"ratchet.{agent}", {})
-    outputs = outputs_by_cause(log, agent)
-    parked = {str(unparked(row)[0].place): row for row in log.topic(parking)}  # the last round of each
-    around = _around(log, recalling.clock, gave, outputs)
-    taken = [row for number in range(log.partitions) for topic in inputs for row in log.of(topic, number)]
-    lanes = {
-        number: TransformLane(around, transform, inputs, 1, number, around.broker.reader({}))
-        for number in range(log.partitions)
-    }
+    parked = {str(unparked(row)[0].place): row.offset for row in log.topic(parking)}  # the last round of each
+    around = _around(log, recalling.clock, gave)
+    done, of = 0, log.size(inputs)
     with _Place(agent) as here:
-        for done, record in enumerate(taken):
-            if done % YIELD_EVERY == 0:
-                told(done, len(taken))
-                await asyncio.sleep(0)
-            here.at, number = record.place, record.partition
-            if record.offset >= committed.get((record.topic, number), 0) or window.past(record.timestamp_ms):
-                continue
-            late = parked.get(str(record.place))
-            if late is not None and late.offset >= committed.get((parking, number), 0):
-                gave.notes["deferred and not decided yet"] += 1
-                continue
-            if not window.holds(record.place, record.timestamp_ms):
-                gave.outside.add(str(record.place))
-            line = "" if late is not None else f"{agent}/{record.topic}[{number}]"
-            await _redecide(recalling, lanes[number], record, outputs.get(str(record.place), []), line, gave)
-    notes, found = recalling.ended()
-    gave.notes.update(notes)
-    gave.found += [one for one in found if one.cause not in gave.outside]
+        for number in range(log.partitions):
+            lane = TransformLane(around, transform, inputs, 1, number, around.broker.reader({}))
+            for record in (row for topic in inputs for row in log.of(topic, number)):
+                done += 1
+                if done % YIELD_EVERY == 0:
+                    told(done, of)
+                    await asyncio.sleep(0)
+                here.at = record.place
+                if record.offset >= committed.get((record.topic, number), 0) or window.past(record.timestamp_ms):
+                    continue
+                late = parked.get(str(record.place))
+                if late is not None and late >= committed.get((parking, number), 0):
+                    gave.notes["deferred and not decided yet"] += 1
+                    continue
+                line = "" if late is not None else f"{agent}/{record.topic}[{number}]"
+                held = window.holds(record.place, record.timestamp_ms)
+                await _redecide(recalling, lane, record, log.outputs(agent, str(record.place)), line, gave, held)
+    recalling.ended(gave)
     return gave
 
 
 async def _redecide(
-    recalling: Recall, lane: TransformLane, record: Record, recorded: Sequence[Record], line: str, gave: Rederived
+    recalling: Recall,
+    lane: TransformLane,
+    record: Record,
+    recorded: Sequence[Record],
+    line: str,
+    gave: Rederived,
+    held: bool,
 ) -> None:
-    place = str(record.place)
-    gave.covered.add(place)
     if any(dict(row.headers).get("ratchet-dlq-kind") == SKIPPED.encode() for row in recorded):
         gave.notes["skipped by an operator: not decided"] += 1
-        gave.outside.add(place)
         return
     why = recalling.recall(record, recorded)
     if why is not None:
         gave.notes[why] += 1
-        gave.outside.add(place)
         return
     sent = await lane.answer(record)
     if not agrees(sent, recorded, gave.excluded):
@@ -365,4 +410,7 @@ async def _redecide(
             if agrees(again, recorded, gave.excluded):
                 gave.notes[lost] += 1
                 sent = again
-    gave.give(sent, line, record.timestamp_ms)
+    gave.count(sent)
+    if held:
+        gave.events += 1
+        gave.compare(sent, recorded, line, record.timestamp_ms)

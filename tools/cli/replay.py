@@ -14,7 +14,7 @@ from infra.clock import SystemClock
 from infra.secrets import LocalSecrets
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
-from streams.difference import EXCLUDED, Difference, Rederived, compare, written_by
+from streams.difference import EXCLUDED, Difference, Rederived
 from streams.port import TP, Broker, BrokerError
 from streams.recorded import Collector, RecordedLog, check_new, read_file, write_file
 from streams.replay import Artifact, Window, full
@@ -38,14 +38,6 @@ class Asked:
     log: Path | None = None
     record: Path | None = None
     limit: int = SHOWN
-
-
-@dataclass(slots=True)
-class Outcome:
-    """One agent's replay."""
-
-    gave: Rederived
-    differences: list[Difference]
 
 
 def instant_ms(option: str, text: str) -> int:
@@ -92,9 +84,9 @@ async def replay_log(
     key_of: Callable[[str], bytes] | None = None,
     artifact: Artifact | None = None,
     progress: Progress | None = None,
-) -> list[Outcome]:
+) -> list[Rederived]:
     """Every agent again on a log that lies in memory, and what differs."""
-    found: list[Outcome] = []
+    found: list[Rederived] = []
     for agent in agents:
 
         def told(done: int, of: int, agent: str = agent) -> None:
@@ -102,8 +94,7 @@ async def replay_log(
                 progress.say(f"{agent}: {done} of {of}")
 
         gave = await again.replay(agent, log, window, key_of=key_of, artifact=artifact, told=told)
-        mine = (row for rows in log.records.values() for row in rows if written_by(row) == agent)
-        found.append(Outcome(gave, compare(gave, mine, log.gone)))
+        found.append(gave)
     return found
 
 
@@ -115,7 +106,7 @@ async def replay_broker(
     key_of: Callable[[str], bytes] | None = None,
     artifact: Artifact | None = None,
     progress: Progress | None = None,
-) -> list[Outcome]:
+) -> list[Rederived]:
     """The same on a running broker. What is missing may be held back by an open transaction: it is given time to appear."""
     collector = Collector(broker, again.keep(agents), (lambda text: None) if progress is None else progress.say)
     others, clock = again.other_topics(agents), SystemClock()
@@ -123,7 +114,7 @@ async def replay_broker(
     until = clock.monotonic() + SETTLE_S
     while True:
         found = await replay_log(log, agents, window, key_of=key_of, artifact=artifact, progress=progress)
-        missing = sum(one.kind == "missing" for outcome in found for one in outcome.differences)
+        missing = sum(gave.kinds["missing"] for gave in found)
         if not missing or clock.monotonic() > until:
             return found
         if progress is not None:
@@ -163,7 +154,7 @@ async def run(screen: Screen, asked: Asked) -> int:
             except BrokerError as fault:
                 where = settings.kafka_bootstrap
                 raise Unavailable(f"Kafka at {where} is away: {fault}; `ratchet status` says what runs") from fault
-    return _tell(screen, found, asked.limit)
+    return tell(screen, found, asked.limit)
 
 
 async def _keys(settings: Settings) -> Callable[[str], bytes] | None:
@@ -196,36 +187,37 @@ async def _record(screen: Screen, broker: Broker, file: Path, progress: Progress
     return Exit.DONE
 
 
-def row_of(outcome: Outcome) -> dict[str, Any]:
+def row_of(gave: Rederived) -> dict[str, Any]:
     """One agent's figures."""
-    gave = outcome.gave
     return {
         "agent": gave.agent,
-        "equal": not outcome.differences,
-        "events": len(gave.covered) - len(gave.outside),
-        "records": len(gave.given),
+        "equal": not gave.kinds,
+        "events": gave.events,
+        "records": gave.records,
         "state_keys": gave.keys,
-        "differences": len(outcome.differences),
+        "differences": gave.kinds.total(),
+        "kinds": dict(sorted(gave.kinds.items())),
         "notes": dict(sorted(gave.notes.items())),
         "sha256": gave.hash.hexdigest(),
     }
 
 
-def _tell(screen: Screen, found: Sequence[Outcome], limit: int) -> int:
-    for outcome in found:
-        row = row_of(outcome)
+def tell(screen: Screen, found: Sequence[Rederived], limit: int) -> int:
+    """Show every agent's outcome; the exit code."""
+    for gave in found:
+        row = row_of(gave)
         word = "[green]equal[/]" if row["equal"] else f"[red]{row['differences']} differ[/]"
         state = f", {row['state_keys']} keys of state" if row["state_keys"] else ""
         text = f"{row['agent']:<8} {row['events']:>7} events, {row['records']:>7} records{state}: {word}"
-        for difference in outcome.differences[:limit]:
+        for difference in gave.found[:limit]:
             _show(screen, difference)
-        left = len(outcome.differences) - limit
+        left = row["differences"] - len(gave.found[:limit])
         if left > 0:
-            screen.say(f"  … and {left} more (--limit)")
+            screen.say(f"  … and {left} more{' (--limit)' if limit < len(gave.found) else ''}")
         screen.line(row, text)
         for note, count in row["notes"].items():
             screen.say(f"  [dim]{count} {clean(note)}[/]")
-    equal = not any(outcome.differences for outcome in found)
+    equal = not any(gave.kinds for gave in found)
     excluded = "; ".join(f"{name}, {why}" for name, why in EXCLUDED.items())
     screen.line({"equal": equal, "excluded_headers": dict(EXCLUDED)}, f"[dim]not compared: {clean(excluded)}[/]")
     return Exit.DONE if equal else Exit.NO
