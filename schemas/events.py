@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.payload import ID_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
+from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
 from schemas.policies import PolicyRef
 from schemas.routes import Route
 
@@ -624,6 +624,66 @@ class CommandCancel(Command):
     """Stop the training that is under way."""
 
     TYPE = "command.cancel"
+
+
+# commands about records: by operators, each in one transaction with the deed that it tells of
+
+
+class RepairCommand(Incoming):
+    """What an operator did to records. No agent acts on it: what became of a dead letter is read from these."""
+
+    TOPIC = "commands"
+
+    operator: str = Field(pattern=ID_PATTERN)
+    reason: str = Field(default="", max_length=2000)
+    agent: str = Field(pattern=ID_PATTERN, description="Whose dead letter, lane or group.")
+    topic: str = Field(pattern=TOPIC_PATTERN, description="The agent's input.")
+    partition: int = Field(ge=0)
+
+    def event_key(self) -> str:
+        return self.tenant
+
+
+class LetterCommand(RepairCommand):
+    """About one dead letter: `letter_*` is its place, topic, partition and `offset` are of the record that it was."""
+
+    offset: int = Field(ge=0)
+    letter_topic: str = Field(pattern=TOPIC_PATTERN)
+    letter_partition: int = Field(ge=0)
+    letter_offset: int = Field(ge=0)
+
+
+class CommandResend(LetterCommand):
+    """A dead letter went back to its topic. `sent_id` is the id of what was sent; `again`: it had been sent or discarded before."""
+
+    TYPE = "command.resend"
+
+    sent_id: str = Field(max_length=1024)
+    edited: bool
+    again: bool = False
+
+
+class CommandDiscard(LetterCommand):
+    """A dead letter is not to be sent: settled, with the reason."""
+
+    TYPE = "command.discard"
+
+
+class CommandSkip(RepairCommand):
+    """The record at which a lane had halted became a dead letter, and the lane goes on behind it."""
+
+    TYPE = "command.skip"
+
+    offset: int = Field(ge=0)
+
+
+class CommandOffsets(RepairCommand):
+    """A group's offset was moved: back (`to_offset` < `from_offset`) reads again, forth leaves out."""
+
+    TYPE = "command.offsets"
+
+    from_offset: int = Field(ge=0)
+    to_offset: int = Field(ge=0)
 
 
 # audit: by the evidence publisher

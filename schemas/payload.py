@@ -8,6 +8,7 @@ TYPE_PREFIX = "ratchet."
 TYPE_SUFFIX = ".v1"
 REGISTRY: dict[str, type["Payload"]] = {}
 ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 
 
 class Payload(BaseModel):

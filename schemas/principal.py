@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codec import Encoded, Headers
 from schemas.errors import Refused
-from schemas.events import Command, CommandApply, VerdictGiven
+from schemas.events import Command, CommandApply, RepairCommand, VerdictGiven
 from schemas.payload import ID_PATTERN, Payload
 from schemas.topics import BY_NAME
 
@@ -95,7 +95,7 @@ class Speaker:
         named: tuple[str, str] | None = None
         if isinstance(payload, VerdictGiven):
             named = ("by", payload.by)
-        elif isinstance(payload, Command):
+        elif isinstance(payload, Command | RepairCommand):
             named = ("operator", payload.operator)
         if named is not None and named[1] != self.name:
             _refuse("wrong-principal", named[0], f"is not {self.name!r}, who proved it", f"{self.name!r}")

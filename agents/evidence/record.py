@@ -67,6 +67,8 @@ _CLOSED = Row(
 _ARENA = ("arena", "champion", "challenger", "adapter")
 _POLICY_ARM = ("arm", "base", "adapter", "temperature", "max_tokens")
 _COMMAND = Row((), ("reason",), ("operator",))
+_RECORD = ("agent", "topic", "partition")
+_LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offset")
 
 TABLE: Mapping[str, Row] = {
     "request.submitted": Row(("deadline_ms",), ("messages", "session_id"), counts=("messages",)),
@@ -156,6 +158,10 @@ TABLE: Mapping[str, Row] = {
     "command.trust": Row(("action", "threshold"), ("reason",), ("operator",)),
     "command.train": _COMMAND,
     "command.cancel": _COMMAND,
+    "command.resend": Row((*_LETTER, "sent_id", "edited", "again"), ("reason",), ("operator",)),
+    "command.discard": Row(_LETTER, ("reason",), ("operator",)),
+    "command.skip": Row((*_RECORD, "offset"), ("reason",), ("operator",)),
+    "command.offsets": Row((*_RECORD, "from_offset", "to_offset"), ("reason",), ("operator",)),
 }  # fmt: skip
 
 
