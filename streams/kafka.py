@@ -152,7 +152,15 @@ class KafkaReader:
                 return {}  # asked by the client itself before the lane has sought its position
             except ConsumerStoppedError as exc:
                 raise Lost("the consumer is stopped") from exc
-            return _records(found)
+        if not found and not self.security.open:
+            self._check_hidden()
+        return _records(found)
+
+    def _check_hidden(self) -> None:
+        """Denied where the broker hides a topic from us: the client would wait for it without a word."""
+        names = {tp.topic for tp in self.consumer.assignment()}
+        if hidden := sorted(names & self.consumer._client.cluster.unauthorized_topics):  # noqa: SLF001  told nowhere else
+            raise denied(self.security, "poll", TopicAuthorizationFailedError(hidden))
 
     async def position(self, tp: TP) -> int:
         with translated(f"position {tp}", self.security):
@@ -399,12 +407,19 @@ class KafkaAdmin:
             finally:
                 await member.stop()
 
+    async def _may_see(self, partitions: Collection[TP]) -> None:
+        """Denied at once where a topic is hidden from us: asked for its offsets the client would try until its time is up."""
+        if not self.security.open:
+            await self.partitions({topic for topic, _ in partitions})
+
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
+        await self._may_see(partitions)
         with translated("end offsets", self.security):
             found = await self._reader.end_offsets([TopicPartition(*tp) for tp in partitions])
         return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
 
     async def starts(self, partitions: Collection[TP]) -> dict[TP, int]:
+        await self._may_see(partitions)
         with translated("start offsets", self.security):
             found = await self._reader.beginning_offsets([TopicPartition(*tp) for tp in partitions])
         return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
@@ -439,6 +454,8 @@ class KafkaAdmin:
         rows = [NewTopic(row.name, row.partitions, row.replication, topic_configs=dict(row.config)) for row in topics]
         with translated("create topics", self.security):
             answer = await self._admin.create_topics(rows)
+        if refused := sorted(row[0] for row in answer.topic_errors if row[1] == TopicAuthorizationFailedError.errno):
+            raise denied(self.security, "create topics", TopicAuthorizationFailedError(refused))
         bad = [f"{row[0]}: {row[2] or row[1]}" for row in answer.topic_errors if row[1] not in (0, 36)]
         if bad:
             raise Rejected("topics not created: " + "; ".join(bad))

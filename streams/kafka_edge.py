@@ -32,7 +32,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from streams.port import Denied, Fenced, Lost, OutOfRange, Rejected
+from streams.port import Denied, Fenced, Lost, OutOfRange, Rejected, ShutOut
 from streams.security import Security
 
 REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
@@ -83,6 +83,7 @@ PROBE_S, HELLO_S = 3.0, 1.0
 def denied(security: Security, what: str, error: Any) -> Denied:
     """The sentence for a right that is missing: who, what, on which resource."""
     named = [text for arg in error.args for text in ([arg] if isinstance(arg, str) else sorted(map(str, arg)))]
+    named = [text for text in named if text and " " not in text]  # some of the client's errors hold a sentence instead
     kind = KINDS.get(error.errno, "")
     told = f" ({kind} {', '.join(named)})".replace(" )", ")") if kind else ""
     return Denied(
@@ -140,7 +141,7 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
 
 @asynccontextmanager
 async def starting(what: str, bootstrap: str, security: Security, *, first: bool = False) -> AsyncGenerator[None]:
-    """Around a client's start: `Denied` with the reason where the broker shuts us out, which the client calls unreachable.
+    """Around a client's start: `ShutOut` with the reason where the broker shuts us out, which the client calls unreachable.
 
     In the clear only a process's `first` client asks whether the broker speaks TLS: a lane that reopens must lose no time.
     """
@@ -154,7 +155,7 @@ async def starting(what: str, bootstrap: str, security: Security, *, first: bool
         elif first:
             reason = await _wants_tls(bootstrap)
         if reason:
-            raise Denied(f"{what}: {reason}") from lost
+            raise ShutOut(f"{what}: {reason}") from lost
         raise
 
 

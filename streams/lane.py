@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
 from streams.crashes import POISON_AFTER, Crashes
 from streams.port import (
     NONE,
@@ -23,6 +23,7 @@ from streams.port import (
     Lost,
     Outgoing,
     Reader,
+    ShutOut,
     TransactionalProducer,
 )
 from streams.shapes import Place, Record
@@ -135,6 +136,8 @@ class Lane:
                 self._notice("fenced", text=str(error))
                 wait_s = self.settings.fenced_wait_s
                 log.warning("%s[%d] fenced, waits %.1f s: %s", self.agent, self.partition, wait_s, error)
+            except ShutOut as error:
+                raise Refused(str(error), kind="forbidden") from error
             except (BrokerError, TimeoutError) as error:
                 wait_s = self._backoff_s
                 self._backoff_s = min(2 * wait_s, self.settings.backoff_max_s)

@@ -33,7 +33,11 @@ class Rejected(BrokerError):
 
 
 class Denied(BrokerError):
-    """The broker does not let this principal in, or not do this. It stays so until somebody changes rights or credentials."""
+    """The broker does not let this principal do this. It stays so until somebody changes its rights."""
+
+
+class ShutOut(Denied):
+    """The broker does not let this principal in: password, certificate or protocol. Only a fresh start reads them again."""
 
 
 class OutOfRange(BrokerError):

@@ -15,7 +15,7 @@ from schemas.errors import Refused
 from schemas.topics import PREFIX, deferred_topic, order_topic, state_topic
 from streams.fold import FoldLane
 from streams.lane import AgentCrashed, Lane, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
-from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Denied, Fault, OutOfRange, Reader
+from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader, ShutOut
 from streams.shapes import AnyFold, Place, Transform
 from streams.state import MemoryState, StateStore
 from streams.transform import TransformLane
@@ -102,6 +102,8 @@ class Member:
             self.reader = reader
             try:
                 await reader.start()
+            except ShutOut as error:
+                raise Refused(str(error), kind="forbidden") from error
             except BrokerError as error:
                 log.warning("%s cannot join its group yet: %s", self.name, error)
                 await self.around.clock.sleep(RETRY_S)
@@ -189,7 +191,7 @@ class Runner:
                 try:
                     await admin.start()
                     started = True
-                except Denied as error:  # waiting mends no password; a fresh start reads the secret again
+                except ShutOut as error:  # waiting mends no password; a fresh start reads the secret again
                     await admin.stop()
                     raise Refused(str(error), kind="forbidden") from error
                 except BrokerError as error:

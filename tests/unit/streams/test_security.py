@@ -1,11 +1,17 @@
 """The value that says who we are to Kafka."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import pytest
+from streams_contract import FAST, Count
 
+from infra.clock import SystemClock
 from schemas.errors import Refused
+from streams.memory import MemoryBroker, MemoryTransactionalProducer
+from streams.port import ShutOut
+from streams.runner import Runner
 from streams.security import PLAINTEXT, Security
 from tools.stack.tls import ensure_certificates
 
@@ -51,3 +57,25 @@ def test_tls_trusts_one_authority_and_checks_the_name(tmp_path: Path) -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert len(context.get_ca_certs()) == 1
     assert (options["security_protocol"], options["sasl_mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
+
+
+class Locked(MemoryBroker):
+    """Lets the admin in and no lane: the password was changed meanwhile."""
+
+    def transactional(self, transactional_id: str) -> MemoryTransactionalProducer:
+        producer = super().transactional(transactional_id)
+
+        async def start() -> None:
+            raise ShutOut("does not know User:probe with this password")
+
+        producer.start = start
+        return producer
+
+
+async def test_a_lane_that_is_shut_out_ends_the_process() -> None:
+    """It does not wait: a fresh start reads the secret again, and the log says why."""
+    runner = Runner(Locked(1), SystemClock(), settings=FAST)
+    runner.add_fold(Count("probe"))
+    async with asyncio.timeout(5):
+        with pytest.raises(Refused, match="does not know User:probe"):
+            await runner.run()
