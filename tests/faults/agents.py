@@ -118,10 +118,10 @@ def _hash(chain: str, word: str) -> str:
 class Findings:
     """What differs from the reference, counted by key, and in words."""
 
-    lost: Counter[str] = field(default_factory=Counter)
-    duplicated: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    words: list[str] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter[str])
+    duplicated: Counter[str] = field(default_factory=Counter[str])
+    wrong: Counter[str] = field(default_factory=Counter[str])
+    words: list[str] = field(default_factory=list[str])
 
     def of(self, prefix: str) -> tuple[int, int, int]:
         """Lost, duplicated and wrong among the keys with a prefix."""

@@ -115,35 +115,6 @@ async def _ended(task: "asyncio.Task[int]") -> int:
     return await task
 
 
-async def session(bootstrap: str, folder: Path) -> list[Row]:
-    """A worker is stopped longer than its session, another takes its lanes, then it goes on."""
-    async with trial("session", bootstrap, folder) as made:
-        rows = made.row("m", "zombie", "SIGSTOP longer than the session")
-        async with made.load("m", 0.1):
-            await asyncio.gather(*(made.begin(world, n) for world in made.worlds for n in range(2)))
-            await asyncio.gather(*(heard(host, "committed", timeout_s=60) for host in made.every))
-            await asyncio.sleep(1)
-            zombies = [made.owners[world.name, 0] for world in made.worlds]
-            stopped = time.monotonic()
-            for zombie in zombies:
-                await zombie.arm(Step("acknowledged", 1, "stop"))
-            taken = await asyncio.gather(
-                *(
-                    heard(made.owners[world.name, 1], "opened", after=stopped + 1, timeout_s=40.0)
-                    for world in made.worlds
-                )
-            )
-            await asyncio.sleep(1)
-            for row, zombie, seen in zip(rows, zombies, taken, strict=True):
-                struck = await heard(zombie, "struck", timeout_s=0.1)
-                row.faults += struck is not None and seen is not None
-                if struck is not None:
-                    row.recoveries += since(seen, struck.t)
-                zombie.resume()
-            await asyncio.sleep(5)
-        return await _finished(made, rows)
-
-
 async def jumps(bootstrap: str, folder: Path) -> list[Row]:
     """The worker's clock jumps 4 s forward, back, an hour back, and is right again: ticks never run backwards."""
     async with trial("clock", bootstrap, folder) as made:

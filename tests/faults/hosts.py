@@ -82,14 +82,16 @@ class Process:
 
     @staticmethod
     async def begin(
-        world: World, folder: Path, *, ordinal: int = 0, settings: Mapping[str, Any] = KAFKA, bootstrap: str = ""
+        world: World, folder: Path, *, ordinal: int = 0, settings: Mapping[str, Any] = KAFKA, **words: Any
     ) -> "Process":
+        """`words` are further ones of `tests.faults.worker.main`."""
         told = {
             "world": world.name,
             "shape": world.shape,
-            "bootstrap": bootstrap or world.bootstrap,
+            "bootstrap": world.bootstrap,
             "ordinal": ordinal,
             "settings": dict(settings),
+            **words,
         }
         log = folder / f"{world.name}-{ordinal}.log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # noqa: TID251  a child of ours

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +17,18 @@ from tests.faults import raw
 from tests.faults.hosts import heard
 from tests.faults.proxy import Proxy, Swallow
 from tests.faults.table import Row
+from tests.faults.threads import whole
 from tests.faults.trial import Trial, trial
 from tools.stack.kafka import KafkaNode, prepare_node, running_cluster
 from tools.stack.ports import free_ports
-from tools.stack.processes import Running, alive, kill, stop
+from tools.stack.processes import Running, alive, stop
 
 AWAY_S = 12.0
+START_S = 120.0
+OUTAGES = ("term", "kill", "away", "frozen")
+SWALLOWS: tuple[Swallow, ...] = ("answer", "request", "connection")
+LOST: tuple[str, ...] = SWALLOWS
+CLUSTER = ("leader", "coordinator", "moved", "loss")
 
 
 @dataclass
@@ -30,36 +36,54 @@ class Server:
     """A broker of the harness's own, to be hurt."""
 
     node: KafkaNode
-    running: Running
+    running: Running | None = None
 
     async def end(self) -> None:
         """SIGTERM."""
-        await asyncio.to_thread(stop, self.running, grace_s=30)
+        await whole(self._end, 30.0)
 
     async def kill(self) -> None:
-        await asyncio.to_thread(kill, self.running)
+        await whole(self._end, 0.0)
 
     async def start(self) -> None:
-        self.running = await asyncio.to_thread(self.node.start, timeout_s=120)
+        await whole(self.begin)
+
+    def begin(self) -> None:
+        """Start it and wait until it answers."""
+        self.running = self.node.launch()
+        self.node.wait(self.running, timeout_s=START_S)
+
+    def alive(self) -> bool:
+        return self.running is not None and alive(self.running)
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.running.pid, number)
+        if self.running is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.running.pid, number)
+
+    def close(self) -> None:
+        """Whatever state it is in."""
+        self.send(signal.SIGCONT)
+        self._end(0.0)
+
+    def _end(self, grace_s: float) -> None:
+        if self.running is not None:
+            stop(self.running, grace_s=grace_s)
 
 
 @contextmanager
-def server(folder: Path, cache_dir: Path, *, advertised: int | None = None) -> Iterator[Server]:
+def server(folder: Path, cache_dir: Path, *, advertised: int | None = None) -> Generator[Server]:
     """A running single broker; `advertised`: the port that clients are sent to."""
     port, controller = free_ports(2)
     told = f"PLAINTEXT://127.0.0.1:{advertised},CONTROLLER://127.0.0.1:{controller}"
     settings = {} if advertised is None else {"advertised.listeners": told}
     node = prepare_node(folder, cache_dir, port=port, controller_port=controller, settings=settings)
-    made = Server(node, node.start(timeout_s=120))
+    made = Server(node)
     try:
+        made.begin()
         yield made
     finally:
-        with suppress(ProcessLookupError):
-            made.send(signal.SIGCONT)
-        kill(made.running)
+        made.close()
 
 
 async def _steady(made: Trial) -> None:
@@ -92,9 +116,7 @@ async def _hit(
             row.notes.append(f"{world.shape}: offsets unknown {unknown} times so far")
 
 
-async def single(
-    folder: Path, cache_dir: Path, only: tuple[str, ...] = ("term", "kill", "away", "frozen")
-) -> list[Row]:
+async def single(folder: Path, cache_dir: Path, only: Sequence[str] = OUTAGES) -> list[Row]:
     """One broker: TERM, SIGKILL with the workers killed as well, 12 s away, frozen for 3 and for 10 s."""
     with server(folder / "broker", cache_dir) as broker:
         async with trial("outage", broker.node.bootstrap, folder) as made:
@@ -108,10 +130,10 @@ async def single(
                 await broker.kill()
                 for world in made.worlds:
                     await made.owners[world.name, 0].kill()
-                starting = asyncio.create_task(broker.start())
-                for world in made.worlds:
-                    await made.begin(world)
-                await starting
+                async with asyncio.TaskGroup() as together:
+                    together.create_task(broker.start())
+                    for world in made.worlds:
+                        together.create_task(made.begin(world))
 
             async def away() -> None:
                 await broker.kill()
@@ -137,9 +159,11 @@ async def single(
             return await made.finish()
 
 
-async def swallowed(
-    folder: Path, cache_dir: Path, kinds: tuple[Swallow, ...] = ("answer", "request", "connection")
-) -> list[Row]:
+def _swallows(only: Sequence[str]) -> list[Swallow]:
+    return [kind for kind in SWALLOWS if only.count(kind)]
+
+
+async def swallowed(folder: Path, cache_dir: Path, only: Sequence[str] = LOST) -> list[Row]:
     """The answer to EndTxn, the request, or the connection is lost; each lane's next one."""
     (port,) = free_ports(1)
     with server(folder / "proxied", cache_dir, advertised=port) as broker:
@@ -148,7 +172,7 @@ async def swallowed(
         try:
             async with trial("proxy", f"127.0.0.1:{port}", folder) as made:
                 await _steady(made)
-                for kind in kinds:
+                for kind in _swallows(only):
 
                     async def lose(kind: Swallow = kind) -> None:
                         before = proxy.swallowed
@@ -210,9 +234,9 @@ async def full_disk(folder: Path, cache_dir: Path) -> list[Row]:
     home = folder / "full"
     node = prepare_node(home, cache_dir, port=port, controller_port=controller)
     disk = Disk(home)
-    node = replace(node, prefix=disk.prefix)
-    broker = Server(node, node.start(timeout_s=120))
+    broker = Server(replace(node, prefix=disk.prefix))
     try:
+        await broker.start()
         async with trial("disk", node.bootstrap, folder) as made:
             await _steady(made)
             ended = False
@@ -222,7 +246,7 @@ async def full_disk(folder: Path, cache_dir: Path) -> list[Row]:
                 disk.fill()
                 for _ in range(200):
                     await asyncio.sleep(0.1)
-                    ended = not alive(broker.running)
+                    ended = not broker.alive()
                     if ended:
                         break
                 await broker.kill()
@@ -236,11 +260,11 @@ async def full_disk(folder: Path, cache_dir: Path) -> list[Row]:
                     row.say("the broker went on with a full disk")
             return rows
     finally:
-        kill(broker.running)
+        broker.close()
         disk.close()
 
 
-async def three(folder: Path, cache_dir: Path, hits: int = 4) -> list[Row]:
+async def three(folder: Path, cache_dir: Path, only: Sequence[str] = CLUSTER) -> list[Row]:
     """Three brokers: a leader and a coordinator killed, a leader moved by a controlled stop, one away for long."""
     with running_cluster(folder / "cluster", cache_dir) as cluster:
         async with trial("three", cluster.bootstrap, folder, label="cluster", replication=3) as made:
@@ -256,9 +280,9 @@ async def three(folder: Path, cache_dir: Path, hits: int = 4) -> list[Row]:
 
             async def hit(find: Callable[[], Awaitable[int]], *, hard: bool, away_s: float) -> None:
                 node = await find()
-                await asyncio.to_thread(cluster.kill if hard else cluster.stop, node)
+                await whole(cluster.kill if hard else cluster.stop, node)
                 await asyncio.sleep(away_s)
-                await asyncio.to_thread(cluster.start, node)
+                await whole(cluster.start, node)
 
             table = (
                 ("leader", "leader SIGKILL", leads, True, 5.0),
@@ -266,7 +290,7 @@ async def three(folder: Path, cache_dir: Path, hits: int = 4) -> list[Row]:
                 ("moved", "leader TERM, moved", leads, False, 5.0),
                 ("loss", "one broker away 20 s", coordinates, True, 20.0),
             )
-            for mark, what, find, hard, away_s in table[:hits]:
+            for mark, what, find, hard, away_s in (row for row in table if row[0] in only):
                 await raw.whole(cluster.bootstrap, topics, 3)
                 probe = f"{mark}-probe"
                 rows = made.row(probe, "cluster", f"{what}, probe")
@@ -274,11 +298,11 @@ async def three(folder: Path, cache_dir: Path, hits: int = 4) -> list[Row]:
                     made.row(mark, "cluster", what)
                     await asyncio.sleep(1)
                     began = time.monotonic()
-                    fault = asyncio.create_task(hit(find, hard=hard, away_s=away_s))
-                    await asyncio.sleep(0.5)
-                    await made.publish(probe)
-                    await made.heard_all(probe, began)
-                    await fault
+                    async with asyncio.TaskGroup() as together:
+                        together.create_task(hit(find, hard=hard, away_s=away_s))
+                        await asyncio.sleep(0.5)
+                        await made.publish(probe)
+                        await made.heard_all(probe, began)
                 for row in (*made.row(mark, "", ""), *rows):
                     row.faults += 1
                 await made.heard_all(mark, time.monotonic())

@@ -21,17 +21,25 @@ class Proxy:
         self._kind: Swallow = "answer"
         self._left = 0
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
         self._server.close()
         for writer in list(self._open):
             writer.close()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     def swallow(self, kind: Swallow, times: int) -> None:
         self._kind, self._left = kind, times
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

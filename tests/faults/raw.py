@@ -1,5 +1,7 @@
 """What the port does not offer and a fault test must see: aborted records, leaders, coordinators, a member that shakes a group."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# aiokafka ships no types.
 import asyncio
 from collections.abc import Sequence
 

@@ -1,10 +1,8 @@
 """What a run found: a row per scenario and broker, printed as a table, written as JSON; and whether it may be called good."""
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,10 +23,11 @@ class Row:
     lost: int = 0
     duplicated: int = 0
     wrong: int = 0
-    recoveries: list[float] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list[float])
     events: int = 0
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list[str])
     failed: bool = False
+    inside: bool = False  # the fault strikes open transactions: without an aborted copy it did nothing
 
     def add(self, lost: int, duplicated: int, wrong: int) -> None:
         self.lost += lost
@@ -42,6 +41,8 @@ class Row:
 
     @property
     def bad(self) -> bool:
+        if self.inside and not self.aborted:
+            return True
         return self.failed or not self.faults or bool(self.lost or self.duplicated or self.wrong)
 
     def dump(self) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def merged(rows: Iterable[Row]) -> list[Row]:
         into.recoveries += row.recoveries
         into.notes += [note for note in row.notes if note not in into.notes]
         into.failed = into.failed or row.bad
+        if row.inside and not row.aborted:
+            into.notes.append("no aborted copy: the fault did nothing")
     return list(found.values())
 
 
@@ -109,5 +112,11 @@ def verdict(rows: Sequence[Row]) -> str:
     )
 
 
-def write(rows: Sequence[Row], file: Path, about: dict[str, Any]) -> None:
-    file.write_text(json.dumps(about | {"rows": [row.dump() for row in rows]}, indent=1) + "\n", encoding="utf-8")
+def bad(rows: Sequence[Row]) -> bool:
+    """Whether the run may not be called good."""
+    return not rows or any(row.bad for row in rows)
+
+
+def dump(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every row as JSON has it."""
+    return [row.dump() for row in rows]

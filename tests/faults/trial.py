@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from streams.kafka import KafkaBroker
 from tests.faults.hosts import Process, count
 from tests.faults.strike import Seen
 from tests.faults.table import Row
-from tests.faults.world import SHAPES, World
+from tests.faults.world import SHAPES, Shape, World
 
 PRODUCTION: Mapping[str, Any] = {}
 
@@ -25,13 +25,13 @@ class Trial:
     worlds: list[World]
     folder: Path
     label: str
-    owners: dict[tuple[str, int], Process] = field(default_factory=dict)
-    every: list[Process] = field(default_factory=list)
-    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    owners: dict[tuple[str, int], Process] = field(default_factory=dict[tuple[str, int], Process])
+    every: list[Process] = field(default_factory=list[Process])
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict[tuple[str, str], Row])
 
-    async def begin(self, world: World, ordinal: int = 0, settings: Mapping[str, Any] = PRODUCTION) -> Process:
-        """Start (again) a member of the world's group."""
-        host = await Process.begin(world, self.folder, ordinal=ordinal, settings=settings)
+    async def begin(self, world: World, ordinal: int = 0, **words: Any) -> Process:
+        """Start (again) a member of the world's group. `words` are the worker's."""
+        host = await Process.begin(world, self.folder, ordinal=ordinal, settings=PRODUCTION, **words)
         self.owners[world.name, ordinal] = host
         self.every.append(host)
         return host
@@ -63,7 +63,7 @@ class Trial:
         await asyncio.gather(*(world.publish(mark, rounds) for world in self.worlds))
 
     @asynccontextmanager
-    async def load(self, mark: str, pause_s: float) -> AsyncIterator[None]:
+    async def load(self, mark: str, pause_s: float) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             for world in self.worlds:
                 await stack.enter_async_context(world.load(mark, pause_s))
@@ -94,12 +94,19 @@ class Trial:
 
 @asynccontextmanager
 async def trial(
-    name: str, bootstrap: str, folder: Path, *, label: str = "kafka", partitions: int = 4, replication: int = 1
-) -> AsyncIterator[Trial]:
+    name: str,
+    bootstrap: str,
+    folder: Path,
+    *,
+    label: str = "kafka",
+    partitions: int = 4,
+    replication: int = 1,
+    shapes: Sequence[Shape] = SHAPES,
+) -> AsyncGenerator[Trial]:
     """Worlds that are there and empty; whatever was started is gone afterwards."""
     worlds = [
         World(KafkaBroker(bootstrap), f"{name}-{shape}", shape, SystemClock(), bootstrap, partitions, replication)
-        for shape in SHAPES
+        for shape in shapes
     ]
     made = Trial([await world.start() for world in worlds], folder, label)
     try:

@@ -14,9 +14,10 @@ from collections.abc import Collection
 from typing import Any
 
 from infra.clock import SystemClock
-from streams.kafka import KafkaAdmin, KafkaBroker
-from streams.lane import RuntimeSettings
-from streams.port import TP
+from streams import restore
+from streams.kafka import KafkaAdmin, KafkaBroker, KafkaReader
+from streams.lane import Notice, Observe, RuntimeSettings
+from streams.port import TP, Listener
 from streams.runner import Runner
 from tests.faults.agents import Chain, Echo
 from tests.faults.strike import Observer, Step, Strike
@@ -47,8 +48,31 @@ class _Admin(KafkaAdmin):
 
 
 class _Broker(KafkaBroker):
+    """`mute`: the members' heartbeats are held back, all else goes on; the group believes them gone."""
+
+    mute = False
+
     def admin(self) -> KafkaAdmin:
         return _Admin(self.bootstrap)
+
+    def group_reader(self, topics: Collection[str], group: str, instance: str, listener: Listener) -> KafkaReader:
+        return _Member(self, topics, group, instance, listener)
+
+
+class _Member(KafkaReader):
+    def __init__(self, broker: _Broker, *group: Any) -> None:
+        super().__init__(broker.bootstrap, group=group)
+        self._broker = broker
+
+    async def start(self) -> None:
+        await super().start()
+        coordinator: Any = self.consumer._coordinator  # the client has no word for it
+        beat = coordinator._do_heartbeat
+
+        async def held_back() -> bool:
+            return True if self._broker.mute else await beat()
+
+        coordinator._do_heartbeat = held_back
 
 
 def _signal_self(number: signal.Signals) -> Any:
@@ -58,7 +82,23 @@ def _signal_self(number: signal.Signals) -> Any:
     return send
 
 
-async def _orders(runner: Runner, strike: Strike, observer: Observer, clock: JumpingClock) -> None:
+def _while_restoring(observer: Observer, kind: str, runner: list[Runner]) -> Observe:
+    """An observer that strikes once, in the middle of a restore."""
+    left, stopping = [kind], list[asyncio.Task[None]]()
+
+    def observe(notice: Notice) -> None:
+        if left and notice.kind == "restoring" and 0 < notice.value < 1:
+            say("struck", notice.partition, notice.text)
+            if left.pop() == "stop":
+                stopping.append(asyncio.create_task(runner[0].stop()))
+            else:
+                os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+        observer(notice)
+
+    return observe
+
+
+async def _orders(runner: Runner, strike: Strike, observer: Observer, clock: JumpingClock, broker: _Broker) -> None:
     """Read orders until stdin ends, then stop: a worker does not outlive its harness."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -70,29 +110,35 @@ async def _orders(runner: Runner, strike: Strike, observer: Observer, clock: Jum
             observer.again()
         if "jump_ms" in order:
             clock.jump_ms = order["jump_ms"]
+        if "mute" in order:
+            broker.mute = order["mute"]
         if "stop" in order:
             break
     await runner.stop()
 
 
-async def main(world: str, shape: str, bootstrap: str, ordinal: int, settings: dict[str, Any]) -> None:
+async def main(
+    world: str,
+    shape: str,
+    bootstrap: str,
+    ordinal: int,
+    settings: dict[str, Any],
+    restoring: str = "",
+    records: int = restore.RECORDS,
+) -> None:
+    restore.RECORDS = records
     observer = Observer(say)
     strike = Strike(say, _signal_self(signal.SIGKILL), _signal_self(signal.SIGSTOP))
-    clock = JumpingClock()
-    runner = Runner(
-        _Broker(bootstrap),
-        clock,
-        ordinal=ordinal,
-        settings=RuntimeSettings(**settings),
-        observe=observer,
-        fault=strike,
-    )
+    clock, broker, runners = JumpingClock(), _Broker(bootstrap), list[Runner]()
+    observe = _while_restoring(observer, restoring, runners) if restoring else observer
+    runner = Runner(broker, clock, ordinal=ordinal, settings=RuntimeSettings(**settings), observe=observe, fault=strike)
+    runners.append(runner)
     if shape == "transform":
         runner.add_transform(Echo(world))
     else:
         runner.add_fold(Chain(world))
     say("begun")
-    orders = asyncio.create_task(_orders(runner, strike, observer, clock))
+    orders = asyncio.create_task(_orders(runner, strike, observer, clock, broker))
     await runner.run()
     orders.cancel()
     say("ended")

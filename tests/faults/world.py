@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,9 +34,9 @@ class World:
     bootstrap: str = ""
     partitions: int = 4
     replication: int = 1
-    rows: dict[str, list[Record]] = field(default_factory=dict)
-    published: Counter[str] = field(default_factory=Counter)
-    answered: Counter[str] = field(default_factory=Counter)
+    rows: dict[str, list[Record]] = field(default_factory=dict[str, list[Record]])
+    published: Counter[str] = field(default_factory=Counter[str])
+    answered: Counter[str] = field(default_factory=Counter[str])
     _sent: int = 0
 
     @property
@@ -119,7 +119,7 @@ class World:
                 return
 
     @asynccontextmanager
-    async def load(self, mark: str, pause_s: float) -> AsyncIterator[None]:
+    async def load(self, mark: str, pause_s: float) -> AsyncGenerator[None]:
         """Publish a round each `pause_s` in the background."""
 
         async def forever() -> None:
