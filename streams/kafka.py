@@ -11,6 +11,7 @@ Settings and their reasons are the table in docs/design.md ("Ids, members, value
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -19,6 +20,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
     ConsumerStoppedError,
+    IllegalOperation,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
@@ -260,28 +262,41 @@ class KafkaTransactionalProducer:
             raise Lost(f"{self.id}: stopped")
         return self._producer
 
+    @contextmanager
+    def _step(self, what: str) -> Generator[None]:
+        """One step of a transaction. Where the client has given the transaction up meanwhile, it says only that there is none:
+        what it gave it up for (a fence) waits in a future, and is what the lane must know."""
+        with translated(f"{self.id}: {what}", self.security):
+            try:
+                yield
+            except (IllegalOperation, AssertionError) as exc:
+                ended = self.producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001  it is told nowhere else
+                cause = ended.exception() if ended is not None and ended.done() else None
+                raise cause or KafkaError(str(exc)) from exc
+
     async def begin(self) -> None:
-        with translated(f"{self.id}: begin", self.security):
+        with self._step("begin"):
             await self.producer.begin_transaction()
+            self.producer._txn_manager.wait_for_transaction_end().add_done_callback(_seen)  # noqa: SLF001  awaited at a commit only
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Sequence[Awaitable[object]]:
-        what = f"{self.id}: send to {topic}[{partition}]"
-        with translated(what, self.security):
+        what = f"send to {topic}[{partition}]"
+        with self._step(what):
             futures = await _send(self.producer, topic, partition, records)
-        return [_Acknowledged(future, what, self.security) for future in futures]
+        return [_Acknowledged(future, f"{self.id}: {what}", self.security) for future in futures]
 
     async def offsets(self, following: Mapping[TP, int], group: str) -> None:
-        with translated(f"{self.id}: offsets", self.security):
+        with self._step("offsets"):
             await self.producer.send_offsets_to_transaction(
                 {TopicPartition(*tp): offset for tp, offset in following.items()}, group
             )
 
     async def commit(self) -> None:
-        with translated(f"{self.id}: commit", self.security):
+        with self._step("commit"):
             await self.producer.commit_transaction()
 
     async def abort(self) -> None:
-        with translated(f"{self.id}: abort", self.security):
+        with self._step("abort"):
             await self.producer.abort_transaction()
 
 

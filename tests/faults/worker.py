@@ -53,7 +53,7 @@ class _Broker(KafkaBroker):
     mute = False
 
     def admin(self) -> KafkaAdmin:
-        return _Admin(self.bootstrap)
+        return _Admin(self.bootstrap, self.security)
 
     def group_reader(self, topics: Collection[str], group: str, instance: str, listener: Listener) -> KafkaReader:
         return _Member(self, topics, group, instance, listener)
@@ -61,7 +61,7 @@ class _Broker(KafkaBroker):
 
 class _Member(KafkaReader):
     def __init__(self, broker: _Broker, *group: Any) -> None:
-        super().__init__(broker.bootstrap, group=group)
+        super().__init__(broker.bootstrap, security=broker.security, group=group)
         self._broker = broker
 
     async def start(self) -> None:

@@ -49,6 +49,7 @@ __all__ = [
     "test_a_publisher_knows_its_cursor_after_a_restart",
     "test_a_refused_record_fails_its_future_and_not_the_commit",
     "test_a_starting_producer_decides_the_former_transaction",
+    "test_a_transaction_found_fenced_says_so_at_each_later_step",
     "test_a_transform_commits_in_order_what_finishes_out_of_order",
     "test_aborted_records_are_invisible_and_their_offsets_passed",
     "test_an_emit_too_large_dead_letters_its_cause",
@@ -375,6 +376,32 @@ async def test_a_fenced_producer_can_do_nothing_more(world: World) -> None:
     await new.start()
     with pytest.raises(Fenced):
         await old.commit()
+    await old.stop(2.0)
+    await new.stop(2.0)
+    assert await world.read(topic) == []
+
+
+async def test_a_transaction_found_fenced_says_so_at_each_later_step(world: World) -> None:
+    """What a send learnt is told by every call after it: not as another error, after which a lane would reopen too soon."""
+    topic, name = await world.fresh("learnt"), world.agent("t")
+    old, new = world.broker.transactional(name), world.broker.transactional(name)
+
+    async def send(number: int) -> None:
+        for future in await old.send(topic, number, [Outgoing(b"k", b"old")]):
+            await future
+
+    await old.start()
+    await old.begin()
+    await new.start()
+    for number in (0, 1):
+        with pytest.raises(Fenced):
+            await send(number)
+    with pytest.raises(Fenced):
+        await old.offsets({(topic, 0): 1}, world.agent("g"))
+    with pytest.raises(Fenced):
+        await old.commit()
+    with pytest.raises(Fenced):
+        await old.begin()
     await old.stop(2.0)
     await new.stop(2.0)
     assert await world.read(topic) == []
