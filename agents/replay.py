@@ -32,7 +32,7 @@ from schemas.policies import PolicyRef
 from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
 from streams.recorded import RecordedLog, scratch
-from streams.replay import Artifact, StillClock, Told, Window, redecide, refold
+from streams.replay import Artifact, StillClock, Told, Window, redecide, refold, where_to_begin
 from streams.shapes import Event, P, Record, Transform
 from streams.wire import decode
 
@@ -86,6 +86,14 @@ def keep(agents: Collection[str]) -> Callable[[Record], bool]:
     return lambda record: record.topic in whole or written_by(record) in agents
 
 
+def snapshots(log: RecordedLog) -> tuple[str, ...]:
+    """Digests of the snapshots that a replay of the whole log begins from."""
+    found = (
+        where_to_begin(log, agent, inputs_of(agent), number)[1] for agent in FOLDS for number in range(log.partitions)
+    )
+    return tuple(sorted({taken.digest for taken in found if taken is not None}))
+
+
 async def replay(
     agent: str,
     log: RecordedLog,
@@ -99,11 +107,13 @@ async def replay(
     if agent in FOLDS:
 
         def held(digest: str) -> bytes:
-            if digest not in log.artifacts:
-                if artifact is None:
-                    raise Refused(f"the snapshot {digest} is not in the recorded log", kind="cut")
-                log.artifacts[digest] = artifact(digest)
-            return log.artifacts[digest]
+            if digest in log.artifacts:
+                return log.artifacts[digest]
+            if artifact is None:
+                raise Refused(
+                    f"the snapshot {digest} is not at hand: neither in the log nor on this machine", kind="cut"
+                )
+            return artifact(digest)
 
         return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)

@@ -66,6 +66,10 @@ class RecordedLog:
             self._rows.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_packed, records))
         except sqlite3.IntegrityError as fault:
             raise ValueError(f"a record that is there already: {fault}") from fault
+        except sqlite3.OperationalError as fault:
+            raise Unavailable(
+                f"no room for the log in the folder for temporary files ({fault}): TMPDIR names another"
+            ) from fault
 
     def of(self, topic: str, partition: int, first: int = 0) -> Iterator[Record]:
         """A partition's records from offset `first` on."""
@@ -238,7 +242,7 @@ def write_file(log: RecordedLog, file: Path) -> int:
     }
     part = file.with_name(file.name + ".part")
     try:
-        with lzma.open(part, "wt", encoding="utf-8", preset=9) as out:
+        with lzma.open(part, "wt", encoding="utf-8", preset=6) as out:
             out.write(_line(head))
             for record in log.all():
                 out.write(_line(_row(record)))

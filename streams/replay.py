@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas import ids, principal
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerRefused
 from schemas.topics import PREFIX, deferred_topic, order_topic
 from streams import snapshot
@@ -175,8 +175,9 @@ async def refold(
     done, of = 0, log.size((order_topic(fold.name),))
     for number in range(log.partitions):
         lane = FoldLane(around, fold, tuple(full(t) for t in fold.inputs), number, around.broker.reader({}))
+        first = _begin(log, lane, window.from_ms, gave, artifact)
         refolding = _Refolding(log, lane, window, gave)
-        for row in log.of(lane.order, number, _begin(log, lane, gave, artifact)):
+        for row in log.of(lane.order, number, first):
             if window.past(row.timestamp_ms):
                 break
             refolding.take(row)
@@ -188,40 +189,63 @@ async def refold(
     return gave
 
 
-def _begin(log: RecordedLog, lane: FoldLane, gave: Rederived, artifact: Artifact) -> int:
-    """Put the lane at the log's start, else at the first snapshot from which the log is whole; the order topic's offset to go on at."""
-    number = lane.partition
+def where_to_begin(
+    log: RecordedLog, agent: str, inputs: Sequence[str], number: int, from_ms: int = 0
+) -> tuple[int, SnapshotTaken | None]:
+    """The order topic's offset to go on at, and the snapshot to begin from; None: the log's start.
+
+    It is the newest snapshot before `from_ms`, else the start where the log is whole, else the first snapshot from which it is.
+    """
+    order = order_topic(agent)
     needed: dict[str, int] = {}
-    taken: list[tuple[int, SnapshotTaken]] = []
-    for row in log.of(lane.order, number):
+    taken: list[tuple[Record, SnapshotTaken]] = []
+    for row in log.of(order, number):
         for line in decode_order(row.value):
             if isinstance(line, Run) and line.topic != TICK:
                 needed.setdefault(line.topic, line.first)
-            elif isinstance(line, SnapshotTaken):
-                taken.append((row.offset, line))
+            elif isinstance(line, SnapshotTaken) and all(
+                line.position.following.get(topic, 0) >= log.start((topic, number)) for topic in inputs
+            ):
+                taken.append((row, line))
+    earlier = [found for found in taken if found[0].timestamp_ms < from_ms]
+    if earlier:
+        return earlier[-1][0].offset + 1, earlier[-1][1]
     cut = [topic for topic, first in needed.items() if first < log.start((topic, number))]
-    if not cut and log.start((lane.order, number)) == 0:
-        lane.position = {topic: log.start((topic, number)) for topic in lane.inputs}
-        return 0
-    for offset, one in taken:
-        following = one.position.following
-        if all(following.get(topic, 0) >= log.start((topic, number)) for topic in lane.inputs):
-            for row in snapshot.decode(artifact(one.digest)).rows:
-                lane.table.load(row)
-            for _ in lane.table.settle():
-                pass
-            lane.stand_at(lane.table, one.position)
-            gave.notes["partitions begun from a snapshot, for retention has cut the log's beginning"] += 1
-            return offset + 1
+    if not cut and log.start((order, number)) == 0:
+        return 0, None
+    if taken:
+        return taken[0][0].offset + 1, taken[0][1]
     raise Refused(
-        f"{lane.agent}[{number}] cannot be replayed: retention has removed the beginning of "
-        f"{', '.join(cut) or lane.order}, and there is no snapshot after it to begin from",
+        f"{agent}[{number}] cannot be replayed: retention has removed the beginning of {', '.join(cut) or order}, "
+        "and there is no snapshot after it to begin from",
         kind="cut",
     )
 
 
+def _begin(log: RecordedLog, lane: FoldLane, from_ms: int, gave: Rederived, artifact: Artifact) -> int:
+    """Put the lane where its replay begins; the order topic's offset to go on at."""
+    offset, taken = where_to_begin(log, lane.agent, lane.inputs, lane.partition, from_ms)
+    try:
+        data = None if taken is None else artifact(taken.digest)
+    except (Refused, Unavailable):
+        if not from_ms:
+            raise
+        gave.notes["snapshots that are not at hand: begun earlier"] += 1
+        return _begin(log, lane, 0, gave, artifact)
+    if taken is None or data is None:
+        lane.position = {topic: log.start((topic, lane.partition)) for topic in lane.inputs}
+        return 0
+    for row in snapshot.decode(data).rows:
+        lane.table.load(row)
+    for _ in lane.table.settle():
+        pass
+    lane.stand_at(lane.table, taken.position)
+    gave.notes["partitions begun from a snapshot"] += 1
+    return offset
+
+
 class _Refolding:
-    """One lane of a Fold, transaction by transaction as its order topic tells them.
+    """One lane of a Fold that stands where it begins, transaction by transaction as its order topic tells them.
 
     A Fold may give up an event that it held long after it took it: dead letters are compared when they are given, and what the log
     holds beside those at the end.

@@ -15,7 +15,7 @@ from infra.secrets import LocalSecrets
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 from streams.difference import EXCLUDED, Difference, Rederived
-from streams.port import TP, Broker, BrokerError
+from streams.port import TP, Broker, BrokerError, Denied
 from streams.recorded import Collector, RecordedLog, check_new, read_file, write_file
 from streams.replay import Artifact, Window, full
 from tools.cli import place
@@ -142,7 +142,8 @@ async def run(screen: Screen, asked: Asked) -> int:
             settings = place.settings()
             try:
                 if asked.record is not None:
-                    return await _record(screen, await place.open_broker(settings), asked.record, progress)
+                    broker = await place.open_broker(settings)
+                    return await _record(screen, broker, asked.record, progress, _artifacts(settings))
                 found = await replay_broker(
                     await place.open_broker(settings),
                     agents,
@@ -151,6 +152,8 @@ async def run(screen: Screen, asked: Asked) -> int:
                     artifact=_artifacts(settings),
                     progress=progress,
                 )
+            except Denied as fault:
+                raise Refused(str(fault), kind="forbidden") from fault
             except BrokerError as fault:
                 where = settings.kafka_bootstrap
                 raise Unavailable(f"Kafka at {where} is away: {fault}; `ratchet status` says what runs") from fault
@@ -171,17 +174,21 @@ def _artifacts(settings: Settings) -> Artifact | None:
     return DirectoryStore(folder).get_bytes if folder.is_dir() else None
 
 
-async def record_log(broker: Broker, file: Path, progress: Progress | None = None) -> tuple[RecordedLog, int]:
+async def record_log(
+    broker: Broker, file: Path, progress: Progress | None = None, artifact: Artifact | None = None
+) -> tuple[RecordedLog, int]:
     """Write all that a replay of every agent reads into a new file; the log and the file's size."""
     check_new(file)
     agents = again.AGENTS
     collector = Collector(broker, say=(lambda text: None) if progress is None else progress.say)
     log = await collector.collect(again.first_topics(agents), again.other_topics(agents), again.offset_groups(agents))
+    if artifact is not None:
+        log.artifacts |= {digest: artifact(digest) for digest in again.snapshots(log)}
     return log, write_file(log, file)
 
 
-async def _record(screen: Screen, broker: Broker, file: Path, progress: Progress) -> int:
-    log, size = await record_log(broker, file, progress)
+async def _record(screen: Screen, broker: Broker, file: Path, progress: Progress, artifact: Artifact | None) -> int:
+    log, size = await record_log(broker, file, progress, artifact)
     row = {"recorded": str(file), "records": log.size(), "partitions": log.partitions, "bytes": size}
     screen.line(row, f"{log.size()} records of {log.partitions} partitions in {clean(str(file))}, {size:,} bytes")
     return Exit.DONE

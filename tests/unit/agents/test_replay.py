@@ -48,7 +48,7 @@ def test_the_recorded_log_is_worth_replaying(log: RecordedLog) -> None:
 @pytest.mark.parametrize(
     ("agent", "change", "path"),
     [
-        ("router", one("ratchet.decisions", put("champion", value="other")), "value.champion"),
+        ("router", one("ratchet.decisions", put("arm", value="other")), "value.arm"),
         ("router", one("ratchet.decisions", headed("ce_time", b"2020-01-01T00:00:00Z")), "header ce_time"),
         ("router", one("ratchet.answers", put("reason", value="because"), "refused"), "value.reason"),
         ("trust", one("ratchet.scores", put("score", value=0.123)), "value.score"),
