@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
         settings = load().resolved()
         if argv[:1] == ["observer"] and len(argv) == 1:
             from agents.observer import app
-            from agents.wiring import open_transport
+            from agents.transport import open_transport
 
             return app.main(settings, asyncio.run(open_transport(settings, "observer")))
         if argv[:1] == ["train"] and len(argv) == 2:

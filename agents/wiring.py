@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agents.transport import transport
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.engine import Engine
@@ -33,7 +34,6 @@ from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.reader import EveryOffset
 from streams.runner import Runner
-from streams.security import PLAINTEXT, Security
 from streams.shapes import AnyFold, Record, Transform
 from streams.wire import Decoder, Verify
 
@@ -113,36 +113,6 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
             secrets.client, key="notary", origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
         )
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
-
-
-async def transport(settings: Settings, secrets: SecretSource, user: str) -> Security:
-    """How this process reaches Kafka: as `user`, unless the settings name another, with the password of the secret store.
-
-    Raises `Refused` that names the secret where it has none.
-    """
-    if settings.kafka_security == "plaintext":
-        return PLAINTEXT
-    name = settings.kafka_user or user
-    path = f"{settings.kafka_credentials}/{name}"
-    held = await secrets.get(path)
-    if "password" not in held:
-        raise Refused(
-            f"the secret store has no {path} with a field password: Kafka user {name!r} cannot prove itself; `ratchet up "
-            "--secure` makes the local stack's, `ratchet acl apply` an agent's",
-            kind="secrets",
-        )
-    return Security("sasl_ssl", settings.kafka_ca, name, held["password"])
-
-
-async def open_transport(settings: Settings, user: str) -> Security:
-    """The same for a process that needs nothing else of the secret store."""
-    if settings.kafka_security == "plaintext":
-        return PLAINTEXT
-    secrets = await open_secrets(settings, log.debug)
-    try:
-        return await transport(settings, secrets, user)
-    finally:
-        await secrets.close()
 
 
 async def open_engine(process: Process) -> Engine:

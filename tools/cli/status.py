@@ -98,7 +98,8 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     if found["lag_error"]:
         screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")
     screen.say(f"[yellow]![/] {found['proof']}")
-    screen.say(f"[{'green' if found['transport'] == SECURED else 'yellow'}]![/] {found['transport']}")
+    mark = "[green]●[/]" if found["transport"] == SECURED else "[yellow]![/]"
+    screen.say(f"{mark} {found['transport']}")
 
 
 def _observed(screen: Screen, seen: Mapping[str, Any] | None) -> None:

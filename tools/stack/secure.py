@@ -59,7 +59,7 @@ async def open_security(settings: Settings, user: str) -> Security:
     """How the command line reaches Kafka: as `user`, unless the settings name another. Raises `Refused`, `Unavailable`."""
     if settings.kafka_security == "plaintext":
         return PLAINTEXT
-    from agents.wiring import open_transport
+    from agents.transport import open_transport
 
     return await open_transport(await asyncio.to_thread(with_credentials, settings), user)
 

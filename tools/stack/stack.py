@@ -200,6 +200,12 @@ class Stack:
                 "yours is reached by RATCHET_KAFKA_SECURITY and RATCHET_KAFKA_CA (docs/security.md)",
                 kind="usage",
             )
+        if self.settings.kafka_user is not None:
+            raise Refused(
+                f"--secure makes a user for each process, and RATCHET_KAFKA_USER={self.settings.kafka_user} names one for all: "
+                "unset it",
+                kind="usage",
+            )
         self.say("starting Kafka, secured")
         port, controller = self._ports("kafka", 2, wanted)
         (inner,) = self._ports("kafka-inner", 1, None)

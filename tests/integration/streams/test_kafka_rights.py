@@ -108,7 +108,7 @@ async def read(broker: KafkaBroker, topics: Collection[str], *, polls: int = 2) 
     try:
         await reader.start()
         for _ in range(polls):
-            await reader.poll(timeout_s=0.2, max_records=500)
+            await reader.poll(timeout_s=0.1, max_records=500)
     finally:
         await reader.stop()
 
@@ -222,12 +222,12 @@ async def test_the_observer_does_its_work(secured: Secured, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("user", [*AGENTS, *OUTSIDE])
 async def test_nobody_writes_or_reads_another_topic(secured: Secured, user: str) -> None:
-    """Every topic there is: written only where declared, and each that may not be read is denied by name."""
+    """Every topic there is is tried: written only where declared; of those that may not be read, the first and last are denied by name."""
     broker = secured.as_(user)
     assert await write(broker, TOPICS) == allowed(user, "write")
     closed = sorted(set(TOPICS) - allowed(user, "read"))
     assert closed
-    for topic in closed[:3]:
+    for topic in (closed[0], closed[-1]):
         await refused(read(broker, [topic], polls=20), f"User:{user} may not .*{topic}")
 
 
