@@ -197,6 +197,25 @@ class Scenario:
         finally:
             watching.cancel()
 
+    async def brief(self) -> None:
+        """Half of the good requests, some bad ones, a kill of each process that decides; cases stay open."""
+        watching = asyncio.create_task(self.watch())
+        try:
+            await self.command(CommandApply, CARDS, settings=CARDS)
+            await self.command(CommandApply, REFUNDS, settings=REFUNDS)
+            wanted = {"cards.intent/base", "cards.intent/better", "refunds.gated/one"}
+            await self.until(lambda: wanted <= self.live, "live arms")
+            await asyncio.sleep(0.5)
+            await self.half(0)
+            self.kill("router-trust")
+            await self.bad()
+            self.kill("cases-ladder-judge")
+            late = [self.request(CARDS, 700 + n, session_id=f"s-{n}") for n in range(self.count // 2)]
+            await self.send(*late)
+            await self.until(lambda: {row.request_id for row in late} <= self.answered, "answered cases")
+        finally:
+            watching.cancel()
+
     async def half(self, first: int) -> None:
         """Requests of both routes with sessions, and a verdict for most."""
         cards = range(first, first + self.count // 2)
