@@ -52,9 +52,7 @@ async def ensure_topics(
 
     A difference is the partition count, or a configuration that the table names.
     """
-    rows = list(plans()) if wanted is None else list(wanted)
-    config = {"min.insync.replicas": "2"} if replication >= 3 else {}
-    specs = [TopicSpec(row.full, partitions, replication, row.config | config) for row in rows]
+    specs = specs_of(list(plans()) if wanted is None else wanted, partitions, replication)
     async with _admin(bootstrap, admin, security) as known:
         names = [spec.name for spec in specs]
         counts = await known.partitions(names)
@@ -72,6 +70,30 @@ async def ensure_topics(
     if wrong:
         raise Refused("topics differ from the table:\n  " + "\n  ".join(sorted(wrong)), kind="topics-differ")
     return TopicReport(tuple(spec.name for spec in missing), tuple(sorted(counts)))
+
+
+def specs_of(wanted: Sequence[TopicPlan], partitions: int, replication: int) -> list[TopicSpec]:
+    """The topics as they are to be on this cluster. With three replicas a record counts as kept when two have it."""
+    config = {"min.insync.replicas": "2"} if replication >= 3 else {}
+    return [TopicSpec(row.full, partitions, replication, row.config | config) for row in wanted]
+
+
+async def topic_problems(admin: Admin, specs: Sequence[TopicSpec]) -> list[str]:
+    """All that differs from the table, each with what is and what should be: existence, partitions, replicas, settings."""
+    names = [spec.name for spec in specs]
+    counts = await admin.partitions(names)
+    configs = await admin.configs(list(counts)) if counts else {}
+    replicas = await admin.replication(list(counts)) if counts else {}
+    problems: list[str] = []
+    for spec in specs:
+        if spec.name not in counts:
+            problems.append(f"{spec.name} is missing")
+            continue
+        found = _differences(spec, counts[spec.name], configs.get(spec.name, {}))
+        if replicas[spec.name] < spec.replication:
+            found.append(f"{replicas[spec.name]} replicas, wanted {spec.replication}")
+        problems += [f"{spec.name}: {problem}" for problem in found]
+    return problems
 
 
 async def _created(admin: Admin, wanted: Mapping[str, int]) -> None:

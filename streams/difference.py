@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
+from streams.letters import FROM
 from streams.port import Outgoing
 from streams.shapes import Headers, Record
 from streams.wire import Sent
@@ -134,7 +135,7 @@ def written_by(record: Record) -> str:
     said = dict(record.headers)
     if is_letter(record.topic):
         return said.get("ratchet-dlq-agent", b"").decode("utf-8", "replace")
-    if record.topic.endswith(INTERNAL):
+    if record.topic.endswith(INTERNAL) or FROM in said:  # what an operator sent back is nobody's output
         return ""
     return said.get("ce_source", b"").decode("utf-8", "replace").removeprefix("ratchet/") if AT in said else ""
 

@@ -448,11 +448,19 @@ class KafkaAdmin:
         }
 
     async def partitions(self, topics: Collection[str]) -> dict[str, int]:
+        return {row["topic"]: len(row["partitions"]) for row in await self._described(topics)}
+
+    async def replication(self, topics: Collection[str]) -> dict[str, int]:
+        rows = await self._described(topics)
+        return {row["topic"]: min(len(part["replicas"]) for part in row["partitions"]) for row in rows}
+
+    async def _described(self, topics: Collection[str]) -> list[Any]:
+        """What the cluster says of those of the topics that there are."""
         with translated("describe topics", self.security):
             found = await self._admin.describe_topics(sorted(topics))
         if hidden := sorted(row["topic"] for row in found if row["error_code"] == TopicAuthorizationFailedError.errno):
             raise denied(self.security, "describe topics", TopicAuthorizationFailedError(hidden))
-        return {row["topic"]: len(row["partitions"]) for row in found if not row["error_code"]}
+        return [row for row in found if not row["error_code"]]
 
     async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
         wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(topics)]

@@ -97,6 +97,7 @@ class MemoryBroker:
         self.groups: dict[str, Group] = {}
         self.transactions: dict[str, Transactions] = {}
         self.counts: dict[str, int] = {}  # where a topic differs from `count`
+        self.specs: dict[str, TopicSpec] = {}  # of topics that were created
         self.away = False
         self.loading = False
         self.refuse: set[str] = set()
@@ -526,11 +527,19 @@ class MemoryAdmin:
 
     async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
         await self._ask()
-        return {topic: {} for topic in topics}
+        specs = self.broker.specs
+        return {topic: dict(specs[topic].config) if topic in specs else {} for topic in topics}
+
+    async def replication(self, topics: Collection[str]) -> dict[str, int]:
+        await self._ask()
+        specs = self.broker.specs
+        return {topic: specs[topic].replication if topic in specs else 1 for topic in topics}
 
     async def create(self, topics: Sequence[TopicSpec]) -> None:
         await self._ask()
-        self.broker.counts |= {row.name: row.partitions for row in topics if row.name not in self.broker.counts}
+        fresh = [row for row in topics if row.name not in self.broker.specs]
+        self.broker.specs |= {row.name: row for row in fresh}
+        self.broker.counts |= {row.name: row.partitions for row in fresh if row.name not in self.broker.counts}
 
     async def alive(self) -> bool:
         await self._ask()

@@ -7,8 +7,8 @@ One record per line of history, key: the partition number, value JSON, written i
 * `{"snapshot": "sha256:…", "position": {"next": {topic: offset}, "tick": ms, "version": n}, "at": ms}`: what had been folded by the
   records before this one, and nothing after, is the state in the artifact of that digest (`streams.snapshot`). A replay may
   start here: read the state, then go on with the next record.
-* `{"skip": [topic, offset], "at": ms}`: `ratchet dlq skip` made a dead letter of that record instead of folding it; it changed
-  no state.
+* `{"skip": [topic, offset], "at": ms}`: `ratchet dlq skip` made a dead letter of that record instead of folding it, or
+  `ratchet offsets` went on behind it; what was not folded changed no state.
 """
 
 import json

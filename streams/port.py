@@ -154,6 +154,10 @@ class Admin(Protocol):
         """Partition counts; a topic that does not exist is left out."""
         ...
 
+    async def replication(self, topics: Collection[str]) -> dict[str, int]:
+        """The fewest replicas that a partition of each topic has."""
+        ...
+
     async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
         """Effective configuration of each topic."""
         ...

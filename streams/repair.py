@@ -8,18 +8,18 @@ halted at this very place. Stopping the agent is always enough. A halted lane se
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from schemas.errors import Refused, Unavailable
-from schemas.topics import order_topic, state_topic
+from schemas.topics import deferred_topic, order_topic, state_topic
 from streams.admin import committed
 from streams.crashes import Crashes
 from streams.order import Position, Skipped, encode_skip
-from streams.port import NONE, TP, Admin, Broker, BrokerError, Clock, Outgoing
+from streams.port import NONE, TP, Admin, Broker, BrokerError, Clock, Denied, Outgoing
 from streams.restore import POSITION, first_from, last_under
 from streams.shapes import Place, Record
-from streams.wire import Sent, letter
+from streams.wire import Sent, letter, unparked
 
 STOP_S = 2.0
 COMMIT_S = 10.0
@@ -35,12 +35,14 @@ async def skip(
     fold: bool,
     reason: str,
     crashes: Path | None = None,
+    tell: Sequence[Sent] = (),
 ) -> Place:
     """Make a dead letter of the record at `place`, which must be the next that the lane would take of its topic.
 
     `inputs`: full names of all that the agent's group reads (a Transform's deferred topic included), as `Runner.groups()` and
     `wiring.groups()` say. `reason`: who and why, without payload text. `crashes`: the runner's `state_dir`, where it can be read.
-    Returns the place itself. Refused says what is wrong, Unavailable that the outcome is unknown: run it again and see.
+    `tell`: records of the same transaction, that tell of it. Returns
+    the place itself. Refused says what is wrong, Unavailable that the outcome is unknown: run it again and see.
     """
     if place.topic not in inputs:
         raise Refused(
@@ -51,7 +53,9 @@ async def skip(
         await admin.start()
         await _owner_rests(admin, agent, place, crashes)
         async with asyncio.timeout(COMMIT_S):
-            await _skip(broker, admin, clock, agent, inputs, place, fold=fold, reason=reason)
+            await _skip(broker, admin, clock, agent, inputs, place, fold=fold, reason=reason, tell=tell)
+    except Denied as error:
+        raise Refused(f"{agent}: {place}: {error}", kind="forbidden") from error
     except (BrokerError, TimeoutError) as error:
         raise Unavailable(f"{agent}: whether {place} was skipped is not known: {error!r}") from error
     finally:
@@ -82,6 +86,7 @@ async def _skip(
     *,
     fold: bool,
     reason: str,
+    tell: Sequence[Sent],
 ) -> None:
     group, number = f"ratchet.{agent}", place.partition
     producer = broker.transactional(f"{group}-{number}")
@@ -89,13 +94,15 @@ async def _skip(
         await producer.start()  # from here on no owner can commit
         at = await committed(admin, group, [(topic, number) for topic in inputs])
         record = await _next_record(broker, admin, agent, place, at[place.topic, number])
-        now, following = clock.now_ms(), {(place.topic, number): place.offset + 1}
-        rows = [letter(record, agent=agent, kind="skipped", message=reason, attempts=1, at_ms=now)]
+        if place.topic == deferred_topic(agent):
+            record, _, _ = unparked(record)  # its dead letters lie with those of the topic that it came from
+        now, following = clock.now_ms(), {place.topic: place.offset + 1}
+        rows = [letter(record, agent=agent, kind="skipped", message=reason, attempts=1, at_ms=now), *tell]
         if fold:
-            rows += await _fold_rows(broker, admin, agent, place, at, now)
+            rows += await fold_rows(broker, admin, agent, number, at, following, now)
         await producer.begin()
         waiting = [f for row in rows for f in await producer.send(row.topic, row.partition, [row.record])]
-        await producer.offsets(following, group)
+        await producer.offsets({(topic, number): offset for topic, offset in following.items()}, group)
         for future in waiting:
             await future
         await producer.commit()
@@ -123,23 +130,27 @@ async def _next_record(broker: Broker, admin: Admin, agent: str, place: Place, a
     return row
 
 
-async def _fold_rows(
-    broker: Broker, admin: Admin, agent: str, place: Place, at: dict[TP, int], now_ms: int
+async def fold_rows(
+    broker: Broker,
+    admin: Admin,
+    agent: str,
+    number: int,
+    at: Mapping[TP, int],
+    following: Mapping[str, int],
+    now_ms: int,
 ) -> list[Sent]:
-    """`~position` past the record, and what the order topic says of it."""
-    tp = (state_topic(agent), place.partition)
+    """`~position` at the `following` offsets of some inputs, and what the order topic says of it. `at`: all that is committed now."""
+    tp = (state_topic(agent), number)
     start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
     position = Position.of(await last_under(broker, tp, start, end, POSITION))
-    wrong = [
-        topic for topic, offset in position.following.items() if at.get((topic, place.partition), offset) != offset
-    ]
+    wrong = [topic for topic, offset in position.following.items() if at.get((topic, number), offset) != offset]
     if wrong:
-        raise Refused(f"{agent}[{place.partition}]: changelog and offsets differ on {wrong}", kind="torn-state")
-    following = {topic: offset for (topic, _), offset in at.items()} | {place.topic: place.offset + 1}
-    moved = Position(following, position.tick_ms, position.version)
-    number = str(place.partition).encode()
-    skipped = encode_skip(Skipped(place.topic, place.offset, now_ms))
+        raise Refused(f"{agent}[{number}]: changelog and offsets differ on {wrong}", kind="torn-state")
+    moved = Position(
+        {topic: offset for (topic, _), offset in at.items()} | dict(following), position.tick_ms, position.version
+    )
+    skipped = [encode_skip(Skipped(topic, offset - 1, now_ms)) for topic, offset in following.items()]
     return [
         Sent(*tp, Outgoing(POSITION, moved.encode())),
-        Sent(order_topic(agent), place.partition, Outgoing(number, skipped)),
+        *(Sent(order_topic(agent), number, Outgoing(str(number).encode(), row)) for row in skipped),
     ]

@@ -14,6 +14,7 @@ import psutil
 
 from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
+from streams.admin import specs_of, topic_problems
 from streams.kafka import KafkaBroker
 from streams.port import BrokerError
 from tools.stack import status
@@ -231,32 +232,25 @@ def _topics(settings: Settings) -> Check:
     except (Refused, Unavailable, BrokerError) as fault:
         return Check("topics", False, str(fault), "see the broker's log")
     return Check(
-        "topics", not problems, "; ".join(problems) or "as the table says", "`ratchet up` creates what is missing"
+        "topics",
+        not problems,
+        "; ".join(problems) or "as the table says",
+        "`ratchet up` creates what is missing; retention, compaction and min.insync.replicas of a topic that is there are set with "
+        "kafka-configs.sh --alter --entity-type topics, replicas with kafka-reassign-partitions.sh; partitions stay as they are, or "
+        "keys move: set RATCHET_PARTITIONS to what is, or begin with new topics",
     )
 
 
 async def _topic_problems(settings: Settings) -> list[str]:
     from schemas.topics import plans
 
+    specs = specs_of(list(plans()), settings.partitions, settings.replication)
     admin = KafkaBroker(settings.kafka_bootstrap or "", await open_security(settings, "operator")).admin()
     await admin.start()
     try:
-        rows = list(plans())
-        counts = await admin.partitions([row.full for row in rows])
-        configs = await admin.configs(list(counts)) if counts else {}
+        return await topic_problems(admin, specs)
     finally:
         await admin.stop()
-    problems = [f"{row.full} is missing" for row in rows if row.full not in counts]
-    if len(set(counts.values())) > 1:
-        problems.append("topics have different partition counts: all must be equal")
-    for row in rows:
-        held = configs.get(row.full, {})
-        problems += [
-            f"{row.full} has {name}={held.get(name)}, wanted {value}"
-            for name, value in row.config.items()
-            if row.full in counts and held.get(name) != value
-        ]
-    return problems
 
 
 def _java() -> int:

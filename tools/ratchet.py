@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tools.cli.repair_words import dlq_app, offsets
+
 app = typer.Typer(
     name="ratchet",
     no_args_is_help=True,
@@ -394,6 +396,10 @@ def model(
     from tools.cli import models
 
     _done(models.add(_screen(as_json), folder))
+
+
+app.add_typer(dlq_app, name="dlq", rich_help_panel="Repair")
+app.command(rich_help_panel="Repair")(offsets)
 
 
 @app.command(rich_help_panel=PROVE)

@@ -33,7 +33,8 @@ def now_ms() -> int:
 
 
 @contextlib.contextmanager
-def _translated(bootstrap: str) -> Generator[None, None, None]:
+def translated(bootstrap: str) -> Generator[None, None, None]:
+    """What the broker's port raises, as `Refused` or `Unavailable`."""
     try:
         yield
     except Denied as fault:
@@ -56,19 +57,19 @@ class Bus:
 
     async def __aenter__(self) -> Self:
         self._broker = await self._made() if callable(self._made) else self._made
-        self._admin = self._broker.admin()
-        with _translated(self.bootstrap):
-            await self._admin.start()
+        self.admin = self._broker.admin()
+        with translated(self.bootstrap):
+            await self.admin.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with contextlib.suppress(BrokerError):
-            await self._admin.stop()
+            await self.admin.stop()
 
     async def partitions(self, topics: Collection[str]) -> dict[str, int]:
         """Partition counts. Raises `Unavailable` where a topic does not exist yet."""
-        with _translated(self.bootstrap):
-            found = await self._admin.partitions(topics)
+        with translated(self.bootstrap):
+            found = await self.admin.partitions(topics)
         missing = sorted(set(topics) - set(found))
         if missing:
             raise Unavailable(f"Kafka at {self.bootstrap} has no topic {missing[0]}: `ratchet up` creates the topics")
@@ -87,7 +88,7 @@ class Bus:
         for topic, row in rows:
             batches[topic, partition_of(row.key, counts[topic])].append(Outgoing(row.key, row.value, row.headers))
         producer = self._broker.producer()
-        with _translated(self.bootstrap):
+        with translated(self.bootstrap):
             await producer.start()
             try:
                 for (topic, partition), batch in batches.items():
@@ -98,8 +99,8 @@ class Bus:
     async def ends(self, topics: Collection[str]) -> dict[TP, int]:
         """The end of every partition of the topics now."""
         tps = [(topic, p) for topic, count in (await self.partitions(topics)).items() for p in range(count)]
-        with _translated(self.bootstrap):
-            return await self._admin.ends(tps)
+        with translated(self.bootstrap):
+            return await self.admin.ends(tps)
 
     async def starts(self, topics: Collection[str], since_ms: int | None = None) -> dict[TP, int]:
         """The first offset of every partition, or the first with a timestamp at or after `since_ms`."""
@@ -108,13 +109,13 @@ class Bus:
 
     async def starts_of(self, tps: Collection[TP], since_ms: int | None = None) -> dict[TP, int]:
         """The same for chosen partitions."""
-        with _translated(self.bootstrap):
-            return await (self._admin.starts(tps) if since_ms is None else self._admin.offsets_at(tps, since_ms))
+        with translated(self.bootstrap):
+            return await (self.admin.starts(tps) if since_ms is None else self.admin.offsets_at(tps, since_ms))
 
     async def follow(self, positions: Mapping[TP, int]) -> AsyncGenerator[Record | None, None]:
         """Records from the positions on, for ever; None at least every 0.2 s: time to look at the clock."""
         reader = self._broker.reader(positions)
-        with _translated(self.bootstrap):
+        with translated(self.bootstrap):
             await reader.start()
             try:
                 while True:
@@ -127,14 +128,14 @@ class Bus:
 
     async def read(self, positions: Mapping[TP, int]) -> list[Record]:
         """Everything from the positions to the ends as they are now, by record time."""
-        with _translated(self.bootstrap):
-            ends = await self._admin.ends(list(positions))
+        with translated(self.bootstrap):
+            ends = await self.admin.ends(list(positions))
         wanted = {tp: at for tp, at in positions.items() if at < ends.get(tp, 0)}
         if not wanted:
             return []
         reader = self._broker.reader(wanted)
         found: list[Record] = []
-        with _translated(self.bootstrap):
+        with translated(self.bootstrap):
             await reader.start()
             try:
                 left = set(wanted)

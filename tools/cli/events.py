@@ -188,3 +188,13 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 for _name in ("apply", "promote", "reject", "rollback", "pause", "resume", "trust", "train", "cancel"):
     GISTS[f"command.{_name}"] = lambda d: f"by {d['operator']} {d.get('reason', '')}".rstrip()
+for _name in ("resend", "discard"):
+    GISTS[f"command.{_name}"] = lambda d: (
+        f"{d['letter_topic']}[{d['letter_partition']}]@{d['letter_offset']} by {d['operator']} {d.get('reason', '')}".rstrip()
+    )
+GISTS["command.skip"] = lambda d: (
+    f"{d['agent']} at {d['topic']}[{d['partition']}]@{d['offset']} by {d['operator']} {d['reason']}".rstrip()
+)
+GISTS["command.offsets"] = lambda d: (
+    f"{d['agent']} on {d['topic']}[{d['partition']}] from {d['from_offset']} to {d['to_offset']} by {d['operator']} {d['reason']}"
+)

@@ -15,9 +15,11 @@ from schemas.topics import deferred_topic
 from streams.lane import AgentCrashed, Notice
 from streams.memory import MemoryBroker, run_until
 from streams.order import Run, Skipped, decode_order
+from streams.port import Outgoing
 from streams.repair import skip
 from streams.runner import Runner
 from streams.shapes import Change, Event, KeyState, Out, Place, Tick
+from streams.wire import Sent, parked
 
 CLOCK = SystemClock()
 INPUTS = ("ratchet.requests",)
@@ -148,3 +150,19 @@ async def test_a_topic_that_the_agent_does_not_read_is_refused(broker: MemoryBro
     """The place must be on one of the agent's inputs."""
     with pytest.raises(Refused, match="does not read"):
         await skip(broker, CLOCK, "probe", INPUTS, Place("ratchet.cases", 0, 0), fold=True, reason="r")
+
+
+async def test_a_skipped_deferred_record_lies_with_its_source(broker: MemoryBroker) -> None:
+    """A deferred record that halted its lane becomes a dead letter of the topic that it came from; what tells of it goes with it."""
+    record = broker.publish(request("a"), event_id="a")
+    row = parked(record, attempt=1, topic=deferred_topic("probe"), not_before_ms=0)
+    place = broker.append((row.topic, 0), row.record, None).place
+    telling = Sent("ratchet.commands", 0, Outgoing(b"k", b"told"))
+    inputs = (*INPUTS, deferred_topic("probe"))
+    await skip(broker, CLOCK, "probe", inputs, place, fold=False, reason="r", tell=(telling,))
+    (dead,) = broker.records("requests.dlq")
+    said = dict(dead.headers)
+    assert (dead.key, said["ratchet-dlq-topic"], said["ratchet-dlq-offset"]) == (b"a", b"ratchet.requests", b"0")
+    assert "ratchet-attempt" not in said
+    assert broker.committed["ratchet.probe", (deferred_topic("probe"), 0)] == 1
+    assert [row.value for row in broker.records("commands")] == [b"told"]
