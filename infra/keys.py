@@ -24,6 +24,8 @@ INDEX = "principals"
 REFRESH_S = 3.0
 LEAD_MS = 10_000
 TRIES = 20
+LOCAL: dict[str, tuple[Role, ...]] = {"operator": ("operator",), "reviewer": ("reviewer",), "demo": ("upstream",)}
+"""Whom a local stack has from its start on; who speaks in a role when nobody is named."""
 log = logging.getLogger("ratchet")
 
 
@@ -127,10 +129,10 @@ async def credential(source: Reads, name: str, role: Role, now_ms: int) -> Crede
     able = sorted(who for who, row in found.items() if role in row.roles)
     principal = found.get(name)
     if principal is None or role not in principal.roles:
-        said = "has not that role" if principal is not None else "is not known"
+        said = f"has not the role {role}" if principal is not None else "is not known"
+        todo = "" if principal is not None else f"; `ratchet principal add {name} --role {role}` adds it"
         raise Refused(
-            f"principal {name!r} {said}; accepted as {role}: {', '.join(able) or 'none yet'}; "
-            f"`ratchet principal add {name} --role {role}` adds one",
+            f"principal {name!r} {said}; accepted: {', '.join(able) or 'nobody yet'} (--as NAME){todo}",
             kind="principal",
             field="principal",
         )

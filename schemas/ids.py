@@ -21,6 +21,11 @@ def bucket(experiment: str, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{experiment}\x1f{identity}".encode()).digest()[:8], "big") % 10_000
 
 
+def short(identity: str) -> str:
+    """12 hex digits of an id's SHA-256: to know it again where few are kept."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
 def digest(data: bytes) -> str:
     """The content address `sha256:<hex>` of `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

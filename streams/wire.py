@@ -3,7 +3,7 @@
 Must not send anything: it says what would be sent where.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,14 +11,14 @@ from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
 from schemas.payload import Payload
-from schemas.principal import PROVEN, Speaker
+from schemas.principal import KINDS, PROVEN, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from streams.port import Outgoing
 from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
 
 BROKER_BYTES = 1_048_588  # the broker's default max.message.bytes; the topics table raises it for dead letters
 LETTER_BYTES = BROKER_BYTES + 65_536
-PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts"))  # outside producers place these
+PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts", "commands"))  # outside producers place these
 ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN = (
     "ratchet-attempt",
     "ratchet-not-before",
@@ -91,7 +91,7 @@ def decode(record: Record, partitions: int, verify: Verify | None = None) -> Eve
                 f"lies on partition {record.partition}, murmur2 of its key says {'none' if at < 0 else at}",
                 kind="misplaced",
                 field="key",
-                accepted="the request id as key, partitioner murmur2 (librdkafka: partitioner=murmur2_random)",
+                accepted="the request id (of a command: the route) as key, partitioner murmur2 (librdkafka: partitioner=murmur2_random)",
             )
     if ce_type is None:
         raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
@@ -218,6 +218,26 @@ def unparked(record: Record) -> tuple[Record, int, int]:
     headers = tuple(row for row in record.headers if row[0] not in PARKING)
     original = Record(place.topic, place.partition, place.offset, record.key, record.value, headers, written)
     return original, attempt, due
+
+
+class Recorded:
+    """A `Verify` that takes an agent's refusals as its dead letters have them, and asks no key: for replaying that agent."""
+
+    def __init__(self, letters: Iterable[Record], agent: str) -> None:
+        self._refused: dict[Place, tuple[str, str]] = {}
+        for row in letters:
+            told = {name: value.decode("utf-8", "replace") for name, value in row.headers}
+            kind = told.get("ratchet-dlq-kind", "")
+            if kind in KINDS and told.get("ratchet-dlq-agent") == agent:
+                place = Place(
+                    told["ratchet-dlq-topic"], int(told["ratchet-dlq-partition"]), int(told["ratchet-dlq-offset"])
+                )
+                self._refused[place] = kind, told["ratchet-dlq-message"]
+
+    def __call__(self, record: Record) -> None:
+        found = self._refused.get(record.place)
+        if found is not None:
+            raise Refused(found[1], kind=found[0])
 
 
 class Decoder:

@@ -23,12 +23,16 @@ app = typer.Typer(
     epilog="Every command takes --json. Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away.",
 )
 trust_app = typer.Typer(no_args_is_help=True, help="Grant or withdraw trust by hand.")
+principal_app = typer.Typer(
+    no_args_is_help=True, help="Who may send requests, verdicts and commands, and with which keys."
+)
 evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: export it, verify it offline.")
 acl_app = typer.Typer(
     no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
 )
 app.add_typer(acl_app, name="acl", rich_help_panel="Stack")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
+app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
 
 INTERRUPTED = 130
@@ -36,7 +40,15 @@ STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
 RouteArg = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
 RouteOpt = Annotated[str | None, typer.Option("--route", "-r", help="Only this route.", show_default=False)]
-By = Annotated[str | None, typer.Option("--operator", help="Who acts. Default: your login name.", show_default=False)]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        "--operator",
+        help="The principal who acts. Default: operator; your login name where no key is set.",
+        show_default=False,
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the command.", show_default=False)]
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the effect.")]
 
@@ -167,6 +179,9 @@ def submit(
     ] = None,
     subject: Annotated[str | None, typer.Option(help="Whose data it is.", show_default=False)] = None,
     tenant: Annotated[str | None, typer.Option(help="The tenant.", show_default=False)] = None,
+    by: Annotated[
+        str | None, typer.Option("--as", help="The principal who asks. Default: demo.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send one request, or every line of a JSONL file, and print what became of each.
@@ -181,7 +196,15 @@ def submit(
         raise typer.BadParameter("TEXT needs --route")
     _run(
         work.run(
-            _screen(as_json), text, file, route=route, session=session, subject=subject, tenant=tenant, wait_s=wait
+            _screen(as_json),
+            text,
+            file,
+            route=route,
+            session=session,
+            subject=subject,
+            tenant=tenant,
+            wait_s=wait,
+            by=by,
         )
     )
 
@@ -235,7 +258,13 @@ def trace(
 def review(
     route: RouteOpt = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="Who judges. Default: your login name.", show_default=False)
+        str | None,
+        typer.Option(
+            "--as",
+            "--by",
+            help="The principal who judges. Default: reviewer; your login name where no key is set.",
+            show_default=False,
+        ),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False,
     request: Annotated[str | None, typer.Option(help="Judge this request.", show_default=False)] = None,
@@ -352,6 +381,67 @@ def trust_withdraw(
 ) -> None:
     """A person decides every answer again."""
     _act("trust", route, operator, reason, wait, as_json, action="withdraw")
+
+
+Who = Annotated[str, typer.Argument(help="The principal's name.", show_default=False)]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="Write the key into this file (mode 0600).", show_default=False)
+]
+Days = Annotated[
+    float | None, typer.Option("--days", min=0.001, help="The key ends after so many days.", show_default=False)
+]
+
+
+@principal_app.command("add")
+def principal_add(
+    name: Who,
+    role: Annotated[list[str], typer.Option("--role", help="upstream, reviewer or operator. Repeatable.")],
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option("--tenant", help="Only for this tenant. Repeatable; default: all.", show_default=False),
+    ] = None,
+    days: Days = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Add a principal with a key. From the first key's start on, everything must be proven."""
+    from tools.cli import principals
+
+    _run(principals.add(_screen(as_json), name, role, tenant or [], valid_days=days, key_file=key_file))
+
+
+@principal_app.command("list")
+def principal_list(as_json: Json = False) -> None:
+    """Every principal: roles, tenants, and when each key counts. No key is shown."""
+    from tools.cli import principals
+
+    _run(principals.listed(_screen(as_json)))
+
+
+@principal_app.command("rotate")
+def principal_rotate(
+    name: Who,
+    overlap: Annotated[float, typer.Option("--overlap", min=0, help="Seconds that former keys still count.")] = 3600,
+    days: Days = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a principal another key; its former keys end after the overlap."""
+    from tools.cli import principals
+
+    _run(principals.rotate(_screen(as_json), name, overlap_s=overlap, valid_days=days, key_file=key_file))
+
+
+@principal_app.command("revoke")
+def principal_revoke(
+    name: Who,
+    key: Annotated[str | None, typer.Option(help="Only the key of this id.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """End a principal's keys, ten seconds from now. What was written before stays proven."""
+    from tools.cli import principals
+
+    _run(principals.revoke(_screen(as_json), name, kid=key))
 
 
 @app.command(rich_help_panel=DECIDE)

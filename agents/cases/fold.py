@@ -6,7 +6,7 @@ Rules:
 2. `review.settled` exactly once, and only where trust held the answer or never scored it: by the first verdict, by failure,
    or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end.
 3. The first verdict decides. Any later one, until twice the window, makes `case.amended`; what comes after that, a verdict
-   for an unknown request after ten minutes, or one that lacks what its kind needs, is a dead letter.
+   for an unknown request after ten minutes, for one of another tenant, or one that lacks what its kind needs, is a dead letter.
 4. A forgotten key starts anew and never closes: without a decision nothing is emitted but dead letters.
 """
 
@@ -61,7 +61,10 @@ class CaseRecord(BaseModel):
 
 
 class CasePart(BaseModel):
-    """One event of a case, under its own entry so that only new parts are written. `held`: the verdict's untouched record."""
+    """One event of a case, under its own entry so that only new parts are written.
+
+    `result_id`: the id of the result's event, or the verdict's. `held`: the verdict's untouched record.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -179,6 +182,8 @@ class Cases:
         case = Joined(state.key, now, cause, before, dict(state.entries))
         if not isinstance(event, Tick):
             self._take(case, event)
+            if isinstance(event.data, DecisionRouted | VerdictGiven):
+                self._strangers(case)
         ended = isinstance(event, Tick)
         if case.decision is None:
             return self._without_decision(case, state, ended=ended)
@@ -214,7 +219,10 @@ class Cases:
             case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
                 case.add("score", CasePart(score=score))
             case VerdictGiven() as verdict:
-                part = CasePart(verdict=verdict, held=Held.of(event.record), after_score=case.score() is not None)
+                if any(part.result_id == event.id for _, part in case.verdict_parts()):
+                    return  # the same record again
+                held, scored = Held.of(event.record), case.score() is not None
+                part = CasePart(verdict=verdict, held=held, result_id=event.id, after_score=scored)
                 problem = lacks(verdict, ())
                 if problem is not None:
                     case.dead(part, "invalid", f"verdict.given: {problem}")
@@ -223,6 +231,16 @@ class Cases:
                 case.change(verdicts=case.record.verdicts + 1)
             case _:
                 pass  # a second decision or a late result of a closed case changes nothing
+
+    def _strangers(self, case: Joined) -> None:
+        """A verdict under another tenant than the request's is none: whoever gave it does not speak for this one."""
+        for name, part in case.verdict_parts():
+            if case.decision is not None and part.verdict is not None and part.verdict.tenant != case.decision.tenant:
+                message = "verdict.given: tenant: the request belongs to another tenant; accepted: the request's own"
+                case.dead(part, "wrong-tenant", message)
+                del case.parts[name]
+                case.put.pop(name, None)
+                case.drop.append(name)
 
     def _without_decision(
         self, case: Joined, state: KeyState[CaseRecord, CasePart], *, ended: bool

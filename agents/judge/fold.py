@@ -3,7 +3,8 @@
 Rules:
 1. It alone writes `policy.route` and `policy.fleet`; versions rise by one.
 2. One arena at a time per route; a registered adapter that meets an open arena or a cooldown waits in line.
-3. Only `decide.look` promotes, or an operator's approval that `decide.look` does not contradict. A rollback needs no evidence.
+3. A command is done once, and only where it is the route's tenant's: this agent says so for all who read commands.
+4. Only `decide.look` promotes, or an operator's approval that `decide.look` does not contradict. A rollback needs no evidence.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from agents.judge.decide import (
     settings_of,
     version_key,
 )
+from agents.rules.commands import objection, remembered
 from schemas.events import (
     AdapterRefused,
     AdapterRegistered,
@@ -45,7 +47,7 @@ from schemas.ids import derive
 from schemas.payload import Payload, RouteEvent
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm, Route
-from streams.shapes import UNCHANGED, Change, Emit, Event, KeyState, Out, Tick
+from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, KeyState, Out, Tick
 
 NAME = "judge"
 QUEUE = 4
@@ -78,6 +80,7 @@ class Bench(BaseModel):
     queue: tuple[Waiting, ...] = ()
     cooldown_until_ms: int = 0
     latencies: tuple[int, ...] = ()
+    commands: tuple[str, ...] = ()
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.arm == name)
@@ -164,6 +167,10 @@ class Judge:
             return Change()
         bench = state.record or Bench(settings=data.settings)  # type: ignore[union-attr]  # an apply, by the line above
         judging = Judging(state, bench, now, event.id)
+        if isinstance(data, Command) and not isinstance(event, Tick):
+            stop = self._heed(judging, data, event)
+            if stop is not None:
+                return stop
         self._take(judging, data)
         due = self._next_in_line(judging)
         return Change(
@@ -172,6 +179,18 @@ class Judge:
             put=judging.put,
             due_ms=due,
         )
+
+    def _heed(self, judging: Judging, command: Command, event: Event[Payload]) -> Change[Bench, Arena] | None:
+        """What becomes of a command that is not to be done: a dead letter, or nothing where it was done already."""
+        known_route = judging.state.record is not None
+        problem = objection(command, event.key, judging.bench.settings.tenant if known_route else None)
+        if problem is not None:
+            return Change(emits=(DeadLetter(event.record, *problem),))
+        known = remembered(judging.bench.commands, event.id)
+        if known is None:
+            return Change()
+        judging.change(commands=known)
+        return None
 
     def _take(self, judging: Judging, data: Payload | None) -> None:
         match data:

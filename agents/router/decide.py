@@ -140,7 +140,7 @@ def undecodable(record: Record, error: Exception) -> Emit | None:
         request_id=key,
         kind=refused.kind,
         field=field,
-        reason=str(refused),
+        reason=str(refused).removeprefix(f"{field}: ").removesuffix(f"; accepted: {refused.accepted}"),
         accepted=accepted_at(field) if refused.kind == "invalid" else refused.accepted or accepted_at(field),
         request_partition=record.partition,
         request_offset=record.offset,

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from agents.rules.commands import objection, remembered
 from agents.rules.curation import text_of, usable
 from agents.rules.text import normalise
 from schemas.events import (
@@ -85,6 +86,7 @@ class Trains(BaseModel):
     order: TrainingOrdered | None = None
     heard_ms: int = 0
     asked: bool = False
+    commands: tuple[str, ...] = ()
 
     def champion_arm(self) -> Arm:
         """The serving arm; a learnt one has the first arm's prompt and its own adapter."""
@@ -147,6 +149,12 @@ class Trainer:
                 return Change()
             record = Trains(settings=data.settings, champion=data.settings.champion)
         step = _Step(state, record, event, now)
+        if isinstance(data, Command) and not isinstance(event, Tick):
+            known = remembered(record.commands, event.id)
+            tenant = None if state.record is None else record.settings.tenant
+            if known is None or objection(data, event.key, tenant) is not None:
+                return Change()  # done already; or not to be done, which the judge says
+            step.change(commands=known)
         if data is None:
             self._silence(step)
         else:

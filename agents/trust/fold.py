@@ -9,10 +9,12 @@ map of z by an online Newton step (Gupta & Ramdas 2023, arXiv 2305.00070). float
 """
 
 import math
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from agents.rules.commands import objection, remembered
 from agents.trust.decide import PRIOR_CENTER, PRIOR_SCALE, PRIOR_SCORER, PRIOR_WEIGHTS, z_of
 from schemas.events import (
     CaseClosed,
@@ -24,7 +26,7 @@ from schemas.events import (
 )
 from schemas.payload import Payload
 from schemas.policies import SIGNALS, PolicyTrust
-from streams.shapes import Change, DeadLetter, Emit, Event, KeyState, Out, Tick
+from streams.shapes import Change, DeadLetter, Emit, Event, KeyState, Out, Tick, Unchanged
 
 PUBLISH_EVERY = 25
 REMEMBERED = 64
@@ -56,6 +58,7 @@ class Rung(BaseModel):
     labels: int = 0
     unpublished: int = 0
     recent: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
     count: float = PRIOR_COUNT
     mean: tuple[float, ...] = PRIOR_CENTER
     spread: tuple[float, ...] = tuple(PRIOR_COUNT * width * width for width in PRIOR_SCALE)
@@ -93,10 +96,8 @@ class Ladder:
         if isinstance(event, Tick):
             return Change()
         data, rung = event.data, state.record
-        if isinstance(data, CommandApply):
-            return _applied(rung, data)
-        if isinstance(data, CommandTrust):
-            return _commanded(rung, data, event)
+        if isinstance(data, CommandApply | CommandTrust):
+            return _heeded(rung, data, event)
         if rung is None:
             return Change()  # a route that was never applied has no trust
         if isinstance(data, ModelPromoted | ModelRolledBack):
@@ -178,10 +179,18 @@ def _labelled(rung: Rung, case: CaseClosed) -> Result:
     return _publish(learnt, case.route, case.at_ms)
 
 
+def _heeded(rung: Rung | None, command: CommandApply | CommandTrust, event: Event[Payload]) -> Result:
+    """A command is done once; what may not be done at all, the judge says."""
+    known = remembered(() if rung is None else rung.commands, event.id)
+    if known is None or objection(command, event.key, None if rung is None else rung.tenant) is not None:
+        return Change()
+    done = _applied(rung, command) if isinstance(command, CommandApply) else _commanded(rung, command, event)
+    after = rung if isinstance(done.record, Unchanged) else done.record
+    return done if after is None else replace(done, record=after.model_copy(update={"commands": known}))
+
+
 def _applied(rung: Rung | None, command: CommandApply) -> Result:
     settings = command.settings
-    if settings.route != command.route:
-        return Change()  # the judge, who publishes routes, refuses it
     if rung is None:
         first = Rung(
             tenant=settings.tenant,

@@ -18,6 +18,7 @@ from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
 from streams.port import TP, Admin, Outgoing
 from streams.wire import partition_of
+from tools.voice import Voice
 
 WATCHED = tuple(PREFIX + name for name in ("answers", "cases", "results", "policies"))
 CASES = PREFIX + "cases"
@@ -37,11 +38,14 @@ class Seen:
 
 
 class Driver:
-    """`async with Driver(bootstrap, partitions, route)`. Reads from now on."""
+    """`async with Driver(bootstrap, partitions, route, voices)`. Reads from now on."""
 
-    def __init__(self, bootstrap: str, partitions: int, route: Route, *, verdicts: bool = True) -> None:
+    def __init__(
+        self, bootstrap: str, partitions: int, route: Route, voices: Mapping[str, Voice], *, verdicts: bool = True
+    ) -> None:
         self._broker = KafkaBroker(bootstrap)
         self._partitions = partitions
+        self._voices = voices  # by topic
         self._verdicts = verdicts
         self._producer = self._broker.producer()
         self._clock = SystemClock()
@@ -74,7 +78,11 @@ class Driver:
         """Apply the route and wait until its champion is live."""
         at = self.now_ms()
         command = CommandApply(
-            route=self.route.route, at_ms=at, operator="bench", reason="benchmark", settings=self.route
+            route=self.route.route,
+            at_ms=at,
+            operator=self._voices["commands"].name,
+            reason="benchmark",
+            settings=self.route,
         )
         await self._send([command])
         try:
@@ -164,6 +172,7 @@ class Driver:
             row = codec.encode(
                 payload, event_id=event_id, source="ratchet/bench", traceparent=ids.trace_parent(None, event_id)
             )
+            row = self._voices[payload.TOPIC].prove(row)
             place = (PREFIX + payload.TOPIC, partition_of(row.key, self._partitions))
             rows[place].append(Outgoing(row.key, row.value, row.headers))
         await asyncio.gather(*(self._producer.send(*place, batch) for place, batch in rows.items()))
@@ -215,7 +224,7 @@ class Driver:
                     route=self.route.route,
                     request_id=request,
                     at_ms=now,
-                    by="bench",
+                    by=self._voices["verdicts"].name,
                     kind="reference",
                     corrected="amber",
                 )

@@ -11,8 +11,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from agents.evidence.log import LogDirectory, export
 from infra import banking77
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
-from infra.settings import Settings, process_environment
+from infra.settings import Settings, load, process_environment
 from schemas.errors import Refused, Unavailable
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
 from streams.port import TP
@@ -33,6 +33,7 @@ from tools.stack import AGENT_GROUPS, down, up
 from tools.stack.processes import tagged
 from tools.stack.stack import Record
 from tools.stack.supervise import read_state
+from tools.voice import voices
 
 LEAST_RATE = 200.0
 LEAST_RATIO = 0.70
@@ -87,9 +88,11 @@ class Bench:
     def record(self) -> Record:
         return Record.model_validate_json((self.state / "stack.json").read_bytes())
 
-    def driver(self, wanted: Route, *, verdicts: bool = True) -> Driver:
-        held = self.record
-        return Driver(held.services["kafka"].address, held.partitions, wanted, verdicts=verdicts)
+    @asynccontextmanager
+    async def driver(self, wanted: Route, *, verdicts: bool = True) -> AsyncGenerator[Driver]:
+        held, speak = self.record, await voices(load({}, self.state / "env"))
+        async with Driver(held.services["kafka"].address, held.partitions, wanted, speak, verdicts=verdicts) as driver:
+            yield driver
 
     def seconds(self) -> dict[str, float]:
         """CPU seconds so far by process: agents', Kafka, Redis, engine and driver."""

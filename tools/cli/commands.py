@@ -28,30 +28,32 @@ from schemas.routes import Route
 from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
 from tools.cli.events import as_row, one_line
-from tools.cli.place import an_id, open_bus, operator
+from tools.cli.place import an_id, open_bus
+from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Progress, Screen, clean
 from tools.routes import read_route
+from tools.voice import Prove, unproven
 
 COMMANDS, POLICIES = BY_NAME["commands"], BY_NAME["policies"]
 EFFECTS = (POLICIES.full, BY_NAME["promotions"].full, BY_NAME["training"].full, COMMANDS.full, COMMANDS.dlq)
 Told = Callable[[dict[str, Any]], bool]
 
 
-def encoded(command: Command) -> tuple[str, Encoded]:
+def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
     """The command's event id and record."""
     event_id = ids.derive(f"{command.operator}/{command.at_ms}/{secrets.token_hex(8)}", "cli", 0)
     trace = ids.trace_parent(None, event_id)
-    return event_id, codec.encode(command, event_id=event_id, source="ratchet/cli", traceparent=trace)
+    return event_id, prove(codec.encode(command, event_id=event_id, source="ratchet/cli", traceparent=trace))
 
 
 async def send_and_wait(
-    bus: Bus, command: Command, told: Told, *, wait_s: float, progress: Progress
+    bus: Bus, command: Command, told: Told, *, wait_s: float, progress: Progress, prove: Prove = unproven
 ) -> tuple[bool, list[dict[str, Any]]]:
     """Send, then collect what names the command as its cause until `told` says that a row is the answer.
 
     A dead letter of the command is an answer too (False). (False, rows) when the time is up; rows may be empty.
     """
-    event_id, record = encoded(command)
+    event_id, record = encoded(command, prove)
     followed = bus.follow(await bus.ends(EFFECTS))
     await bus.publish([(COMMANDS.full, record)])
     progress.say(f"{command.TYPE} sent, waiting for its effect")
@@ -90,14 +92,31 @@ async def route_of(bus: Bus, route: str) -> PolicyRoute | None:
 
 async def apply(screen: Screen, file: Path, *, by: str | None, reason: str, wait_s: float) -> int:
     """`ratchet apply`: the whole file is checked first, then sent; done when `policy.route` says the same."""
-    route, name = read_route(file), operator(by)
+    route, voice = read_route(file), await voice_of("operator", by)
     async with open_bus() as bus:
         with screen.progress(f"applying {route.route}") as progress:
-            return await apply_route(screen, bus, route, by=name, reason=reason, wait_s=wait_s, progress=progress)
+            return await apply_route(
+                screen,
+                bus,
+                route,
+                by=voice.name,
+                reason=reason,
+                wait_s=wait_s,
+                progress=progress,
+                prove=voice.prove,
+            )
 
 
 async def apply_route(
-    screen: Screen, bus: Bus, route: Route, *, by: str, reason: str, wait_s: float, progress: Progress
+    screen: Screen,
+    bus: Bus,
+    route: Route,
+    *,
+    by: str,
+    reason: str,
+    wait_s: float,
+    progress: Progress,
+    prove: Prove = unproven,
 ) -> int:
     """The same for a route already read."""
     before = await route_of(bus, route.route)
@@ -116,7 +135,7 @@ async def apply_route(
             and PolicyRoute.model_validate(row["data"]).settings == route
         )
 
-    done, rows = await send_and_wait(bus, command, told, wait_s=wait_s, progress=progress)
+    done, rows = await send_and_wait(bus, command, told, wait_s=wait_s, progress=progress, prove=prove)
     if done:
         version = rows[-1]["data"]["version"]
         screen.line(
@@ -173,7 +192,7 @@ async def act(
 ) -> int:
     """One of the commands on a route, and its effect."""
     an_id("route", route)
-    name = operator(by)
+    voice = await voice_of("operator", by)
     async with open_bus() as bus:
         settings = await route_of(bus, route)
         if settings is None:
@@ -187,7 +206,7 @@ async def act(
             "route": route,
             "tenant": settings.tenant,
             "at_ms": now_ms(),
-            "operator": name,
+            "operator": voice.name,
             "reason": reason,
         }
         command: Command
@@ -214,7 +233,12 @@ async def act(
         yes, no = _effects(kind)
         with screen.progress(f"{kind} {route}") as progress:
             _, rows = await send_and_wait(
-                bus, command, lambda row: row["type"] in yes + no, wait_s=wait_s, progress=progress
+                bus,
+                command,
+                lambda row: row["type"] in yes + no,
+                wait_s=wait_s,
+                progress=progress,
+                prove=voice.prove,
             )
     rows = [row for row in rows if row.get("dead_letter") or row["cause"]]
     if rows and rows[-1]["type"] in yes:

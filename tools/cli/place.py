@@ -6,8 +6,10 @@ from pathlib import Path
 from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
 from schemas.payload import ID_PATTERN
+from schemas.principal import Role
 from streams.port import Broker
 from tools.cli.bus import Bus
+from tools.voice import Voice, open_voice
 
 ENV_FILE = "env"  # in the state folder, lines NAME=value, left by `ratchet up`
 
@@ -56,6 +58,11 @@ def operator(given: str | None) -> str:
     if not re.match(ID_PATTERN, name):
         raise Refused(f"operator {name!r}: accepted: {ID_PATTERN}; give --operator NAME", field="operator")
     return name
+
+
+async def voice(role: Role, given: str | None) -> Voice:
+    """As whom a command speaks: a principal with its proof; where no key was ever set, the user under the login name."""
+    return await open_voice(settings(), role, given, operator(given))
 
 
 def an_id(name: str, value: str) -> str:

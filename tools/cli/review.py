@@ -9,8 +9,10 @@ from schemas.events import ArmVerdict, ReviewRequested, VerdictGiven
 from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
 from tools.cli.events import as_row, clock
-from tools.cli.place import open_bus, operator
+from tools.cli.place import open_bus
+from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean, short
+from tools.voice import Prove, Voice, unproven
 
 REVIEWS, VERDICTS = BY_NAME["reviews"], BY_NAME["verdicts"]
 
@@ -72,12 +74,12 @@ def verdict(
     )
 
 
-async def give(bus: Bus, given: VerdictGiven) -> None:
+async def give(bus: Bus, given: VerdictGiven, prove: Prove = unproven) -> None:
     """Publish the verdict."""
     event_id = ids.derive(f"{given.by}/{given.request_id}/{given.at_ms}/{secrets.token_hex(4)}", "cli", "verdict")
     trace = ids.trace_parent(None, event_id)
     record = codec.encode(given, event_id=event_id, source="ratchet/cli", traceparent=trace)
-    await bus.publish([(VERDICTS.full, record)])
+    await bus.publish([(VERDICTS.full, prove(record))])
 
 
 async def run(
@@ -92,9 +94,9 @@ async def run(
     correct: str | None,
 ) -> int:
     """The command: a list, one verdict, or one after the other on a terminal."""
-    name = operator(by)
     if request is None and (approve or reject or correct):
         raise Refused("say which: --request ID", kind="usage")
+    voice = await voice_of("reviewer", by)
     async with open_bus(user="reviewer") as bus:
         reviews = await waiting(bus, route, now_ms())
         if request is not None:
@@ -108,8 +110,8 @@ async def run(
             if not (approve or reject or correct):
                 _show(screen, review)
                 return Exit.DONE
-            given = verdict(review, by=name, approve=approve, reject=reject, correct=correct, at_ms=now_ms())
-            await give(bus, given)
+            given = verdict(review, by=voice.name, approve=approve, reject=reject, correct=correct, at_ms=now_ms())
+            await give(bus, given, voice.prove)
             screen.line({"request_id": request, "given": given.model_dump()}, f"[green]noted[/] for {clean(request)}")
             return Exit.DONE
         if listed or screen.as_json or not screen.out.is_terminal:
@@ -117,7 +119,7 @@ async def run(
                 _show(screen, review)
             screen.say(f"{len(reviews)} wait{'s' if len(reviews) == 1 else ''} for a person")
             return Exit.DONE
-        return await _prompt(screen, bus, reviews, name)
+        return await _prompt(screen, bus, reviews, voice)
 
 
 def _show(screen: Screen, review: ReviewRequested) -> None:
@@ -127,7 +129,7 @@ def _show(screen: Screen, review: ReviewRequested) -> None:
     screen.line(shown(review), f"{head}\n{asked}\n{answers}")
 
 
-async def _prompt(screen: Screen, bus: Bus, reviews: list[ReviewRequested], by: str) -> int:
+async def _prompt(screen: Screen, bus: Bus, reviews: list[ReviewRequested], voice: Voice) -> int:
     """One at a time. The answer's letter approves it (and rejects the others); end of input leaves."""
     for number, review in enumerate(reviews, 1):
         screen.say(f"\n[dim]{number} of {len(reviews)}[/]")
@@ -151,9 +153,9 @@ async def _prompt(screen: Screen, bus: Bus, reviews: list[ReviewRequested], by: 
                 wrong = [label for label in labels if label not in right] if correct is None else []
                 if not (right or wrong or correct):
                     continue
-                given = verdict(review, by=by, approve=right, reject=wrong, correct=correct, at_ms=now_ms())
+                given = verdict(review, by=voice.name, approve=right, reject=wrong, correct=correct, at_ms=now_ms())
                 seconds = (given.at_ms - started) / 1000
-                await give(bus, given.model_copy(update={"seconds_spent": seconds}))
+                await give(bus, given.model_copy(update={"seconds_spent": seconds}), voice.prove)
                 break
             screen.say(f"[yellow]{short(said, 40)}?[/]")
     screen.say("nothing else waits for a person")

@@ -21,10 +21,18 @@ def up(screen: Screen, *, vault: bool, secure: bool, partitions: int | None, rou
     for route in declared:
 
         async def apply(route: Any = route) -> int:
+            by = await place.voice("operator", None)
             async with place.open_bus() as bus:
                 with screen.progress(f"applying {route.route}") as following:
                     return await commands.apply_route(
-                        screen, bus, route, by=place.operator(None), reason="up", wait_s=60, progress=following
+                        screen,
+                        bus,
+                        route,
+                        by=by.name,
+                        reason="up",
+                        wait_s=60,
+                        progress=following,
+                        prove=by.prove,
                     )
 
         code = max(code, asyncio.run(apply()))

@@ -5,12 +5,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from infra.keys import principals
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
+from schemas.principal import Principal
 from tools.cli.bus import now_ms
 from tools.cli.place import settings as find_settings
+from tools.cli.principals import rows_of
 from tools.cli.screen import Exit, Screen, clean
 from tools.stack.secure import IN_THE_CLEAR, SECURED, open_security
+from tools.voice import open_store
 
 SNAPSHOT = "observer.json"
 STALE_MS = 10_000
@@ -32,9 +36,31 @@ def gather() -> dict[str, Any]:
     }
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
-    found["proof"] = UNPROVEN
+    found["proof"] = proof(settings)
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
+
+
+def proof(settings: Settings) -> dict[str, Any]:
+    """Whether what comes in must be proven (`on`; None where that is not known), in words, and by whom it can be."""
+
+    async def ask() -> dict[str, Principal]:
+        async with open_store(settings) as source:
+            return {} if source is None else await principals(source)
+
+    try:
+        known = asyncio.run(ask())
+    except (Unavailable, Refused) as fault:
+        return {"on": None, "detail": f"whether anything must be proven is not known: {fault}", "principals": []}
+    rows = rows_of(known, now_ms())
+    keys = [key for row in rows for key in row["keys"]]
+    if not keys:
+        return {"on": False, "detail": UNPROVEN, "principals": rows}
+    counting = sum(key["state"] == "counts" for key in keys)
+    since = min(key["not_before_ms"] for key in keys)
+    able = sorted(row["principal"] for row in rows if any(key["state"] == "counts" for key in row["keys"]))
+    words = f"requests, verdicts and commands must be proven; {counting} keys count, of {', '.join(able) or 'nobody'}"
+    return {"on": since <= now_ms(), "detail": words, "since_ms": since, "principals": rows}
 
 
 def read_snapshot(settings: Settings) -> dict[str, Any] | None:
@@ -97,7 +123,9 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
     if found["lag_error"]:
         screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")
-    screen.say(f"[yellow]![/] {found['proof']}")
+    told = found["proof"]
+    sign = "[green]proof[/]" if told["on"] else "[bold red]UNPROVEN[/]" if told["on"] is False else "[yellow]proof[/]"
+    screen.say(f"{sign} {clean(told['detail'])}")
     mark = "[green]●[/]" if found["transport"] == SECURED else "[yellow]![/]"
     screen.say(f"{mark} {found['transport']}")
 

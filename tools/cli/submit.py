@@ -5,7 +5,8 @@ Rules:
    does the refusing.
 2. What is not JSON goes out raw under a key of our own, so that it is refused by name too.
 3. Only what the broker cannot take (too large) is refused here.
-4. An outcome belongs to the record that it names by partition and offset, not to an id: two lines may say the same id.
+4. Proofs are put on when a line is sent: they hold for minutes, a file may take longer.
+5. An outcome belongs to the record that it names by partition and offset, not to an id: two lines may say the same id.
 """
 
 import asyncio
@@ -26,7 +27,9 @@ from streams.shapes import Record
 from tools.cli.bus import Bus, check_size, now_ms
 from tools.cli.events import as_row
 from tools.cli.place import open_bus
+from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean, short
+from tools.voice import Prove, unproven
 
 REQUESTS = BY_NAME["requests"]
 ANSWERS = BY_NAME["answers"]
@@ -212,13 +215,13 @@ def _content(value: bytes) -> bytes:
     return value.strip()
 
 
-async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus) -> int:
+async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus, prove: Prove = unproven) -> int:
     """Send and wait. Exit 1 where a request was refused or withheld, 3 where an answer did not come in time."""
     watch = Watch(lines)
     sendable: list[Line] = []
     for line in lines:
         try:
-            check_size(REQUESTS.full, line.record)
+            check_size(REQUESTS.full, prove(line.record))
             sendable.append(line)
         except Refused as fault:
             line.outcome, line.detail = "refused", f"{fault.field}: {fault}"
@@ -227,7 +230,7 @@ async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus) 
     followed = bus.follow(positions)
     loop = asyncio.get_running_loop()
     with screen.progress(f"{len(lines)} requests") as progress:
-        sending = asyncio.create_task(_send(bus, sendable))
+        sending = asyncio.create_task(_send(bus, sendable, prove))
         try:
             deadline = loop.time() + wait_s
             while watch.open() if wait_s > 0 else not sending.done():
@@ -257,9 +260,9 @@ async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus) 
     return _sum_up(screen, lines)
 
 
-async def _send(bus: Bus, lines: Sequence[Line]) -> None:
+async def _send(bus: Bus, lines: Sequence[Line], prove: Prove) -> None:
     for at in range(0, len(lines), CHUNK):
-        await bus.publish((REQUESTS.full, line.record) for line in lines[at : at + CHUNK])
+        await bus.publish((REQUESTS.full, prove(line.record)) for line in lines[at : at + CHUNK])
 
 
 COLOURS = {"released": "green", "refused": "red", "dead-letter": "red", "withheld": "yellow", "waiting": "yellow"}
@@ -302,9 +305,11 @@ async def run(
     subject: str | None,
     tenant: str | None,
     wait_s: float,
+    by: str | None,
 ) -> int:
     """The command."""
     given = Defaults(route, session, subject, tenant, f"cli-{secrets.token_hex(5)}", now_ms())
     lines = read_lines(text, file, given)
+    voice = await voice_of("upstream", by)
     async with open_bus(user="upstream") as bus:
-        return await submit(screen, lines, wait_s=wait_s, bus=bus)
+        return await submit(screen, lines, wait_s=wait_s, bus=bus, prove=voice.prove)

@@ -167,10 +167,19 @@ async def _chaos(run: Run, quiet: asyncio.Event) -> None:
 
 async def live(run: Run, base: str) -> dict[str, Any]:
     """The loop itself, from the route to the exported evidence."""
-    wire = KafkaWire(run.stage.bootstrap, run.stage.partitions)
+    voices = await run.stage.voices()
+    wire = KafkaWire(run.stage.bootstrap, run.stage.partitions, voices)
     await wire.start()
     ledger, split = run.ledger, run.scale.split()
-    street = Street(wire, ledger, route=ROUTE, run=f"demo-{wire.now_ms()}", concurrency=24, pace_s=0.0)
+    street = Street(
+        wire,
+        ledger,
+        route=ROUTE,
+        run=f"demo-{wire.now_ms()}",
+        staff=voices["verdicts"].name,
+        concurrency=24,
+        pace_s=0.0,
+    )
     await street.open()
     stop = asyncio.Event()
     teller = asyncio.create_task(_tell(run, stop))
@@ -197,7 +206,7 @@ async def live(run: Run, base: str) -> dict[str, Any]:
                 f"judge: α {numbers.alpha}, at least {numbers.min_pairs} pairs and {numbers.min_time_s} s, "
                 f"latency SLO {numbers.latency_slo_ms} ms (margin {numbers.latency_margin}), window {route.window_s:.0f} s"
             )
-            await _apply(wire, route)
+            await _apply(wire, route, voices["commands"].name)
             await _until(lambda: "base" in ledger.live, 300, alive, "the champion is not live")
         feedback = _customers(split, "feedback")
         known = [row for row in feedback if row.known][::2][: run.scale.known_requests]  # thinned: the rest stays mixed
@@ -258,9 +267,9 @@ async def live(run: Run, base: str) -> dict[str, Any]:
     return evidence
 
 
-async def _apply(wire: KafkaWire, route: Route) -> None:
+async def _apply(wire: KafkaWire, route: Route, operator: str) -> None:
     at = wire.now_ms()
-    command = CommandApply(route=route.route, at_ms=at, operator="demo", reason="demonstration", settings=route)
+    command = CommandApply(route=route.route, at_ms=at, operator=operator, reason="demonstration", settings=route)
     await wire.send([(command, derive(f"demo/{at}", "demo", "apply"))])
 
 

@@ -36,7 +36,10 @@ class Wire(Protocol):
 class Street:
     """Keeps `concurrency` customers waiting at any time; answers each with a verdict; writes all into the ledger."""
 
-    def __init__(self, wire: Wire, ledger: Ledger, *, route: str, run: str, concurrency: int, pace_s: float) -> None:
+    def __init__(
+        self, wire: Wire, ledger: Ledger, *, route: str, run: str, staff: str, concurrency: int, pace_s: float
+    ) -> None:
+        self.staff = staff
         self.wire, self.ledger, self.route, self.run = wire, ledger, route, run
         self.concurrency, self.pace_s = concurrency, pace_s
         self._free = asyncio.Semaphore(concurrency)
@@ -67,7 +70,7 @@ class Street:
             route=self.route,
             request_id=request_id,
             at_ms=self.wire.now_ms(),
-            by="bank-staff",
+            by=self.staff,
             kind="reference",
             corrected=asked.intent,
         )

@@ -14,7 +14,7 @@ import psutil
 from agents.evidence.log import export
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
-from infra.settings import Settings
+from infra.settings import Settings, load
 from schemas import topics
 from schemas.errors import Refused, Unavailable
 from streams.kafka import KafkaBroker
@@ -22,6 +22,7 @@ from tools.stack import AGENT_GROUPS, down, status, up
 from tools.stack.processes import tagged
 from tools.stack.stack import Record
 from tools.stack.supervise import read_state
+from tools.voice import Voice, voices
 
 MARKER = "demonstration"
 FRESH = ("data", "evidence", "runner", "artifacts", "jobs", "logs")
@@ -73,6 +74,10 @@ class Stage:
     @property
     def artifacts(self) -> DirectoryStore:
         return DirectoryStore(self.state / "artifacts")
+
+    async def voices(self) -> dict[str, Voice]:
+        """Who speaks on each topic, with the keys that `up` made."""
+        return await voices(load({}, self.state / "env"))
 
     def agent_pids(self) -> dict[str, int]:
         """The agents' processes by name, as the supervisor knows them now."""

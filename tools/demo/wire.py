@@ -1,6 +1,6 @@
 """Kafka as the demonstration uses it: one producer, one reader from now on, typed events."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from infra.clock import SystemClock
 from schemas import codec, ids
@@ -10,6 +10,7 @@ from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
 from streams.port import TP, Outgoing
 from streams.wire import partition_of
+from tools.voice import Voice
 
 WATCHED = tuple(PREFIX + name for name in ("answers", "cases", "promotions", "training", "policies", "commands"))
 
@@ -17,9 +18,10 @@ WATCHED = tuple(PREFIX + name for name in ("answers", "cases", "promotions", "tr
 class KafkaWire:
     """Opened before the first request is sent, so that nothing is missed. One user at a time."""
 
-    def __init__(self, bootstrap: str, partitions: int) -> None:
+    def __init__(self, bootstrap: str, partitions: int, voices: Mapping[str, Voice]) -> None:
         self._broker = KafkaBroker(bootstrap)
         self._partitions = partitions
+        self._voices = voices  # by topic
         self._producer = self._broker.producer()
         self._clock = SystemClock()
         self._positions: dict[TP, int] = {}
@@ -45,6 +47,7 @@ class KafkaWire:
                 payload, event_id=event_id, source="ratchet/demo", traceparent=ids.trace_parent(None, event_id)
             )
             topic = PREFIX + payload.TOPIC
+            row = self._voices[payload.TOPIC].prove(row)
             partition = partition_of(row.key, self._partitions)
             await self._producer.send(topic, partition, [Outgoing(row.key, row.value, row.headers)])
 

@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from infra.clock import SystemClock
+from infra.keys import LOCAL, ensure
 from infra.settings import Settings, env_name, load, ray_environment
 from schemas.errors import Refused, Unavailable
 
@@ -94,6 +95,7 @@ class Stack:
         self.dir = self.settings.state_dir
         self.say = say
         self._record: Record | None = None
+        self._token: SecretStr | None = None  # the command line's, for a Vault that was started here
 
     # -- up ------------------------------------------------------------------------------------------------------------
 
@@ -154,6 +156,7 @@ class Stack:
             self._kafka(ports.get("kafka"))
         self._redis(ports.get("redis"))
         issuer = self._vault(ports.get("vault")) if vault or self.settings.secrets == "vault" else None
+        self._principals()
         if ray:
             self._ray(ports.get("ray"), ray_cpus)
         settings = self.agent_settings()
@@ -270,12 +273,35 @@ class Stack:
             self._add(Service(name="vault", kind="process", address=server.addr, running=running))
         return self._issuer(server)
 
+    def _principals(self) -> None:
+        """Keys for who speaks to a local stack, so that nothing is taken unproven. A Vault of the user's own has its own."""
+        held = self._held.services.get("vault")
+        if held is not None and held.kind == "external":
+            return
+
+        from infra.secrets import open_secrets  # heavy: clients of Vault
+
+        async def add(settings: Settings) -> tuple[str, ...]:
+            source = await open_secrets(settings, lambda _: None)
+            try:
+                return await ensure(source, LOCAL, now_ms=SystemClock().now_ms())
+            finally:
+                await source.close()
+
+        settings = self.settings
+        if self._token is not None:
+            settings = settings.model_copy(update={"vault_token": self._token})
+        added = asyncio.run(add(settings))
+        if added:
+            self.say(f"keys made for {', '.join(added)}")
+
     def _issuer(self, server: VaultServer) -> Issuer:
         file = self.dir / "data" / "vault" / "issuer"
         _private(file, server.issuer_token())
         self.settings = self.settings.model_copy(
             update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": server.role_id()}
         )
+        self._token = SecretStr(server.operator_token())
         return Issuer(addr=server.addr, role=ROLE, token_file=file)
 
     def _ray(self, wanted: int | None, num_cpus: int) -> None:
@@ -509,7 +535,8 @@ class Stack:
         return chosen
 
     def _write_env(self, settings: Settings) -> None:
-        lines = [f"{name}={value}" for name, value in settings.to_env().items()]
+        told = settings if self._token is None else settings.model_copy(update={"vault_token": self._token})
+        lines = [f"{name}={value}" for name, value in told.to_env().items()]
         head = "# Left by `ratchet up`, removed by `ratchet down`: the settings of the stack that runs here."
         _private(self.dir / ENV_FILE, "\n".join([head, *lines]) + "\n")
 

@@ -271,3 +271,27 @@ def test_a_late_verdict_meets_a_forgotten_case() -> None:
     folding.tick(T + 20_000_000)
     assert len(folding.of(CaseClosed)) == 1
     assert [letter.kind for letter in folding.letters] == ["unknown-request"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 5], ids=["before its decision", "open", "complete", "closed"])
+def test_a_verdict_of_another_tenant_is_a_dead_letter(at: int) -> None:
+    """Whenever it comes, it decides nothing, amends nothing and ends as a dead letter; the tenant's own verdict counts."""
+    parts = list(PARTS)
+    parts.insert(at, verdict(150, by="mallory", tenant="other", kind="reference", corrected="wrong"))
+    folding = folded(*parts)
+    [letter] = folding.letters
+    assert (letter.kind, letter.record.topic) == ("wrong-tenant", "ratchet.verdicts")
+    [closed] = folding.of(CaseClosed)
+    assert (closed.verdict_by, closed.label) == ("ann", "Two")
+    assert folding.of(CaseAmended) == []
+
+
+def test_a_verdict_sent_again_amends_nothing() -> None:
+    """The same record twice is one verdict, before and after the case closes."""
+    folding = folded(*PARTS[:4])
+    for _ in range(2):
+        folding.take(verdict(kind="reference", corrected="Two"), "v1")
+    assert len(folding.of(CaseClosed)) == 1
+    assert folding.of(CaseAmended) == []
+    folding.take(verdict(kind="reference", corrected="Two"), "v2")
+    assert len(folding.of(CaseAmended)) == 1

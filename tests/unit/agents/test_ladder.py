@@ -36,9 +36,11 @@ class Lane:
         self.ladder = Ladder()
         self.record = None
         self.emitted = []
+        self.given = 0
 
-    def give(self, payload):
-        event = event_of(payload)
+    def give(self, payload, event_id=None):
+        self.given += 1
+        event = event_of(payload, event_id or f"e{self.given}")
         key = self.ladder.state_key(event)
         if key is None:
             return []
