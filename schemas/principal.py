@@ -48,6 +48,7 @@ LONGEST_MS = 24 * 3_600_000
 SPAN_MS = 10 * 60_000  # how long our own senders' proofs hold
 _MS = re.compile(rb"0|[1-9][0-9]{0,15}")
 
+# No fold gives these to a dead letter of its own: so the log says what was refused for lack of proof (`streams.wire.Recorded`).
 KINDS = frozenset(
     (
         "unproven",  # none or not all of the headers
@@ -58,7 +59,7 @@ KINDS = frozenset(
         "proof-expired",
         "wrong-role",
         "wrong-principal",
-        "wrong-tenant",
+        "foreign-tenant",
     )
 )
 
@@ -103,7 +104,7 @@ class Speaker:
         if isinstance(payload, CommandApply):
             tenants.add(payload.settings.tenant)
         if self.tenants and not tenants <= set(self.tenants):
-            _refuse("wrong-tenant", "tenant", f"{self.name!r} does not speak for it", " or ".join(self.tenants))
+            _refuse("foreign-tenant", "tenant", f"{self.name!r} does not speak for it", " or ".join(self.tenants))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +197,13 @@ def _in_time(term: KeyTerm, since: bytes, until: bytes, at_ms: int) -> None:
         _refuse("proof-expired", UNTIL, f"the proof's time {said}", "a proof made anew")
 
 
+def refusal(kind: str, field: str, said: str, accepted: str) -> Refused:
+    """A refusal of one of the `KINDS`."""
+    return Refused(f"{field}: {said}; accepted: {accepted}", kind=kind, field=field, accepted=accepted)
+
+
 def _refuse(kind: str, field: str, said: str, accepted: str) -> NoReturn:
-    raise Refused(f"{field}: {said}; accepted: {accepted}", kind=kind, field=field, accepted=accepted)
+    raise refusal(kind, field, said, accepted)
 
 
 def canonical(

@@ -10,8 +10,9 @@ from functools import lru_cache
 from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
+from schemas.events import AnswerRefused
 from schemas.payload import Payload
-from schemas.principal import KINDS, PROVEN, Speaker
+from schemas.principal import KINDS, PROVEN, Speaker, refusal
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from streams.port import Outgoing
 from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
@@ -221,23 +222,30 @@ def unparked(record: Record) -> tuple[Record, int, int]:
 
 
 class Recorded:
-    """A `Verify` that takes an agent's refusals as its dead letters have them, and asks no key: for replaying that agent."""
+    """A `Verify` that takes an agent's refusals as the log has them, and asks no key: for replaying that agent.
 
-    def __init__(self, letters: Iterable[Record], agent: str) -> None:
-        self._refused: dict[Place, tuple[str, str]] = {}
-        for row in letters:
+    `rows` are its dead letters, and for the router its `answer.refused`; all others among them are left out.
+    """
+
+    def __init__(self, rows: Iterable[Record], agent: str) -> None:
+        self.refused: dict[Place, Refused] = {}
+        for row in rows:
             told = {name: value.decode("utf-8", "replace") for name, value in row.headers}
-            kind = told.get("ratchet-dlq-kind", "")
-            if kind in KINDS and told.get("ratchet-dlq-agent") == agent:
-                place = Place(
-                    told["ratchet-dlq-topic"], int(told["ratchet-dlq-partition"]), int(told["ratchet-dlq-offset"])
-                )
-                self._refused[place] = kind, told["ratchet-dlq-message"]
+            if told.get("ratchet-dlq-agent") == agent and told["ratchet-dlq-kind"] in KINDS:
+                place = (told["ratchet-dlq-topic"], told["ratchet-dlq-partition"], told["ratchet-dlq-offset"])
+                found = Refused(told["ratchet-dlq-message"], kind=told["ratchet-dlq-kind"])
+                self.refused[Place(place[0], int(place[1]), int(place[2]))] = found
+            elif told.get("ce_type") == AnswerRefused.ce_type() and told.get("ce_source") == f"ratchet/{agent}":
+                said = AnswerRefused.model_validate_json(row.value or b"")
+                if said.kind in KINDS:
+                    found = refusal(said.kind, said.field, said.reason, said.accepted)
+                    place = Place(BY_NAME["requests"].full, said.request_partition, said.request_offset)
+                    self.refused[place] = found
 
     def __call__(self, record: Record) -> None:
-        found = self._refused.get(record.place)
+        found = self.refused.get(record.place)
         if found is not None:
-            raise Refused(found[1], kind=found[0])
+            raise Refused(str(found), kind=found.kind, field=found.field, accepted=found.accepted)
 
 
 class Decoder:

@@ -258,7 +258,7 @@ def test_a_bound_principal_speaks_for_its_tenant_alone(kind):
     bound.admits(payloads()[kind])
     with pytest.raises(Refused) as said:
         bound.admits(payloads(tenant="other")[kind])
-    assert said.value.kind == "wrong-tenant"
+    assert said.value.kind == "foreign-tenant"
     checked(row()).admits(payloads(tenant="other")[kind])
 
 
