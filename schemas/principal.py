@@ -48,7 +48,7 @@ LONGEST_MS = 24 * 3_600_000
 SPAN_MS = 10 * 60_000  # how long our own senders' proofs hold
 _MS = re.compile(rb"0|[1-9][0-9]{0,15}")
 
-# No fold gives these to a dead letter of its own: so the log says what was refused for lack of proof (`streams.wire.Recorded`).
+# No fold gives these to a dead letter of its own: so the log says what was refused for lack of proof (`streams.replay`).
 KINDS = frozenset(
     (
         "unproven",  # none or not all of the headers
@@ -197,13 +197,8 @@ def _in_time(term: KeyTerm, since: bytes, until: bytes, at_ms: int) -> None:
         _refuse("proof-expired", UNTIL, f"the proof's time {said}", "a proof made anew")
 
 
-def refusal(kind: str, field: str, said: str, accepted: str) -> Refused:
-    """A refusal of one of the `KINDS`."""
-    return Refused(f"{field}: {said}; accepted: {accepted}", kind=kind, field=field, accepted=accepted)
-
-
 def _refuse(kind: str, field: str, said: str, accepted: str) -> NoReturn:
-    raise refusal(kind, field, said, accepted)
+    raise Refused(f"{field}: {said}; accepted: {accepted}", kind=kind, field=field, accepted=accepted)
 
 
 def canonical(

@@ -3,16 +3,15 @@
 Must not send anything: it says what would be sent where.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
-from schemas.events import AnswerRefused
 from schemas.payload import Payload
-from schemas.principal import KINDS, PROVEN, Speaker, refusal
+from schemas.principal import PROVEN, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from streams.port import Outgoing
 from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
@@ -92,7 +91,10 @@ def decode(record: Record, partitions: int, verify: Verify | None = None) -> Eve
                 f"lies on partition {record.partition}, murmur2 of its key says {'none' if at < 0 else at}",
                 kind="misplaced",
                 field="key",
-                accepted="the request id (of a command: the route) as key, partitioner murmur2 (librdkafka: partitioner=murmur2_random)",
+                accepted=(
+                    "the request id (of a command: the route) as key, partitioner murmur2 "
+                    "(librdkafka: partitioner=murmur2_random)"
+                ),
             )
     if ce_type is None:
         raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
@@ -219,33 +221,6 @@ def unparked(record: Record) -> tuple[Record, int, int]:
     headers = tuple(row for row in record.headers if row[0] not in PARKING)
     original = Record(place.topic, place.partition, place.offset, record.key, record.value, headers, written)
     return original, attempt, due
-
-
-class Recorded:
-    """A `Verify` that takes an agent's refusals as the log has them, and asks no key: for replaying that agent.
-
-    `rows` are its dead letters, and for the router its `answer.refused`; all others among them are left out.
-    """
-
-    def __init__(self, rows: Iterable[Record], agent: str) -> None:
-        self.refused: dict[Place, Refused] = {}
-        for row in rows:
-            told = {name: value.decode("utf-8", "replace") for name, value in row.headers}
-            if told.get("ratchet-dlq-agent") == agent and told["ratchet-dlq-kind"] in KINDS:
-                place = (told["ratchet-dlq-topic"], told["ratchet-dlq-partition"], told["ratchet-dlq-offset"])
-                found = Refused(told["ratchet-dlq-message"], kind=told["ratchet-dlq-kind"])
-                self.refused[Place(place[0], int(place[1]), int(place[2]))] = found
-            elif told.get("ce_type") == AnswerRefused.ce_type() and told.get("ce_source") == f"ratchet/{agent}":
-                said = AnswerRefused.model_validate_json(row.value or b"")
-                if said.kind in KINDS:
-                    found = refusal(said.kind, said.field, said.reason, said.accepted)
-                    place = Place(BY_NAME["requests"].full, said.request_partition, said.request_offset)
-                    self.refused[place] = found
-
-    def __call__(self, record: Record) -> None:
-        found = self.refused.get(record.place)
-        if found is not None:
-            raise Refused(str(found), kind=found.kind, field=found.field, accepted=found.accepted)
 
 
 class Decoder:

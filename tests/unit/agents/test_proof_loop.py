@@ -1,7 +1,7 @@
 """Requests, verdicts and commands meet the real agents on the broker in memory: the proven are done, the others said by name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -23,9 +23,11 @@ from schemas.topics import plans
 from streams.admin import ensure_groups
 from streams.memory import MemoryBroker
 from streams.port import Outgoing, TopicSpec
+from streams.recorded import RecordedLog
+from streams.replay import outputs_by_cause, unproven
 from streams.runner import Runner, RuntimeSettings
 from streams.shapes import Record
-from streams.wire import Decoder, Recorded, decode, parked, partition_of, unparked
+from streams.wire import Decoder, Verify, decode, parked, partition_of, unparked
 
 PARTITIONS = 2
 ROLES = {"shop": ("upstream",), "ann": ("reviewer",), "op": ("operator",)}
@@ -74,9 +76,10 @@ class World:
 
     async def until(self, topic: str, count: int) -> list[Record]:
         """As many records on a topic, and no more a moment later."""
-        async with asyncio.timeout(10):
-            while len(await self.records(topic)) < count:
-                await asyncio.sleep(0.02)
+        for _ in range(500):
+            if len(await self.records(topic)) >= count:
+                break
+            await asyncio.sleep(0.02)
         await asyncio.sleep(0.05)
         found = await self.records(topic)
         assert len(found) == count
@@ -224,7 +227,7 @@ async def test_replay_says_the_same_with_rotated_keys_and_with_none() -> None:
         answers = await world.until("answers", len(KINDS) + 1)
         ears.ring = ring_of(ROLES, not_after_ms=world.now() + 1)
         for topic, agent in (("commands", "judge"), ("requests", "router")):
-            recorded = Recorded([*dead, *answers], agent)
+            recorded = as_recorded([*dead, *answers], agent)
             spoken = await world.records(topic)
             first = [outcome(row, Ears(ring_of(ROLES))) for row in spoken]
             assert [outcome(row, ears) for row in spoken] == first
@@ -232,12 +235,26 @@ async def test_replay_says_the_same_with_rotated_keys_and_with_none() -> None:
             assert len({kind for kind, _ in first if kind}) == len(KINDS)
 
 
-def outcome(row: Record, verify: object) -> tuple[str, str]:
-    """The kind and the words of a refusal, or nothing."""
+def as_recorded(rows: Iterable[Record], agent: str) -> Verify:
+    """What a replay of the agent goes by: the refusals that the log has, and no key."""
+    log = RecordedLog(PARTITIONS)
+    for row in rows:
+        log.records.setdefault((row.topic, row.partition), []).append(row)
+    told = outputs_by_cause(log, agent)
+
+    def verify(record: Record) -> None:
+        for refused in filter(None, map(unproven, told.get(str(record.place), ()))):
+            raise refused
+
+    return verify
+
+
+def outcome(row: Record, verify: Verify) -> tuple[str, str]:
+    """The kind and the reason of a refusal, as an answer has them, or nothing."""
     try:
-        decode(row, PARTITIONS, verify)  # pyright: ignore[reportArgumentType]
+        decode(row, PARTITIONS, verify)
     except Refused as fault:
-        return fault.kind, str(fault)
+        return fault.kind, str(fault).partition("; accepted: ")[0].rpartition(": ")[2]
     return "", ""
 
 
