@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from tools.cli.bus import Bus
 from tools.cli.events import as_row
 from tools.stack import down, up
 from tools.stack.supervise import read_state
+from tools.voice import Prove, Voice, unproven, voices
 
 GROUPS = (("router", "trust"), ("cases", "ladder", "judge"), ("inference",), ("trainer",))
 LOOSE = JudgeSettings(
@@ -107,10 +108,10 @@ def stack(folder: Path) -> Generator[tuple[Settings, Kill], None, None]:
 
 
 class Scenario:
-    """Plays on a running stack. `count`: good requests of each route."""
+    """Plays on a running stack. `count`: good requests of each route. `voices`: who speaks, by topic."""
 
-    def __init__(self, bus: Bus, kill: Kill, count: int) -> None:
-        self.bus, self.kill, self.count = bus, kill, count
+    def __init__(self, bus: Bus, kill: Kill, count: int, voices: Mapping[str, Voice]) -> None:
+        self.bus, self.kill, self.count, self.voices = bus, kill, count, voices
         self.challenger: dict[str, str] = {}
         self.answered: set[str] = set()
         self.closed: set[str] = set()
@@ -118,21 +119,23 @@ class Scenario:
         self.reviewed: dict[str, list[str]] = {}
         self.sent = 0
 
-    async def send(self, *payloads: Payload) -> None:
+    async def send(self, *payloads: Payload, prove: Prove | None = None) -> None:
         rows = []
         for payload in payloads:
             self.sent += 1
             event_id = ids.derive(f"{payload.event_key()}/{self.sent}", "played", payload.TYPE)
             encoded = codec.encode(payload, event_id=event_id, source="played", traceparent="")
-            rows.append((PREFIX + payload.TOPIC, encoded))
+            proven = (prove or self.voices[payload.TOPIC].prove)(encoded)
+            rows.append((PREFIX + payload.TOPIC, proven))
         await self.bus.publish(rows)
 
     async def raw(self, key: str, value: bytes, ce_type: str = RequestSubmitted.ce_type()) -> None:
         headers = (("ce_type", ce_type.encode()), ("ce_id", f"raw-{key}".encode()))
-        await self.bus.publish([(PREFIX + "requests", codec.Encoded(key.encode(), value, headers))])
+        row = codec.Encoded(key.encode(), value, headers)
+        await self.bus.publish([(PREFIX + "requests", self.voices["requests"].prove(row))])
 
     async def command(self, kind: type[Command], route: Route, **more: Any) -> None:
-        await self.send(kind(route=route.route, operator="test", at_ms=NOW(), reason="played", **more))
+        await self.send(kind(route=route.route, operator=self.voices["commands"].name, at_ms=NOW(), reason="played", **more))
 
     def request(self, route: Route, number: int, **more: Any) -> RequestSubmitted:
         text = f"message {number} of a customer about {route.route}"
@@ -231,7 +234,7 @@ class Scenario:
         await self.until(lambda: {row.request_id for row in asked} - refused <= self.answered, "answered cases")
         names = [name for n in cards if n % 10 and (name := f"{CARDS.route}-{n:04d}") in self.challenger]
         gated = [name for n in cards if n % 3 and (name := f"{REFUNDS.route}-{n:04d}") in self.reviewed]
-        at, by = NOW(), "tester"
+        at, by = NOW(), self.voices["verdicts"].name
         verdicts = [
             VerdictGiven(
                 route=CARDS.route, request_id=name, at_ms=at, by=by, kind="reference", corrected=self.challenger[name]
@@ -268,20 +271,25 @@ class Scenario:
             self.request(CARDS, 9005, at_ms=NOW() - 10_000, deadline_ms=1),
             again,
             VerdictGiven(
-                route=REFUNDS.route, request_id=f"{REFUNDS.route}-0001", at_ms=NOW(), by="late", corrected="x"
-            ),
-            VerdictGiven(
                 route=CARDS.route,
                 request_id=f"{CARDS.route}-0001",
                 at_ms=NOW(),
-                by="t",
+                by=self.voices["verdicts"].name,
                 answers=(ArmVerdict(label="Z"),),
             ),
         )
+        another = self.voices["requests"]
+        name = f"{REFUNDS.route}-0001"
+        late = VerdictGiven(route=REFUNDS.route, request_id=name, at_ms=NOW(), by=another.name, corrected="x")
+        await self.send(late, prove=another.prove)
+        await self.send(late.model_copy(update={"at_ms": NOW()}), prove=unproven)
+        await self.send(self.request(CARDS, 9008), prove=self.voices["commands"].prove)
+        await self.send(self.request(CARDS, 9009), prove=unproven)
         twice = self.request(CARDS, 9006)
         await self.send(twice, twice)
         wrong = codec.encode(self.request(CARDS, 9007), event_id="wrong-key", source="played", traceparent="")
-        await self.bus.publish([(PREFIX + "requests", codec.Encoded(b"another-key", wrong.value, wrong.headers))])
+        moved = self.voices["requests"].prove(codec.Encoded(b"another-key", wrong.value, wrong.headers))
+        await self.bus.publish([(PREFIX + "requests", moved)])
 
     async def changes(self) -> None:
         """Policies change while requests flow."""
@@ -296,9 +304,9 @@ class Scenario:
 
 async def play(settings: Settings, kill: Kill, count: int) -> None:
     """The scenario on the stack of these settings."""
-    bootstrap = settings.kafka_bootstrap or ""
+    bootstrap, speak = settings.kafka_bootstrap or "", await voices(settings)
     async with Bus(KafkaBroker(bootstrap), bootstrap) as bus:
-        await Scenario(bus, kill, count).play()
+        await Scenario(bus, kill, count, speak).play()
 
 
 async def _record(settings: Settings, kill: Kill, file: Path, count: int) -> None:

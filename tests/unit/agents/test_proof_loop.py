@@ -24,7 +24,7 @@ from streams.admin import ensure_groups
 from streams.memory import MemoryBroker
 from streams.port import Outgoing, TopicSpec
 from streams.recorded import RecordedLog
-from streams.replay import outputs_by_cause, unproven
+from streams.replay import unproven
 from streams.runner import Runner, RuntimeSettings
 from streams.shapes import Record
 from streams.wire import Decoder, Verify, decode, parked, partition_of, unparked
@@ -238,12 +238,10 @@ async def test_replay_says_the_same_with_rotated_keys_and_with_none() -> None:
 def as_recorded(rows: Iterable[Record], agent: str) -> Verify:
     """What a replay of the agent goes by: the refusals that the log has, and no key."""
     log = RecordedLog(PARTITIONS)
-    for row in rows:
-        log.records.setdefault((row.topic, row.partition), []).append(row)
-    told = outputs_by_cause(log, agent)
+    log.add(rows)
 
     def verify(record: Record) -> None:
-        for refused in filter(None, map(unproven, told.get(str(record.place), ()))):
+        for refused in filter(None, map(unproven, log.outputs(agent, str(record.place)))):
             raise refused
 
     return verify
