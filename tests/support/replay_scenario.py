@@ -135,7 +135,9 @@ class Scenario:
         await self.bus.publish([(PREFIX + "requests", self.voices["requests"].prove(row))])
 
     async def command(self, kind: type[Command], route: Route, **more: Any) -> None:
-        await self.send(kind(route=route.route, operator=self.voices["commands"].name, at_ms=NOW(), reason="played", **more))
+        await self.send(
+            kind(route=route.route, operator=self.voices["commands"].name, at_ms=NOW(), reason="played", **more)
+        )
 
     def request(self, route: Route, number: int, **more: Any) -> RequestSubmitted:
         text = f"message {number} of a customer about {route.route}"

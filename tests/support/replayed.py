@@ -32,13 +32,13 @@ def changed(change: Change) -> RecordedLog:
     return made
 
 
-def one(topic: str, change: Change, ce_type: str = "") -> Change:
-    """A change of the first record of a topic (and type) only."""
+def one(topic: str, change: Change, ce_type: str = "", *, but: bytes = b"") -> Change:
+    """A change of the first record of a topic (and type) only; not of the key `but`."""
     done: list[Record] = []
 
     def apply(record: Record) -> Iterable[Record]:
         said = dict(record.headers).get("ce_type", b"").decode()
-        if done or record.topic != topic or ce_type not in said:
+        if done or record.topic != topic or ce_type not in said or record.key == but:
             return (record,)
         done.append(record)
         return change(record)
