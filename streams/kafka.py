@@ -424,8 +424,11 @@ class KafkaAdmin:
 
     async def _may_see(self, partitions: Collection[TP]) -> None:
         """Denied at once where a topic is hidden from us: asked for its offsets the client would try until its time is up."""
+        topics = {topic for topic, _ in partitions}
         if not self.security.open:
-            await self.partitions({topic for topic, _ in partitions})
+            await self.partitions(topics)
+        client = self._reader._client  # noqa: SLF001  of itself it would learn of one new topic each 0.1 s
+        await asyncio.gather(*map(client.add_topic, topics))
 
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
         await self._may_see(partitions)
