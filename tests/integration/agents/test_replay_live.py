@@ -18,6 +18,7 @@ from streams.recorded import read_file
 from streams.replay import Window
 from tools.cli.bus import Bus
 from tools.cli.replay import record_log, replay_log
+from tools.voice import voices
 
 
 async def replay(folder: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
@@ -48,9 +49,9 @@ async def forge(bus: Bus) -> str:
 
 
 async def try_it(settings: Settings, kill: Kill, folder: Path) -> None:
-    bootstrap = settings.kafka_bootstrap or ""
+    bootstrap, speak = settings.kafka_bootstrap or "", await voices(settings)
     async with Bus(KafkaBroker(bootstrap), bootstrap) as bus:
-        played = Scenario(bus, kill, 12)
+        played = Scenario(bus, kill, 12, speak)
         await played.brief()
         flowing = asyncio.create_task(flow(played))
         code, rows = await replay(folder)
