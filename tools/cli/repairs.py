@@ -1,20 +1,25 @@
 """What `ratchet dlq` and `ratchet offsets` share: places as they are typed, agents, who acts, the bus of one who may repair."""
 
+import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 from agents.wiring import FOLDS, groups
+from infra import keys
 from infra.clock import SystemClock
 from schemas.errors import Refused
 from schemas.payload import ID_PATTERN
+from schemas.principal import PROVEN, SPEAKS, Role
 from schemas.topics import BY_NAME, PREFIX
 from streams.letters import Prove
 from streams.port import Broker
 from streams.shapes import Place
 from tools.cli import place
 from tools.cli.bus import Bus
+from tools.voice import open_store
 
 CLOCK = SystemClock()
 COMMANDS = BY_NAME["commands"].full
@@ -64,13 +69,46 @@ class By:
 
 
 async def speaking(given: str | None, reason: str) -> By:
-    """As whom an operator commands."""
-    return By(place.operator(given), reason)
+    """As whom an operator commands: a principal with its proof; where no key was ever set, the user under the login name."""
+    voice = await place.voice("operator", given)
+    return By(voice.name, reason, voice.prove)
 
 
 async def vouching(topic: str, value: bytes | None, given: str | None) -> Prove | None:
-    """The proof of what goes back to a topic where principals speak: of `given`, else of whom its payload names."""
-    return None
+    """The proof of what goes back to a topic where principals speak: of `given`, else of whom its payload names.
+
+    Raises `Refused` where that one is no principal in the role, or its key is not in the secret store.
+    """
+    if topic not in PROVEN:
+        return None
+    name = given if given is not None else _named(topic, value)
+    return (await place.voice(await _role(name, topic), name)).prove
+
+
+def _named(topic: str, value: bytes | None) -> str | None:
+    """Who speaks in a verdict or a command; None in what cannot be read."""
+    field = {BY_NAME["verdicts"].full: "by", BY_NAME["commands"].full: "operator"}.get(topic)
+    try:
+        said = json.loads(value or b"")
+    except ValueError:
+        return None
+    found = cast("dict[str, Any]", said).get(field or "") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else None
+
+
+_NARROWEST: tuple[Role, ...] = ("reviewer", "operator", "upstream")
+
+
+async def _role(name: str | None, topic: str) -> Role:
+    """The role in which a principal writes to a topic: of those that may, one that it has."""
+    able: list[Role] = [role for role in _NARROWEST if topic in SPEAKS[role]]
+    async with open_store(place.settings()) as source:
+        known = {} if source is None or name is None else await keys.principals(source)
+    own = known[name].roles if name in known else ()
+    for role in able:
+        if role in own:
+            return role
+    return able[0]
 
 
 def tenant_of(value: object) -> str:

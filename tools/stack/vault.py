@@ -45,10 +45,12 @@ path "auth/approle/role/{ROLE}/secret-id" {{
   max_wrapping_ttl = "600s"
 }}
 """
-# Hands out principals' keys and proves with them: for the command line, whose user owns this stack. Nothing is ever removed.
+# Hands out principals' keys, proves with them, and connects as Kafka's users: for the command line, whose user owns this stack.
+# Nothing is ever removed.
 OPERATOR_POLICY = f"""
 path "{MOUNT}/data/principals" {{ capabilities = ["create", "read", "update"] }}
 path "{MOUNT}/data/principals/*" {{ capabilities = ["create", "read", "update"] }}
+path "{MOUNT}/data/kafka/*" {{ capabilities = ["read"] }}
 """
 
 
@@ -135,7 +137,7 @@ class VaultServer(BaseModel):
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 
     def operator_token(self) -> str:
-        """A token that can hand out principals' keys, and nothing else: for the command line of this machine's user."""
+        """A token that can hand out principals' keys and read Kafka's passwords: for the command line of this machine's user."""
         body = {"policies": ["ratchet-operator"], "period": "768h", "no_parent": True}
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 

@@ -63,11 +63,19 @@ def test_a_secured_stack_from_up_to_down(settings: Settings, capsys: pytest.Capt
     tag = Record.model_validate_json((settings.state_dir / "stack.json").read_bytes()).tag
 
     def apply(screen: Screen) -> Awaitable[int]:
-        return commands.apply(screen, ROUTE, by="tester", reason="", wait_s=30)
+        return commands.apply(screen, ROUTE, by=None, reason="", wait_s=30)
 
     def ask(screen: Screen) -> Awaitable[int]:
         return submit.run(
-            screen, "where is my card", None, route="banking.intent", session=None, subject=None, tenant=None, wait_s=30
+            screen,
+            "where is my card",
+            None,
+            route="banking.intent",
+            session=None,
+            subject=None,
+            tenant=None,
+            wait_s=30,
+            by=None,
         )
 
     def check(screen: Screen) -> Awaitable[int]:
