@@ -9,11 +9,13 @@ from agents import wiring
 from agents.observer.app import topics as observed
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
-from schemas.topics import PREFIX, TOPICS, deferred_topic, order_topic, recorded, state_topic
-from streams.acl import CLUSTER, Acl, Right, Work, acls, principal_of
+from schemas.topics import PREFIX, TOPICS, deferred_topic, dlq_of, order_topic, recorded, state_topic
+from streams.acl import CLUSTER, Acl, Right, Work, acls, full, principal_of, rights
 
 PUBLISHED = tuple(row.full for row in TOPICS if row.name != "keyring")
 LETTERS = tuple(row.dlq for row in TOPICS if row.dead_letters)
+HISTORY = tuple(topic for name in wiring.FOLDS for topic in (state_topic(name), order_topic(name)))
+INTERNAL = (*HISTORY, *(deferred_topic(name) for name in wiring.TRANSFORMS))
 
 
 def outputs(sender: str) -> tuple[str, ...]:
@@ -38,18 +40,15 @@ def agents_work() -> dict[str, Work]:
 def outside_work() -> dict[str, Work]:
     """What people and other systems do: upstream asks, reviewers judge, operators look at everything and command.
 
-    `repair` sends dead letters back and moves groups: it may write wherever an agent may, so it is nobody's everyday user.
+    `repair` sends dead letters back, frees halted lanes and moves groups: it writes what agents take in, so it is nobody's
+    everyday user.
     """
+    taken = sorted({full(topic) for work in agents_work().values() for topic in work.inputs})
     look = (
         Right("cluster", CLUSTER, "describe"),
         Right("topic", PREFIX, "describe", "prefixed"),
         Right("topic", PREFIX, "describe-configs", "prefixed"),
         Right("group", PREFIX, "describe", "prefixed"),
-    )
-    internal = (
-        *(state_topic(name) for name in wiring.FOLDS),
-        *(order_topic(name) for name in wiring.FOLDS),
-        *(deferred_topic(name) for name in wiring.TRANSFORMS),
     )
     return {
         "upstream": Work(
@@ -65,7 +64,7 @@ def outside_work() -> dict[str, Work]:
         "operator": Work(
             "operator",
             "outside",
-            reads=(*PUBLISHED, *LETTERS, *internal),
+            reads=(*PUBLISHED, *LETTERS, *INTERNAL),
             outputs=outputs("operator"),
             groups=("operator.",),
             more=look,
@@ -74,8 +73,13 @@ def outside_work() -> dict[str, Work]:
         "repair": Work(
             "repair",
             "outside",
-            reads=(*PUBLISHED, *LETTERS, *internal),
-            outputs=(*(row.full for row in TOPICS if row.dead_letters), *LETTERS, *internal),
+            reads=(*PUBLISHED, *LETTERS, *INTERNAL),
+            outputs=(
+                *taken,
+                *(dlq_of(topic) for topic in taken if dlq_of(topic) in LETTERS),
+                *outputs("operator"),
+                *HISTORY,
+            ),
             groups=(PREFIX,),
             more=(*look, Right("transactional-id", PREFIX, "write", "prefixed")),
         ),
@@ -96,3 +100,38 @@ def generated(processes: Iterable[Sequence[str]], users: Collection[str] = ()) -
     """The ACLs of all principals, or of the named ones."""
     rows = principals(processes)
     return acls((user, works) for user, works in rows.items() if not users or user in users)
+
+
+def table(processes: Iterable[Sequence[str]] = ()) -> str:
+    """Every user's rights as the Markdown table of docs/security.md."""
+    rows = ["| user | reads | writes | groups | transactional ids |", "| --- | --- | --- | --- | --- |"]
+    for user, works in principals(processes).items():
+        held = {right for work in works for right in rights(work)}
+        cells = [
+            _short({right.name for right in held if (right.resource, right.operation) == ("topic", operation)})
+            for operation in ("read", "write")
+        ]
+        for resource in ("group", "transactional-id"):
+            found = sorted(
+                f"`{right.name}{'*' if right.pattern == 'prefixed' else ''}`"
+                for right in held
+                if right.resource == resource and right.operation != "describe"
+            )
+            cells.append(", ".join(found))
+        rows.append(f"| `{user}` | {' | '.join(cell or '-' for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _short(topics: set[str]) -> str:
+    """Topics without our prefix; where all of a kind are there, their kind."""
+    said: list[str] = []
+    for name, kind in (
+        ("all published", PUBLISHED),
+        ("`*.dlq`", LETTERS),
+        ("internal", INTERNAL),
+        ("all recorded and their `*.dlq`", recorded()),
+    ):
+        if topics.issuperset(kind):
+            said.append(name)
+            topics = topics - set(kind)
+    return ", ".join(said + [f"`{topic.removeprefix(PREFIX)}`" for topic in sorted(topics)])

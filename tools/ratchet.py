@@ -121,11 +121,16 @@ AclProcess = Annotated[
 
 
 @acl_app.command("show")
-def acl_show(user: AclUser = None, process: AclProcess = None, as_json: Json = False) -> None:
+def acl_show(
+    user: AclUser = None,
+    process: AclProcess = None,
+    table: Annotated[bool, typer.Option("--table", help="As the Markdown table of docs/security.md.")] = False,
+    as_json: Json = False,
+) -> None:
     """The rights that the code declares, a user a block. Asks no server."""
     from tools.cli import acl
 
-    _done(acl.show(_screen(as_json), users=user or [], processes=process or []))
+    _done(acl.show(_screen(as_json), users=user or [], processes=process or [], as_table=table))
 
 
 @acl_app.command("apply")

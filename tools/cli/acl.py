@@ -7,7 +7,7 @@ from schemas.errors import Refused, Unavailable
 from streams.acl import Acl, Difference, compare
 from streams.port import BrokerError, Denied
 from streams.security import Security
-from tools.access import agents_work, generated, principals
+from tools.access import agents_work, generated, principals, table
 from tools.cli.place import settings as find_settings
 from tools.cli.screen import Exit, Screen, clean
 
@@ -28,8 +28,12 @@ def parse_processes(given: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
-def show(screen: Screen, *, users: Sequence[str], processes: Sequence[str]) -> int:
-    """What is generated. Raises `Refused` for a user that there is not."""
+def show(screen: Screen, *, users: Sequence[str], processes: Sequence[str], as_table: bool = False) -> int:
+    """What is generated; `as_table`: as docs/security.md has it. Raises `Refused` for a user that there is not."""
+    if as_table:
+        for line in table(parse_processes(processes) if processes else ()).splitlines():
+            screen.line({"row": line}, clean(line))
+        return Exit.DONE
     groups = parse_processes(processes)
     known = principals(groups)
     _known(users, known)

@@ -16,7 +16,7 @@ from schemas.export import SENDERS
 from schemas.payload import REGISTRY, Payload
 from schemas.topics import plans
 from streams.acl import Right, full, rights
-from tools.access import agents_work, generated, outside_work, principals
+from tools.access import agents_work, generated, outside_work, principals, table
 from tools.stack.stack import AGENT_GROUPS
 
 ROOT = Path(__file__).parents[3]
@@ -129,3 +129,8 @@ def test_a_new_output_without_a_right_is_caught() -> None:
     """Planted: a module of the router that makes another agent's event."""
     (made,) = made_in("from schemas.events import CaseClosed\nCaseClosed(x=1)\n")
     assert Right("topic", full(made.TOPIC), "write") not in rights(agents_work()["router"])
+
+
+def test_the_documented_table_is_the_generated_one() -> None:
+    """docs/security.md holds what `ratchet acl show --table` prints."""
+    assert table() in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
