@@ -3,21 +3,23 @@
 (CloudEvents Kafka protocol binding 1.0.2, 3.2.) Headers let routing, deduplication and tracing work without a parse.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from pydantic import ValidationError
 
 from schemas import events, policies
 from schemas.errors import Undecodable
 from schemas.payload import REGISTRY, TYPE_PREFIX, TYPE_SUFFIX, Payload
+from schemas.value import value
 
 Headers = tuple[tuple[str, bytes], ...]
 MODULES = (events, policies)  # importing them fills the registry
+YEAR_9999_S = 253_402_300_799
 CONTENT_TYPE = b"application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Encoded:
     key: bytes
     value: bytes
@@ -25,8 +27,19 @@ class Encoded:
 
 
 def rfc3339(at_ms: int) -> str:
-    """Epoch milliseconds as an RFC 3339 instant in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Epoch milliseconds as an RFC 3339 instant in UTC. A time past the year 9999, which the standard ends with, is its end."""
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(min(at_s, YEAR_9999_S), UTC).isoformat().removesuffix("+00:00")
+
+
+@lru_cache(maxsize=1024)
+def _encoded(text: str) -> bytes:
+    """For texts of which there are few: types and sources."""
+    return text.encode()
 
 
 def encode(payload: Payload, *, event_id: str, source: str, traceparent: str, extra: Headers = ()) -> Encoded:
@@ -34,8 +47,8 @@ def encode(payload: Payload, *, event_id: str, source: str, traceparent: str, ex
     headers: Headers = (
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
-        ("ce_type", payload.ce_type().encode()),
-        ("ce_source", source.encode()),
+        ("ce_type", _encoded(payload.ce_type())),
+        ("ce_source", _encoded(source)),
         ("ce_time", rfc3339(payload.at_ms).encode()),
         ("content-type", CONTENT_TYPE),
         ("traceparent", traceparent.encode()),
@@ -52,6 +65,7 @@ def first_errors(error: ValidationError, limit: int = 5) -> list[tuple[str, str]
     ]
 
 
+@lru_cache(maxsize=1024)
 def payload_class(ce_type: str) -> type[Payload]:
     """The class of a `ce_type`; Undecodable when no such type is known."""
     name = ce_type.removeprefix(TYPE_PREFIX).removesuffix(TYPE_SUFFIX)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from schemas.value import value
 from streams.shapes import Headers, Record
 
 TP = tuple[str, int]  # topic and partition
@@ -52,7 +53,7 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outgoing:
     """A record to send."""
 

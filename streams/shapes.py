@@ -15,13 +15,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from schemas.payload import Payload
+from schemas.value import value
 
 Headers = tuple[tuple[str, bytes], ...]
 P = TypeVar("P", bound=Payload)
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where a record lies. `str()` gives `topic[partition]@offset`."""
 
@@ -33,7 +34,7 @@ class Place:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """A record as the broker gave it, untouched."""
 
@@ -88,7 +89,7 @@ class Held(BaseModel):
         return Record(self.topic, self.partition, self.offset, data(self.key), data(self.value), headers, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event(Generic[P_co]):
     """A decoded CloudEvent with its place. `key` is the record key as text; `source` the producer's ce_source."""
 
@@ -110,7 +111,7 @@ class Tick:
     traceparent: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emit:
     """An event to send. Topic, type and key come from the payload's class (`.TOPIC`, `.TYPE`, `.event_key()`).
 
@@ -124,7 +125,7 @@ class Emit:
     blob: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadLetter:
     """Send a record untouched to its topic's DLQ with reason headers. `message` carries no payload text."""
 
@@ -185,7 +186,7 @@ class Unchanged:
 UNCHANGED = Unchanged()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyState(Generic[R, E]):
     """What a Fold knows of one key. Read-only. `entries` may change order after a restore: sort what you walk."""
 
@@ -195,7 +196,7 @@ class KeyState(Generic[R, E]):
     due_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change(Generic[R, E]):
     """What a Fold answers. `put` and `drop` change named entries; `due_ms`: UNCHANGED keeps, None clears.
 

@@ -11,7 +11,7 @@ from schemas.payload import Payload
 from schemas.topics import deferred_topic
 from streams.lane import Lane, Prefix, Surroundings
 from streams.port import Reader
-from streams.shapes import Event, Out, Place, Record, Transform
+from streams.shapes import Event, Out, Record, Transform
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing, parked, raw_cause, unparked
 
 YIELD_EVERY = 200  # heartbeats share the loop
@@ -61,7 +61,7 @@ class TransformLane(Lane):
         self._committing: dict[str, int] = {}
         self._worked_s = 0.0
         self._begun = 0
-        self._places: dict[asyncio.Task[None], Place] = {}
+        self._at: dict[asyncio.Task[None], Record] = {}
 
     def begin_work(self) -> None:
         self.windows = {topic: Window() for topic in self.inputs}
@@ -85,7 +85,8 @@ class TransformLane(Lane):
 
     def _worker_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.crash(error, self._places.get(task))
+            at = self._at.get(task)
+            self.crash(error, None if at is None else at.place)
 
     async def _work(self, window: Window) -> None:
         loop, clock, me = asyncio.get_running_loop(), self.around.clock, asyncio.current_task()
@@ -96,7 +97,7 @@ class TransformLane(Lane):
                 await future
             slot = window.queue.popleft()
             if me is not None:
-                self._places[me] = slot.record.place
+                self._at[me] = slot.record
             began = clock.monotonic()
             await self._process(slot)
             self._worked_s += clock.monotonic() - began

@@ -4,7 +4,7 @@ Must not send anything: it says what would be sent where.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
 from schemas import ids
@@ -13,10 +13,12 @@ from schemas.errors import Refused, Undecodable
 from schemas.payload import Payload
 from schemas.principal import PROVEN, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
+from schemas.value import value
 from streams.port import Outgoing
 from streams.shapes import DeadLetter, Emit, Event, Headers, Out, Place, Record
 
 BROKER_BYTES = 1_048_588  # the broker's default max.message.bytes; the topics table raises it for dead letters
+SMALL = 1 << 16  # value, key and cause together; the other headers of an emit are a few hundred bytes
 LETTER_BYTES = BROKER_BYTES + 65_536
 PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts", "commands"))  # outside producers place these
 ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN = (
@@ -55,7 +57,9 @@ def partition_of(key: bytes, partitions: int) -> int:
 def size_of(record: Outgoing) -> int:
     """An upper bound of the bytes that a batch with this record alone takes."""
     size = 61 + 31 + len(record.key or b"") + len(record.value or b"")
-    return size + sum(10 + 2 * len(name) + len(value) for name, value in record.headers)
+    for name, data in record.headers:
+        size += 10 + 2 * len(name) + len(data or b"")
+    return size
 
 
 def largest(topic: str) -> int:
@@ -69,18 +73,12 @@ def decode(record: Record, partitions: int, verify: Verify | None = None) -> Eve
     `verify` is asked before the payload is parsed, and only on topics where principals speak. Without `ce_id` the id is derived
     from the place, so that a re-read gives the same.
     """
-    ce_id = ce_type = None
-    source = traceparent = ""
+    headers = dict[str, bytes | None](record.headers)  # a client may send a header without a value
     try:
-        for name, value in record.headers:
-            if name == "ce_id":
-                ce_id = value.decode()
-            elif name == "ce_type":
-                ce_type = value.decode()
-            elif name == "ce_source":
-                source = value.decode()
-            elif name == "traceparent":
-                traceparent = value.decode()
+        ce_id = (headers.get("ce_id") or b"").decode()
+        ce_type = (headers.get("ce_type") or b"").decode()
+        source = (headers.get("ce_source") or b"").decode()
+        traceparent = (headers.get("traceparent") or b"").decode()
         key = "" if record.key is None else record.key.decode()
     except UnicodeDecodeError:
         raise Undecodable("a header or the key is not UTF-8", kind="encoding", field="key", accepted="UTF-8") from None
@@ -96,17 +94,18 @@ def decode(record: Record, partitions: int, verify: Verify | None = None) -> Eve
                     "(librdkafka: partitioner=murmur2_random)"
                 ),
             )
-    if ce_type is None:
+    if not ce_type:
         raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
     speaker = verify(record) if verify is not None and record.topic in PROVEN else None
     payload = decode_payload(payload_class(ce_type), record.value)
     if speaker is not None:
         speaker.admits(payload)
-    event_id = ce_id or ids.derive(str(record.place), "place", 0)
-    return Event(event_id, key, payload, source, traceparent, record.place, record)
+    place = record.place
+    event_id = ce_id or ids.derive(str(place), "place", 0)
+    return Event(event_id, key, payload, source, traceparent, place, record)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cause:
     """Why something is emitted, and where it lies."""
 
@@ -123,13 +122,13 @@ def cause_of(event: Event[Payload]) -> Cause:
 
 def raw_cause(record: Record) -> Cause:
     """The cause that an undecodable record is: its ids when it names them, else its place."""
-    found = dict(record.headers)
-    name = found.get("ce_id", b"").decode("utf-8", "replace") or ids.derive(str(record.place), "place", 0)
-    trace = found.get("traceparent", b"").decode("utf-8", "replace")
+    found = dict[str, bytes | None](record.headers)
+    name = (found.get("ce_id") or b"").decode("utf-8", "replace") or ids.derive(str(record.place), "place", 0)
+    trace = (found.get("traceparent") or b"").decode("utf-8", "replace")
     return Cause(name, record.key, trace, str(record.place), record.partition)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sent:
     """One record on its way."""
 
@@ -139,7 +138,7 @@ class Sent:
     blob: bytes | None = None  # for the artifact store
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verbatim(Emit):
     """An emit that goes out as it is: no id, no header is derived, nothing is encoded. For the benchmark's runs without the codec."""
 
@@ -176,6 +175,9 @@ def outgoing(outs: Sequence[Out], cause: Cause, *, agent: str, partitions: int, 
             row = out.row
         else:
             row = _emitted(out, index, cause, agent, partitions)
+            if len(row.record.value or b"") + len(row.record.key or b"") + len(cause.id) < SMALL:
+                sent.append(row)
+                continue
         if size_of(row.record) > largest(row.topic):
             raise TooLarge(f"an emit of {size_of(row.record)} bytes for {row.topic}, which takes {largest(row.topic)}")
         sent.append(row)

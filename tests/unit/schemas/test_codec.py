@@ -1,12 +1,13 @@
 """The codec: a record says everything in headers, reads back as it was, and a bad one names its field and no content."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decode_payload, encode, payload_class, rfc3339
+from schemas.codec import Encoded, decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Undecodable
 from schemas.events import Message, RequestSubmitted
 from schemas.payload import REGISTRY
@@ -86,3 +87,23 @@ def test_every_type_is_found_by_its_full_name(name: str) -> None:
 def test_time_is_written_in_utc_with_milliseconds() -> None:
     """RFC 3339, always with `Z`."""
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_time_is_as_the_standard_library_writes_it(at_ms: int) -> None:
+    """Seconds are remembered for speed: every time up to the end of the year 9999 is what `datetime` writes."""
+    exact = datetime.fromtimestamp(at_ms // 1000, UTC) + timedelta(milliseconds=at_ms % 1000)
+    assert rfc3339(at_ms) == exact.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_a_time_that_the_standard_does_not_know_crashes_nothing() -> None:
+    """A sender's time may lie past the year 9999; what is emitted because of it says the last second there is."""
+    assert rfc3339(2**53 - 1) == "9999-12-31T23:59:59.991Z"
+
+
+def test_values_are_equal_by_type_and_field() -> None:
+    """What is made per event compares and hashes by its fields, and never equals another type's, as tuples would."""
+    one = Encoded(b"k", b"v", ())
+    assert one == Encoded(b"k", b"v", ())
+    assert hash(one) == hash(Encoded(b"k", b"v", ()))
+    assert one != (b"k", b"v", ())
