@@ -170,7 +170,8 @@ async def _jobs(process: Process, runner: Runner) -> Transform:
 
     settings = process.settings
     await asyncio.to_thread(connect, settings.ray_address or "local")
-    return Jobs(RayJobs(settings.state_dir, settings.to_env()))
+    job = settings.model_copy(update={"vault_wrapped_secret_id": None})  # ours is spent: a job logs in by the issuer
+    return Jobs(RayJobs(settings.state_dir, job.to_env()))
 
 
 async def open_proof(process: Process) -> Verify:

@@ -98,6 +98,8 @@ async def open_secrets(settings: Settings, warn: Callable[[str], None]) -> "Loca
         role_id=settings.vault_role_id,
         wrapped_secret_id=_reveal(settings.vault_wrapped_secret_id),
         token=_reveal(settings.vault_token),
+        issuer=settings.vault_issuer,
+        role=settings.vault_role,
         mount=settings.vault_mount,
         transit=settings.vault_transit,
         ca=settings.vault_ca,
@@ -206,13 +208,20 @@ class VaultSecrets:
         role_id: str | None = None,
         wrapped_secret_id: str | None = None,
         token: str | None = None,
+        issuer: Path | None = None,
+        role: str = "ratchet",
         mount: str = "ratchet",
         transit: str = "transit",
         ca: Path | None = None,
         timeout_s: int = 5,
     ) -> "VaultSecrets":
-        """Log in and start renewing. `Refused` when the credentials are not accepted, `Unavailable` when Vault is away."""
+        """Log in and start renewing. `Refused` when the credentials are not accepted, `Unavailable` when Vault is away.
+
+        A token is used as it is; else a wrapped secret id; else the issuer's file gives one.
+        """
         client: Any = hvac.Client(url=addr, timeout=timeout_s, verify=str(ca) if ca else True)
+        if token is None and wrapped_secret_id is None and issuer is not None:
+            wrapped_secret_id = await _on_thread(_issued, client, role, issuer)
         lease_s, renewable = await _on_thread(_log_in, client, role_id, wrapped_secret_id, token)
         source = cls(client, mount, transit, lease_s, renewable=renewable, ours=token is None)
         if lease_s != float("inf"):
@@ -388,6 +397,22 @@ def _log_in(client: Any, role_id: str | None, wrapped_secret_id: str | None, tok
             raise
         raise Refused("Vault does not accept the role id with this secret id", kind="secrets") from fault
     return float(auth["lease_duration"]), bool(auth["renewable"])
+
+
+def _issued(client: Any, role: str, issuer: Path) -> str:
+    """A wrapped secret id, good for one login, from the token in the file."""
+    try:
+        client.token = issuer.read_text(encoding="utf-8").strip()
+        answer = client.auth.approle.generate_secret_id(role, wrap_ttl="120s")
+    except OSError as fault:
+        raise Refused(f"RATCHET_VAULT_ISSUER={issuer} cannot be read: {fault.strerror}", kind="secrets") from fault
+    except Forbidden as fault:
+        raise Refused(
+            f"Vault lets the token in RATCHET_VAULT_ISSUER={issuer} issue no wrapped secret id of role {role!r}: it has ended, or its "
+            f"policy lacks update on auth/approle/role/{role}/secret-id",
+            kind="secrets",
+        ) from fault
+    return str(answer["wrap_info"]["token"])
 
 
 def _is_away(fault: BaseException) -> bool:

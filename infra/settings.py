@@ -46,6 +46,12 @@ class Settings(BaseModel):
     vault_wrapped_secret_id: SecretStr | None = Field(
         None, description="a response-wrapped secret id, good for one start of one process"
     )
+    vault_issuer: Path | None = Field(
+        None, description="a file with a token that issues wrapped secret ids: for training jobs, each of which logs in"
+    )
+    vault_role: str = Field(
+        "ratchet", pattern=r"^[\w-]+$", description="the AppRole that an issuer's secret ids are of"
+    )
     vault_token: SecretStr | None = Field(None, description="a token instead of an AppRole: development only")
     vault_ca: Path | None = Field(None, description="a PEM file with the authority of Vault's certificate")
     vault_mount: str = Field("ratchet", pattern=r"^[\w-]+$", description="the KV v2 mount that holds our secrets")
@@ -78,6 +84,7 @@ class Settings(BaseModel):
                 "state_dir": self.state_dir.expanduser().resolve(),
                 "cache_dir": self.cache_dir.expanduser().resolve(),
                 "kafka_ca": None if self.kafka_ca is None else self.kafka_ca.expanduser().resolve(),
+                "vault_issuer": None if self.vault_issuer is None else self.vault_issuer.expanduser().resolve(),
             }
         )
 

@@ -3,14 +3,11 @@
 A user's password is made once and stays in the store; the broker is told it salted. Nothing here prints or logs one.
 """
 
-import asyncio
 import contextlib
 import json
 import secrets
 from collections.abc import Collection, Sequence
 from pathlib import Path
-
-from pydantic import SecretStr
 
 from infra.secrets import LocalSecrets, open_secrets
 from infra.settings import Settings
@@ -20,9 +17,8 @@ from streams.kafka_acl import KafkaAccess
 from streams.security import PLAINTEXT, Security
 
 from .kafka import administrator
-from .supervise import Issuer, fresh_secret_id
 from .tls import Certificates
-from .vault import MOUNT, ROLE, VaultServer
+from .vault import MOUNT, VaultServer
 
 IN_THE_CLEAR = "Kafka's transport is open: who reaches it reads and writes everything, in the clear; `ratchet up --secure` closes it"
 SECURED = "Kafka is reached over TLS, each process as a user of its own"
@@ -46,13 +42,11 @@ def administration(state_dir: Path) -> tuple[str, Security] | None:
 
 
 def with_credentials(settings: Settings) -> Settings:
-    """The same settings, able to open the secret store: with the stack's own Vault, a fresh wrapped secret id."""
-    lacking = settings.vault_token is None and settings.vault_wrapped_secret_id is None
+    """The same settings, able to open the secret store: with the stack's own Vault, by its issuer."""
     issuer = settings.state_dir / "data" / "vault" / "issuer"
-    if settings.secrets != "vault" or not lacking or not issuer.exists():
+    if settings.secrets != "vault" or settings.vault_issuer is not None or not issuer.exists():
         return settings
-    wrapped = fresh_secret_id(Issuer(addr=settings.vault_addr or "", role=ROLE, token_file=issuer))
-    return settings.model_copy(update={"vault_wrapped_secret_id": SecretStr(wrapped)})
+    return settings.model_copy(update={"vault_issuer": issuer})
 
 
 async def open_security(settings: Settings, user: str) -> Security:
@@ -61,7 +55,7 @@ async def open_security(settings: Settings, user: str) -> Security:
         return PLAINTEXT
     from agents.transport import open_transport
 
-    return await open_transport(await asyncio.to_thread(with_credentials, settings), user)
+    return await open_transport(with_credentials(settings), user)
 
 
 async def ensure_passwords(

@@ -338,11 +338,16 @@ class Stack:
         common = settings.to_env()
         if settings.ray_token_file is not None:
             common |= ray_environment(settings.ray_token_file)
+
+        def own(group: Sequence[str]) -> dict[str, str]:
+            """What only those need who start training jobs: each of these logs in by itself."""
+            return {env_name("vault_issuer"): str(issuer.token_file)} if issuer is not None and "jobs" in group else {}
+
         children = [
             Child(
                 name="-".join(group),
                 argv=[sys.executable, "-m", "agents", *group],
-                env=common | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
+                env=common | own(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
                 log=logs / f"{'-'.join(group)}.log",
             )
             for group in groups

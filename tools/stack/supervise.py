@@ -21,6 +21,7 @@ from schemas.errors import Refused, Unavailable
 from .vault import call
 
 FIRST_WAIT_S, LONGEST_WAIT_S, STEADY_S, GRACE_S = 0.2, 5.0, 20.0, 10.0
+RENEW_S = 3600.0  # of a token that lives a day
 
 
 class Child(BaseModel):
@@ -90,6 +91,17 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for child in self._spec.children:
                 group.create_task(self._keep(child))
+            if self._spec.issuer is not None:
+                group.create_task(self._keep_issuing(self._spec.issuer))
+
+    async def _keep_issuing(self, issuer: Issuer) -> None:
+        while not self._stop.is_set():
+            try:
+                await asyncio.to_thread(renew, issuer)
+            except (OSError, Refused, Unavailable) as fault:
+                sys.stderr.write(f"the token that issues secret ids is not renewed: {fault}\n")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), RENEW_S)
 
     async def _keep(self, child: Child) -> None:
         state = self._state.children[child.name]
@@ -116,7 +128,7 @@ class Supervisor:
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
         environment = process_environment() | child.env
         if self._spec.issuer is not None:
-            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(fresh_secret_id, self._spec.issuer)
+            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(_fresh, self._spec.issuer)
         with child.log.open("ab") as sink:
             return await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -157,8 +169,12 @@ def read_state(file: Path) -> State | None:
         return None
 
 
-def fresh_secret_id(issuer: Issuer) -> str:
-    """A wrapped secret id, good for one login."""
+def renew(issuer: Issuer) -> None:
+    """Keep the issuer's token alive: a day without is its end, and nothing that ends could then be started again."""
+    call(issuer.addr, "POST", "auth/token/renew-self", {}, token=issuer.token_file.read_text(encoding="utf-8").strip())
+
+
+def _fresh(issuer: Issuer) -> str:
     token = issuer.token_file.read_text(encoding="utf-8").strip()
     answer = call(
         issuer.addr,
@@ -168,8 +184,6 @@ def fresh_secret_id(issuer: Issuer) -> str:
         token=token,
         headers={"X-Vault-Wrap-TTL": "120s"},
     )
-    with contextlib.suppress(Refused, Unavailable):
-        call(issuer.addr, "POST", "auth/token/renew-self", {}, token=token)
     return answer["wrap_info"]["token"]
 
 

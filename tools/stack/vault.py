@@ -44,6 +44,7 @@ path "auth/approle/role/{ROLE}/secret-id" {{
   min_wrapping_ttl = "1s"
   max_wrapping_ttl = "600s"
 }}
+path "auth/token/renew-self" {{ capabilities = ["update"] }}
 """
 # Hands out principals' keys, proves with them, and connects as Kafka's users: for the command line, whose user owns this stack.
 # Nothing is ever removed.

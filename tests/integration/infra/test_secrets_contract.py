@@ -11,6 +11,7 @@ import pytest
 from infra.secrets import LocalSecrets, SecretSource, VaultSecrets, open_secrets, verify_signature
 from infra.settings import load
 from schemas.errors import Refused, Unavailable
+from tools.stack.supervise import Issuer, renew
 from tools.stack.vault import VaultServer
 
 Put = Callable[[str, dict[str, str]], Awaitable[None]]
@@ -203,3 +204,39 @@ async def test_nobody_there_is_unavailable() -> None:
     """An address where nothing listens is Unavailable, not a crash."""
     with pytest.raises(Unavailable, match="did not answer"):
         await VaultSecrets.open("http://127.0.0.1:9", role_id="r", wrapped_secret_id="w")
+
+
+async def test_an_issuer_lets_every_process_log_in_by_itself(vault: VaultServer, tmp_path: Path) -> None:
+    """What training jobs are given: a file whose token issues a fresh wrapped secret id each time, and is renewed."""
+    file = tmp_path / "issuer"
+    file.write_text(vault.issuer_token())
+    settings = load(
+        {
+            "RATCHET_SECRETS": "vault",
+            "VAULT_ADDR": vault.addr,
+            "RATCHET_VAULT_ROLE_ID": vault.role_id(),
+            "RATCHET_VAULT_ISSUER": str(file),
+        }
+    )
+    for _ in range(2):
+        source = await open_secrets(settings, print)
+        assert len(await source.commitment_key("t")) == 32
+        await source.close()
+    renew(Issuer(addr=vault.addr, role="ratchet", token_file=file))
+
+
+async def test_an_issuer_that_may_not_is_named(vault: VaultServer, tmp_path: Path) -> None:
+    """A file that is away and a token that has ended, by name and never by content."""
+    file = tmp_path / "issuer"
+    known = {
+        "RATCHET_SECRETS": "vault",
+        "VAULT_ADDR": vault.addr,
+        "RATCHET_VAULT_ROLE_ID": "r",
+        "RATCHET_VAULT_ISSUER": str(file),
+    }
+    with pytest.raises(Refused, match=f"RATCHET_VAULT_ISSUER={file} cannot be read"):
+        await open_secrets(load(known), print)
+    file.write_text("hvs.ended")
+    with pytest.raises(Refused, match="it has ended") as told:
+        await open_secrets(load(known), print)
+    assert "hvs.ended" not in str(told.value)
