@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from infra.keys import principals
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
-from schemas.principal import Principal
+from schemas.principal import KINDS, PROVEN, Principal
 from tools.cli.bus import now_ms
 from tools.cli.place import settings as find_settings
 from tools.cli.principals import rows_of
@@ -36,7 +37,7 @@ def gather() -> dict[str, Any]:
     }
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
-    found["proof"] = proof(settings)
+    found["proof"] = proof(settings) | {"refused": unproven_of(found["observer"])}
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
 
@@ -61,6 +62,21 @@ def proof(settings: Settings) -> dict[str, Any]:
     able = sorted(row["principal"] for row in rows if any(key["state"] == "counts" for key in row["keys"]))
     words = f"requests, verdicts and commands must be proven; {counting} keys count, of {', '.join(able) or 'nobody'}"
     return {"on": since <= now_ms(), "detail": words, "since_ms": since, "principals": rows}
+
+
+def unproven_of(seen: Mapping[str, Any] | None) -> dict[str, int]:
+    """What lacked a proof that holds, by kind, over the observer's horizon: requests, and dead letters of verdicts and commands.
+
+    A verdict or command counts once for each agent that refused it.
+    """
+    found: Counter[str] = Counter()
+    if seen is not None:
+        for row in seen["refused"]:
+            found[row["kind"]] += row["count"]
+        for row in seen["dead_letters"]:
+            if row["topic"].removesuffix(".dlq") in PROVEN:
+                found[row["kind"]] += row["count"]
+    return {kind: found[kind] for kind in sorted(KINDS & found.keys())}
 
 
 def read_snapshot(settings: Settings) -> dict[str, Any] | None:
@@ -126,6 +142,9 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     told = found["proof"]
     sign = "[green]proof[/]" if told["on"] else "[bold red]UNPROVEN[/]" if told["on"] is False else "[yellow]proof[/]"
     screen.say(f"{sign} {clean(told['detail'])}")
+    if told["refused"]:
+        said = ", ".join(f"{kind} {count}" for kind, count in told["refused"].items())
+        screen.say(f"[yellow]refused for want of a proof that holds, last day[/]: {said}")
     mark = "[green]●[/]" if found["transport"] == SECURED else "[yellow]![/]"
     screen.say(f"{mark} {found['transport']}")
 
