@@ -1,0 +1,226 @@
+"""`ratchet principal` and whoever speaks by it, on a local secret store: who is named, what is said, what is never shown."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spoken import Ears
+
+from infra import keys
+from infra.clock import SystemClock
+from infra.secrets import LocalSecrets
+from infra.settings import load
+from schemas import codec
+from schemas.codec import Encoded
+from schemas.errors import Refused
+from schemas.events import CommandPause, VerdictGiven
+from schemas.principal import AT, KINDS, Credential
+from streams.shapes import Record
+from tools.cli.place import settings, voice
+from tools.cli.repairs import speaking, vouching
+from tools.cli.status import proof, unproven_of
+from tools.ratchet import main
+from tools.voice import voices
+
+NOW = SystemClock().now_ms
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "upstream.py"
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture
+def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`ratchet principal …` in this process: exit code, its JSON lines, all it said. No stack was ever up here."""
+    for name in ("KAFKA_BOOTSTRAP", "RATCHET_SECRETS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
+
+    def run(*words: str) -> tuple[int, list[dict[str, Any]], str]:
+        monkeypatch.setattr(sys, "argv", ["ratchet", "principal", *words, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.out + said.err
+
+    return run
+
+
+@pytest.fixture
+def store(ratchet: Run, tmp_path: Path) -> LocalSecrets:
+    """The store of a stack that was up once."""
+    made = LocalSecrets.open(tmp_path / "secrets.json")
+    asyncio.run(keys.ensure(made, keys.LOCAL, now_ms=NOW() - 1000))
+    return made
+
+
+async def who(row: Encoded, store: LocalSecrets, topic: str) -> str:
+    """Whom an agent would hear in a record that is written now."""
+    ring = await keys.load_ring(store)
+    speaker = Ears(ring)(Record(topic, 0, 0, row.key, row.value, row.headers, NOW()))
+    return "" if speaker is None else speaker.name
+
+
+def test_without_a_store_nothing_is_added(ratchet: Run) -> None:
+    """There is nobody to list, and something is away: exit 3 says what makes a store."""
+    assert ratchet("list")[:2] == (0, [])
+    code, _, said = ratchet("add", "shop", "--role", "upstream")
+    assert (code, "`ratchet up` makes one" in said) == (3, True)
+
+
+def test_a_principal_from_add_to_revoke(ratchet: Run, store: LocalSecrets, tmp_path: Path) -> None:
+    """Each step says the key's id and its times; the key is in the file alone, for its owner's eyes, and once."""
+    file = tmp_path / "shop.json"
+    code, (added,), first = ratchet("add", "shop", "--role", "upstream", "--tenant", "acme", "--key-file", str(file))
+    assert (code, added["added"], added["keys"][0]["state"]) == (0, "shop", "not yet")
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert (made["principal"], made["key_id"]) == ("shop", added["keys"][0]["key"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    code, (rotated,), second = ratchet("rotate", "shop", "--overlap", "60", "--days", "30")
+    new = rotated["keys"][0]
+    assert new["not_after_ms"] - new["not_before_ms"] == 30 * 86_400_000
+    code, rows, third = ratchet("list")
+    assert code == 0
+    old, also = next(row for row in rows if row["principal"] == "shop")["keys"]
+    assert (old["key"], also["key"], old["not_after_ms"]) == (made["key_id"], new["key"], new["not_before_ms"] + 60_000)
+    code, (revoked,), fourth = ratchet("revoke", "shop")
+    assert {row["key"] for row in revoked["keys"]} == {old["key"], new["key"]}
+    held = asyncio.run(store.get("principals/shop")).values()
+    assert not [key for key in held for said in (first, second, third, fourth) if key in said]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("add", "shop", "--role", "king"), "role 'king': accepted: upstream, reviewer, operator"),
+        (("add", "no good", "--role", "upstream"), "principal 'no good' is not accepted"),
+        (("add", "demo", "--role", "upstream"), "principal 'demo' is there already"),
+        (("rotate", "shop"), "principal 'shop' is not known; known: demo, operator, reviewer"),
+        (("revoke", "demo", "--key", "k-0"), "principal 'demo' has no key 'k-0'"),
+    ],
+)
+def test_wrong_uses_end_with_2(ratchet: Run, store: LocalSecrets, words: tuple[str, ...], said: str) -> None:
+    """What was refused and what would be accepted; nothing has changed."""
+    before = asyncio.run(keys.principals(store))
+    code, _, told = ratchet(*words)
+    assert (code, said in told) == (2, True)
+    assert asyncio.run(keys.principals(store)) == before
+
+
+def test_a_key_file_is_never_overwritten(ratchet: Run, store: LocalSecrets, tmp_path: Path) -> None:
+    """Refused before anything is made: another's key may be in it."""
+    file = tmp_path / "shop.json"
+    file.write_text("mine")
+    code, _, said = ratchet("add", "shop", "--role", "upstream", "--key-file", str(file))
+    assert (code, "is there already" in said) == (2, True)
+    assert "shop" not in asyncio.run(keys.principals(store))
+    assert file.read_text() == "mine"
+
+
+async def test_each_command_speaks_as_whom_the_stack_has(store: LocalSecrets) -> None:
+    """Without a name the stack's own of the role; a name without the role is refused, with who could."""
+    for topic, speaker in (await voices(settings())).items():
+        row = speaker.prove(plain())
+        assert await who(row, store, f"ratchet.{topic}") == speaker.name
+    with pytest.raises(Refused, match=r"'demo' has not the role operator; accepted: operator \(--as NAME\)"):
+        await voice("operator", "demo")
+    with pytest.raises(Refused, match="'ann' is not known"):
+        await voice("reviewer", "ann")
+
+
+async def test_a_revoked_speaker_is_told_before_anything_is_sent(store: LocalSecrets) -> None:
+    """No key that counts: nothing goes out, unproven or otherwise."""
+    await keys.revoke(store, "demo", now_ms=NOW() - 20_000)
+    with pytest.raises(Refused, match="no key of principal 'demo' counts now"):
+        await voice("upstream", None)
+
+
+async def test_where_no_key_was_ever_set_the_login_name_speaks_unproven(ratchet: Run) -> None:
+    """As agents take it then."""
+    spoken = await voice("operator", "ann")
+    assert (spoken.name, spoken.credential) == ("ann", None)
+    assert spoken.prove(plain()) == plain()
+
+
+async def test_what_goes_back_is_proven_anew_by_whom_it_names(store: LocalSecrets) -> None:
+    """A verdict by its judge, a command by its operator, a request by upstream or who is said; the repair by the operator."""
+    verdict = VerdictGiven(at_ms=1, route="r", request_id="a", by="reviewer")
+    pause = CommandPause(at_ms=1, route="r", operator="operator")
+    for payload, topic, given, name in (
+        (verdict, "ratchet.verdicts", None, "reviewer"),
+        (verdict, "ratchet.verdicts", "demo", "demo"),
+        (pause, "ratchet.commands", None, "operator"),
+        (pause, "ratchet.requests", None, "demo"),
+    ):
+        row = codec.encode(payload, event_id="e", source="test", traceparent="")
+        prove = await vouching(topic, row.value, given)
+        assert prove is not None
+        assert await who(prove(row), store, topic) == name
+    assert await vouching("ratchet.results", b"", None) is None
+    with pytest.raises(Refused, match="'eve' is not known"):
+        await vouching("ratchet.verdicts", b'{"by": "eve"}', None)
+    with pytest.raises(Refused, match="has not the role"):
+        await vouching("ratchet.commands", b"{", "demo")
+    by = await speaking(None, "why")
+    assert by.prove is not None
+    assert await who(by.prove(plain()), store, "ratchet.commands") == by.name == "operator"
+
+
+def test_status_says_whether_proof_is_asked_for(ratchet: Run, tmp_path: Path) -> None:
+    """Loudly where it is not; else by whom it can be given."""
+    assert proof(load().resolved())["on"] is False
+    made = LocalSecrets.open(tmp_path / "secrets.json")
+    asyncio.run(keys.ensure(made, {"shop": ["upstream"]}, now_ms=NOW() - 1000))
+    told = proof(load().resolved())
+    assert (told["on"], told["detail"]) == (
+        True, "requests, verdicts and commands must be proven; 1 keys count, of shop"
+    )  # fmt: skip
+
+
+def test_status_counts_what_lacked_a_proof() -> None:
+    """By kind, requests and dead letters together; what was refused for another reason is not among them."""
+    seen = {
+        "refused": [
+            {"route": "r", "kind": "forged", "count": 2},
+            {"route": "r", "kind": "paused", "count": 9},
+            {"route": "(none)", "kind": "forged", "count": 1},
+        ],
+        "dead_letters": [
+            {"topic": "ratchet.commands.dlq", "kind": "unproven", "count": 3},
+            {"topic": "ratchet.decisions.dlq", "kind": "unproven", "count": 5},
+            {"topic": "ratchet.verdicts.dlq", "kind": "wrong-tenant", "count": 7},
+        ],
+    }
+    assert unproven_of(seen) == {"forged": 3, "unproven": 3}
+    assert unproven_of(None) == {}
+    assert {"wrong-tenant", "paused"}.isdisjoint(KINDS)
+
+
+def test_the_example_proves_as_the_contract_says(tmp_path: Path) -> None:
+    """Byte for byte as our own code; a key file as the command writes it."""
+    spec = importlib.util.spec_from_file_location("upstream", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    upstream = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(upstream)
+    key = bytes(range(32))
+    file = tmp_path / "shop.json"
+    file.write_text(json.dumps({"principal": "shop", "key_id": "k1", "key": key.hex()}))
+    name, value, headers = upstream.request(upstream.read_key(file), "banking.intent", "hi", NOW())
+    told = dict(headers)
+    bare = Encoded(name, value, tuple(row for row in headers if row[0].startswith("ce_")))
+    ours = Credential("shop", "k1", key).prove(bare, at_ms=int(told[AT]), span_ms=upstream.HOLDS_MS)
+    assert dict(ours.headers) == told
+    codec.decode_payload(codec.payload_class(told["ce_type"].decode()), value)
+    documented = b'{"at_ms":1767225600000,"route":"banking.intent","request_id":"r-1","messages":[{"role":"user","content":"hi"}]}'
+    upstream.HOLDS_MS = 600_000
+    proof_of = dict(upstream.prove(("shop", "k1", key), "r-1", upstream.TYPE, b"r-1", documented, 1767225600000))
+    assert proof_of["ratchet-proof"] == b"5460711b84f5adca100eec9b83183b634a4889baaf4b6296bf6678ae47b5046a"
+
+
+def plain() -> Encoded:
+    pause = CommandPause(at_ms=1, route="r", operator="x")
+    return codec.encode(pause, event_id="e", source="test", traceparent="")
