@@ -4,6 +4,7 @@ A file is xz-compressed JSON lines. The first names the format, partitions, the 
 committed offsets; each other line is a record. Bytes that are UTF-8 stand as text, all others as `{"base64": …}`.
 """
 
+import asyncio
 import base64
 import json
 import lzma
@@ -22,6 +23,8 @@ FORMAT = "ratchet-log/1"
 Keep = Callable[[Record], bool]
 Said = Callable[[str], None]
 POLL_RECORDS = 5000
+LOADING_TRIES = 20
+LOADING_WAIT_S = 0.5
 CACHE_KIB = 32 * 1024
 KEPT = {row.full: row.kept for row in TOPICS}
 COMPACTION_LAG_MS = 31 * DAY_MS
@@ -176,9 +179,7 @@ class Collector:
             log = RecordedLog(max(counts.values(), default=1))
             for group, topics in sorted(groups.items()):
                 tps = [(topic, number) for topic in topics for number in range(log.partitions)]
-                log.committed[group] = await admin.committed(group, tps)
-                if len(log.committed[group]) < len(tps):
-                    raise Unavailable(f"the broker does not know the offsets of {group} yet: try again in a moment")
+                log.committed[group] = await _committed(admin, group, tps)
             await self._read(admin, log, first)
             await self._read(admin, log, others)
         finally:
@@ -219,6 +220,16 @@ class Collector:
                 self._say(f"read {self._read_so_far} records, {len(left)} partitions to go")
         finally:
             await reader.stop()
+
+
+async def _committed(admin: Admin, group: str, tps: Collection[TP]) -> dict[TP, int]:
+    """A broker that has just started does not know them for a while."""
+    for _ in range(LOADING_TRIES):
+        found = await admin.committed(group, tps)
+        if len(found) == len(tps):
+            return found
+        await asyncio.sleep(LOADING_WAIT_S)
+    raise Unavailable(f"the broker does not know the offsets of {group} yet: try again in a moment")
 
 
 def check_new(file: Path) -> None:

@@ -9,12 +9,14 @@ from replayed import LOOP, Change, again, changed, headed, one, put
 
 from agents.cases import fold as cases
 from agents.judge import decide as judge
-from agents.replay import AGENTS, FOLDS, LOST, RACED, other_topics
+from agents.replay import AGENTS, FOLDS, LOST, RACED, first_topics, offset_groups, other_topics
 from agents.router import decide as router
 from agents.trust import decide as trust
+from streams.acl import Right, rights
 from streams.recorded import RecordedLog, read_file
 from streams.replay import Window
 from streams.shapes import Record
+from tools.access import outside_work
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +187,12 @@ def test_only_a_stretch_is_compared(log: RecordedLog) -> None:
     )
     broken = changed(one("ratchet.cases", put("close_reason", value="x"), "closed"))
     assert not again(broken, "cases", window=Window(from_ms=times[-1] + 1))[0].kinds
+
+
+def test_an_operator_may_read_what_a_replay_reads() -> None:
+    """The generated rights of the secured stack cover every topic and group of it."""
+    held = rights(outside_work()["operator"])
+    topics = {*first_topics(AGENTS), *other_topics(AGENTS)}
+    assert {Right("topic", topic, "read") for topic in topics} <= held
+    assert Right("group", "ratchet.", "describe", "prefixed") in held
+    assert all(group.startswith("ratchet.") for group in offset_groups(AGENTS))

@@ -1,5 +1,6 @@
 """A recorded log: what is kept, how it comes back from its file, what is refused, and what retention may have taken."""
 
+import asyncio
 import lzma
 from pathlib import Path
 
@@ -127,3 +128,15 @@ async def test_a_topic_that_is_not_there_is_named() -> None:
     broker.counts["ratchet.nothing"] = 0
     with pytest.raises(Unavailable, match=r"there is no topic ratchet\.nothing"):
         await Collector(broker).collect([], ["ratchet.nothing"], {})
+
+
+async def test_offsets_that_are_still_loading_are_waited_for() -> None:
+    """A broker that has just started knows them in a moment."""
+    broker = MemoryBroker(1)
+    broker.publish(request("a", "1"), event_id="1")
+    broker.loading = True
+    reading = asyncio.create_task(Collector(broker).collect([], ["ratchet.requests"], {"g": ["ratchet.requests"]}))
+    await asyncio.sleep(0.05)
+    assert not reading.done()
+    broker.loading = False
+    assert (await reading).committed == {"g": {("ratchet.requests", 0): 0}}
