@@ -3,8 +3,8 @@
 Rules:
 1. The deed and the event that tells of it are one transaction under one id (`ratchet.repair`). Two operators at one letter: one
    commits, the other is fenced or finds it settled.
-2. A letter is settled by its own place. What was sent back settles every other letter of the same record too, for all agents
-   that read the topic get it again.
+2. Settled is a record of one agent, not the letter alone: an agent that reads it again makes the letter again. What was sent back
+   settles the letters of other agents too, for all that read the topic get it again.
 3. What goes back unchanged keeps its id, so that whoever had done with it knows it again. An edited copy is another event: its id
    is derived from the letter's place and the content, so the same edit has the same id.
 4. It tells where it comes from (`ratchet-resent-*`) and is proven anew: a proof holds for minutes, a letter lies for weeks.
@@ -98,8 +98,8 @@ class Settled:
     """What has become of dead letters, from the commands topic."""
 
     def __init__(self, rows: Iterable[Record] = ()) -> None:
-        self._by_letter: dict[Place, LetterCommand] = {}
-        self._by_record: dict[Place, LetterCommand] = {}
+        self._by_agent: dict[tuple[str, Place], LetterCommand] = {}
+        self._sent: dict[Place, LetterCommand] = {}
         for row in rows:
             self.add(row)
 
@@ -112,13 +112,14 @@ class Settled:
             said = model.model_validate_json(row.value)
         except ValueError:
             return  # an agent makes a dead letter of it
-        self._by_letter[Place(said.letter_topic, said.letter_partition, said.letter_offset)] = said
+        was = Place(said.topic, said.partition, said.offset)
+        self._by_agent[said.agent, was] = said
         if isinstance(said, CommandResend):
-            self._by_record[Place(said.topic, said.partition, said.offset)] = said
+            self._sent[was] = said
 
     def of(self, letter: Letter) -> LetterCommand | None:
         """The newest that settles it, None while it is open."""
-        return self._by_letter.get(letter.place) or self._by_record.get(letter.record.place)
+        return self._by_agent.get((letter.agent, letter.record.place)) or self._sent.get(letter.record.place)
 
 
 def returned(
@@ -222,7 +223,12 @@ async def settle(
             await producer.start()  # whoever was about to settle can no longer, and what it did is decided
             done = (await _read_settled(broker)).of(letter)
             if done is not None and not again:
-                raise Refused(f"{letter.place} {words(done)}", kind="settled", field="place", accepted="--again")
+                raise Refused(
+                    f"{letter.place} {words(done)}; nothing was done: --again does it all the same",
+                    kind="settled",
+                    field="place",
+                    accepted="--again",
+                )
             await producer.begin()
             sent = [
                 f for row in rows(done is not None) for f in await producer.send(row.topic, row.partition, [row.record])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -200,9 +200,7 @@ async def show(screen: Screen, bus: Bus, place: Place, save: Path | None) -> int
     for line in text.split("\n"):
         screen.say(clean(line.replace("\t", "    ")))
     if save is not None:
-        screen.say(
-            f"the value, byte for byte, is in {clean(str(save))}: edit it, then `ratchet dlq send PLACE --value FILE`"
-        )
+        screen.say(f"the value, byte for byte, is in {clean(str(save))}")
     return Exit.DONE
 
 
@@ -237,17 +235,8 @@ def edit_of(letter: Letter, value: Path | None, type_: str | None) -> Edit | Non
         raise Refused(f"--value {value}: {fault.strerror}", kind="usage", field="value") from fault
 
 
-def tenant(letter: Letter) -> str:
-    """Whose event it was."""
-    try:
-        said: object = json.loads(letter.record.value or b"")
-    except (ValueError, RecursionError):
-        return tenant_of(None)
-    return tenant_of(cast("dict[str, Any]", said).get("tenant") if isinstance(said, dict) else None)
-
-
 def _said(letter: Letter, by: str, reason: str) -> dict[str, Any]:
-    return {**about(letter), "tenant": tenant(letter), "at_ms": CLOCK.now_ms(), "operator": by, "reason": reason}
+    return {**about(letter), "tenant": tenant_of(letter), "at_ms": CLOCK.now_ms(), "operator": by, "reason": reason}
 
 
 def _command(model: type[Any], **said: Any) -> Any:
@@ -271,6 +260,7 @@ async def send(
     again: bool,
 ) -> int:
     """`send`: back to its topic, once, with the event that tells of it. `vouch` proves what goes back, `by.prove` the command."""
+    by.check(tenant_of(letter))
     counts = await bus.partitions([letter.record.topic, COMMANDS])
     back = returned(
         letter,
@@ -301,6 +291,7 @@ async def send(
 
 async def discard(screen: Screen, broker: Broker, bus: Bus, letter: Letter, by: By, *, again: bool) -> int:
     """`discard`: settled, with a reason."""
+    by.check(tenant_of(letter))
     count = (await bus.partitions([COMMANDS]))[COMMANDS]
     row = tell(_command(CommandDiscard, **_said(letter, by.name, by.reason)), letter.id, letter.place, count, by.prove)
     await settle(broker, letter, lambda _: (row,), again=again)
@@ -314,6 +305,7 @@ async def discard(screen: Screen, broker: Broker, bus: Bus, letter: Letter, by: 
 async def skip(screen: Screen, broker: Broker, bus: Bus, place: Place, agent: str, by: By) -> int:
     """`skip`: the record at which a lane halted becomes a dead letter."""
     who = agent_of(agent)
+    by.check(None)
     count = (await bus.partitions([COMMANDS]))[COMMANDS]
     command = _command(
         CommandSkip, agent=agent, topic=place.topic, partition=place.partition, offset=place.offset, operator=by.name,
@@ -368,7 +360,7 @@ async def run_send(
     async with opened("repair") as (broker, bus):
         letter = await find(bus, place)
         edit = edit_of(letter, value, type_)
-        vouch = await vouching(letter.record.topic, edit.value if edit is not None else letter.record.value, sender)
+        vouch = await vouching(letter, edit.value if edit is not None else letter.record.value, sender)
         return await send(screen, broker, bus, letter, who, vouch, edit=edit, again=again)
 
 

@@ -168,6 +168,7 @@ async def shift(
     screen: Screen, broker: Broker, bus: Bus, agent: Agent, texts: Sequence[str], by: By, *, yes: bool
 ) -> int:
     """Move, or without `yes` only say what would be moved: exit 1."""
+    by.check(None)
     targets = await wanted(bus, agent, texts)
     with translated(bus.bootstrap):
         moves = await plan(bus.admin, agent.name, agent.inputs, targets, fold=agent.fold)

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
+from infra import keys
 from infra.clock import SystemClock
+from infra.secrets import LocalSecrets
 from schemas.errors import Refused
 from schemas.events import Message, RequestSubmitted
+from schemas.principal import Ring, verify
 from streams.crashes import Crashes
 from streams.letters import Letter
 from streams.memory import MemoryBroker
-from streams.shapes import Place
-from streams.wire import letter
+from streams.shapes import Place, Record
+from streams.wire import decode, letter
 from tools.cli import letters, offsets
 from tools.cli.bus import Bus
-from tools.cli.repairs import By, agent_of, place_of
+from tools.cli.repairs import By, agent_of, place_of, speaking, vouching
 from tools.cli.screen import Screen
 
 ANN = By("ann", "why")
@@ -227,6 +230,70 @@ async def test_a_halted_record_is_skipped_and_told(
     assert [row.data.TYPE for row in broker.events("commands")] == ["command.skip"]
     with pytest.raises(Refused, match="accepted: router"):
         await letters.skip(JSON, broker, bus, record.place, "nosuch", ANN)
+
+
+@pytest.fixture
+async def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ring:
+    """A secret store as a local stack has it, and an operator for one tenant only."""
+    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
+    store = LocalSecrets.open(tmp_path / "secrets.json")
+    now = SystemClock().now_ms()
+    await keys.ensure(store, keys.LOCAL, now_ms=now)
+    await keys.add(store, "bounded", ["operator"], ["globex"], now_ms=now, lead_ms=0)
+    return await keys.load_ring(store)
+
+
+def heard(ring: Ring, row: Record) -> str:
+    """Who is heard in a record."""
+    speaker = verify(
+        ring, topic=row.topic, headers=row.headers, key=row.key, value=row.value, at_ms=SystemClock().now_ms()
+    )
+    assert speaker is not None
+    speaker.admits(decode(row, 2).data)
+    return speaker.name
+
+
+async def test_command_and_record_are_proven(broker: MemoryBroker, bus: Bus, ring: Ring) -> None:
+    """The operator proves the command; what goes back is proven by whoever may speak there."""
+    found = await letters.find(bus, place_of(bury(broker, "a")))
+    by = await speaking(None, "why")
+    vouch = await vouching(found, found.record.value, None)
+    await letters.send(JSON, broker, bus, found, by, vouch, edit=None, again=False)
+    assert heard(ring, broker.records("commands")[-1]) == "operator"
+    assert heard(ring, broker.records("requests")[-1]) == "demo"
+
+
+async def test_nobody_vouches_unasked_for_what_was_not_proven(broker: MemoryBroker, bus: Bus, ring: Ring) -> None:
+    """A record whose proof did not hold goes back only under a name that was given, of one who may speak there."""
+    found = await letters.find(bus, place_of(bury(broker, "a", kind="forged")))
+    with pytest.raises(Refused, match="--sender NAME"):
+        await vouching(found, found.record.value, None)
+    with pytest.raises(Refused, match="has not the role upstream"):
+        await vouching(found, found.record.value, "operator")
+    assert await vouching(found, found.record.value, "demo") is not None
+    row = letter(
+        Record("ratchet.cases", 0, 0, b"r", b"{}", (), 0), agent="judge", kind="x", message="", attempts=1, at_ms=1
+    )
+    other = Letter.of(broker.append((row.topic, row.partition), row.record, None))
+    assert await vouching(other, b"{}", None) is None
+    with pytest.raises(Refused, match=r"nobody proves what lies on ratchet\.cases"):
+        await vouching(other, b"{}", "demo")
+
+
+async def test_an_operator_of_one_tenant_leaves_others_alone(broker: MemoryBroker, bus: Bus, ring: Ring) -> None:
+    """Agents would refuse the command, so nothing is sent: another tenant's letter, a lane, offsets."""
+    by = await speaking("bounded", "why")
+    place = bury(broker, "a")
+    found, tried = await letters.find(bus, place_of(place)), agent_of("router")
+    for work in (
+        letters.send(JSON, broker, bus, found, by, None, edit=None, again=False),
+        letters.discard(JSON, broker, bus, found, by, again=False),
+        letters.skip(JSON, broker, bus, found.record.place, "router", by),
+        offsets.shift(JSON, broker, bus, tried, ["requests@end"], by, yes=True),
+    ):
+        with pytest.raises(Refused, match="does not speak for"):
+            await work
+    assert broker.records("commands") == []
 
 
 def ratchet(*words: str) -> "subprocess.CompletedProcess[str]":
