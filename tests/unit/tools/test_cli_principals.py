@@ -20,7 +20,8 @@ from schemas.codec import Encoded
 from schemas.errors import Refused
 from schemas.events import CommandPause, VerdictGiven
 from schemas.principal import AT, KINDS, Credential
-from streams.shapes import Record
+from streams.letters import Letter
+from streams.shapes import Place, Record
 from tools.cli.place import settings, voice
 from tools.cli.repairs import speaking, vouching
 from tools.cli.status import proof, unproven_of
@@ -145,6 +146,11 @@ async def test_where_no_key_was_ever_set_the_login_name_speaks_unproven(ratchet:
     assert spoken.prove(plain()) == plain()
 
 
+def dead(topic: str) -> Letter:
+    """A dead letter of a topic."""
+    return Letter(Place(topic + ".dlq", 0, 0), Record(topic, 0, 0, b"k", None, (), 0), "judge", "invalid", "", 1, "")
+
+
 async def test_what_goes_back_is_proven_anew_by_whom_it_names(store: LocalSecrets) -> None:
     """A verdict by its judge, a command by its operator, a request by upstream or who is said; the repair by the operator."""
     verdict = VerdictGiven(at_ms=1, route="r", request_id="a", by="reviewer")
@@ -156,14 +162,14 @@ async def test_what_goes_back_is_proven_anew_by_whom_it_names(store: LocalSecret
         (pause, "ratchet.requests", None, "demo"),
     ):
         row = codec.encode(payload, event_id="e", source="test", traceparent="")
-        prove = await vouching(topic, row.value, given)
+        prove = await vouching(dead(topic), row.value, given)
         assert prove is not None
         assert await who(prove(row), store, topic) == name
-    assert await vouching("ratchet.results", b"", None) is None
+    assert await vouching(dead("ratchet.results"), b"", None) is None
     with pytest.raises(Refused, match="'eve' is not known"):
-        await vouching("ratchet.verdicts", b'{"by": "eve"}', None)
+        await vouching(dead("ratchet.verdicts"), b'{"by": "eve"}', None)
     with pytest.raises(Refused, match="has not the role"):
-        await vouching("ratchet.commands", b"{", "demo")
+        await vouching(dead("ratchet.commands"), b"{", "demo")
     by = await speaking(None, "why")
     assert by.prove is not None
     assert await who(by.prove(plain()), store, "ratchet.commands") == by.name == "operator"
