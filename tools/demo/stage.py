@@ -14,6 +14,8 @@ import psutil
 from agents.evidence.log import export
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
+from infra.keys import INDEX
+from infra.secrets import LocalSecrets
 from infra.settings import Settings, load
 from schemas import topics
 from schemas.errors import Refused, Unavailable
@@ -27,6 +29,13 @@ from tools.voice import Voice, voices
 MARKER = "demonstration"
 FRESH = ("data", "evidence", "runner", "artifacts", "jobs", "logs")
 VERIFIER = Path(__file__).parents[1] / "verify_evidence.py"
+
+
+def forget_principals(settings: Settings) -> None:
+    """Whoever spoke on data that is gone: `up` makes keys anew, also where one was revoked. A Vault of the stack's goes with its data."""
+    file = settings.state_dir / "secrets.json"
+    if settings.secrets == "local" and file.exists():
+        asyncio.run(LocalSecrets.open(file).put(INDEX, {}))
 
 
 class Stage:
@@ -52,6 +61,7 @@ class Stage:
             self.down()
         for name in FRESH:
             shutil.rmtree(self.state / name, ignore_errors=True)
+        forget_principals(self.settings)
         marker.parent.mkdir(parents=True)
         marker.write_text("The data here is the demonstration's: the next one begins anew.\n", encoding="utf-8")
         up(settings=self.settings, say=self.say, agents=groups)

@@ -25,6 +25,7 @@ from streams.shapes import Place, Record
 from tools.cli.place import settings, voice
 from tools.cli.repairs import speaking, vouching
 from tools.cli.status import proof, unproven_of
+from tools.demo.stage import forget_principals
 from tools.ratchet import main
 from tools.voice import voices
 
@@ -230,3 +231,16 @@ def test_the_example_proves_as_the_contract_says(tmp_path: Path) -> None:
 def plain() -> Encoded:
     pause = CommandPause(at_ms=1, route="r", operator="x")
     return codec.encode(pause, event_id="e", source="test", traceparent="")
+
+
+def test_a_demonstration_begins_with_keys_of_its_own(store: LocalSecrets) -> None:
+    """What was revoked or added on the last one's data is gone with it; each speaks at once, and old keys no more."""
+    old = asyncio.run(keys.credential(store, "demo", "upstream", NOW()))
+    asyncio.run(keys.revoke(store, "demo", now_ms=NOW() - 20_000))
+    forget_principals(settings())
+    assert asyncio.run(keys.principals(store)) == {}
+    asyncio.run(keys.ensure(store, keys.LOCAL, now_ms=NOW()))
+    new = asyncio.run(keys.credential(store, "demo", "upstream", NOW()))
+    assert asyncio.run(who(new.prove(plain(), at_ms=NOW()), store, "ratchet.requests")) == "demo"
+    with pytest.raises(Refused, match="no such key"):
+        asyncio.run(who(old.prove(plain(), at_ms=NOW()), store, "ratchet.requests"))
