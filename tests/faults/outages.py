@@ -306,7 +306,18 @@ async def three(folder: Path, cache_dir: Path, only: Sequence[str] = CLUSTER) ->
                 for row in (*made.row(mark, "", ""), *rows):
                     row.faults += 1
                 await made.heard_all(mark, time.monotonic())
-            for row in made.rows.values():
-                row.recoveries = row.recoveries if row.scenario[1].endswith("probe") else []
-            found = await made.finish()
-            return [row for row in found if row.faults]
+            await made.finish()
+            return _probed(made)
+
+
+def _probed(made: Trial) -> list[Row]:
+    """The probe's recovery and counts belong to the row of its fault."""
+    found = {key: row for key, row in made.rows.items() if row.faults}
+    for (mark, name), row in found.items():
+        probe = found.get((f"{mark}-probe", name))
+        if probe is not None:
+            row.recoveries = probe.recoveries
+            row.notes += probe.notes
+            row.failed = row.failed or probe.bad
+            row.add(probe.lost, probe.duplicated, probe.wrong)
+    return [row for (mark, _), row in found.items() if not mark.endswith("-probe")]
