@@ -12,11 +12,13 @@ from schemas import ids
 from schemas.errors import Refused, Unavailable
 from streams.difference import Rederived
 from streams.memory import MemoryBroker
-from streams.order import SnapshotTaken, decode_order
+from streams.order import Position, Skipped, SnapshotTaken, decode_order, encode_skip
+from streams.port import Outgoing
 from streams.recorded import Collector, RecordedLog
 from streams.replay import Window, refold, where_to_begin
 from streams.runner import Runner
 from streams.shapes import Record
+from streams.wire import letter
 
 TOPICS = ["ratchet.requests", "ratchet.answers", "ratchet.requests.dlq", "ratchet.probe.state"]
 
@@ -148,3 +150,28 @@ async def test_a_hole_in_the_inputs_is_refused(recording: Recording) -> None:
     short.add(row for row in log.all() if (row.topic, row.offset) != ("ratchet.requests", 0))
     with pytest.raises(Refused, match="does not hold them all"):
         await refold(Count("probe", ticks=True), short, Window())
+
+
+async def test_what_an_operator_skipped_moves_the_position_only(recording: Recording) -> None:
+    """The order topic tells of it; its dead letter is no output of the agent, and the state stands behind it."""
+    log, shelf = recording
+    whole = await refold(Count("probe", ticks=True), log, Window(), artifact=shelf.get)
+    (later,) = (row for row in log.topic("ratchet.requests") if row.key == b"later")
+    positions = [row for row in log.of("ratchet.probe.state", later.partition) if row.key == b"~position"]
+    said = Position.of(positions[-1].value)
+    moved = Position({later.topic: later.offset + 1}, said.tick_ms, said.version)
+    cut_short = encode_skip(Skipped(later.topic, later.offset, 1))
+    made = RecordedLog(log.partitions, log.starts)
+    made.add(log.all())
+    letter_of = letter(later, agent="probe", kind="skipped", message="by hand", attempts=1, at_ms=1)
+    for topic, row in (
+        ("ratchet.probe.order", Outgoing(b"0", cut_short)),
+        ("ratchet.probe.state", Outgoing(b"~position", moved.encode())),
+        (letter_of.topic, letter_of.record),
+    ):
+        at_ms = positions[-1].timestamp_ms
+        made.add([Record(topic, later.partition, 1_000_000, row.key, row.value, row.headers, at_ms)])
+    gave = await refold(Count("probe", ticks=True), made, Window(), artifact=shelf.get)
+    assert not gave.found
+    assert not gave.notes
+    assert gave.keys == whole.keys
