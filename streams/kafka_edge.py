@@ -12,6 +12,7 @@ to its log only: `starting` asks again by one connection and says why.
 import asyncio
 import logging
 import ssl
+import struct
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -78,6 +79,7 @@ FORBIDDEN = (
 )
 KINDS = {29: "topic", 30: "consumer group", 31: "cluster", 53: "transactional id"}
 PROBE_S, HELLO_S = 3.0, 1.0
+VERSIONS = struct.pack(">ihhih7s", 17, 18, 0, 1, 7, b"ratchet")  # ApiVersions, which a broker answers to anybody
 
 
 def denied(security: Security, what: str, error: Any) -> Denied:
@@ -111,6 +113,21 @@ async def _wants_tls(bootstrap: str) -> str:
     return ""
 
 
+async def _answers_in_the_clear(host: str, port: int) -> bool:
+    """Whether it says without TLS which versions it speaks. It is sent nothing else."""
+    try:
+        async with asyncio.timeout(HELLO_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(VERSIONS)
+                answer = await reader.readexactly(8)
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+    return answer[4:] == VERSIONS[8:12]
+
+
 async def _shut_out(bootstrap: str, security: Security) -> str:
     """Why no broker lets us in, in words; empty where the reason is not our credentials. The client tells it to its log only."""
     for address in bootstrap.split(","):
@@ -123,8 +140,6 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
                 f"the certificate of Kafka at {address} is not trusted: {error.verify_message}; RATCHET_KAFKA_CA={security.ca} "
                 "must be the authority that signed it, and the certificate must be valid today and name this address"
             )
-        except ssl.SSLError:
-            return f"Kafka at {address} does not speak TLS: RATCHET_KAFKA_SECURITY says sasl_ssl"
         except SaslAuthenticationFailed:
             return (
                 f"Kafka at {address} does not know {security.principal} with this password: it was changed or never made "
@@ -133,6 +148,8 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
         except UnsupportedSaslMechanismError:
             return f"Kafka at {address} does not offer SCRAM-SHA-512"
         except (KafkaError, OSError, TimeoutError):
+            if await _answers_in_the_clear(host, int(port)):
+                return f"Kafka at {address} does not speak TLS: RATCHET_KAFKA_SECURITY says sasl_ssl"
             continue
         connection.close()
         return ""

@@ -9,8 +9,9 @@ from streams_contract import FAST, Count
 
 from infra.clock import SystemClock
 from schemas.errors import Refused
+from streams.kafka import KafkaBroker
 from streams.memory import MemoryBroker, MemoryTransactionalProducer
-from streams.port import ShutOut
+from streams.port import BrokerError, ShutOut
 from streams.runner import Runner
 from streams.security import PLAINTEXT, Security
 from tools.stack.tls import ensure_certificates
@@ -79,3 +80,41 @@ async def test_a_lane_that_is_shut_out_ends_the_process() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(Refused, match="does not know User:probe"):
             await runner.run()
+
+
+async def shut_out(port: int, ca: Path) -> str:
+    """What a client that wants TLS is told there."""
+    admin = KafkaBroker(f"127.0.0.1:{port}", Security("sasl_ssl", ca, "alice", "very-secret")).admin()
+    with pytest.raises(BrokerError) as told:
+        await admin.start()
+    assert "very-secret" not in str(told.value)
+    return f"{type(told.value).__name__}: {told.value}"
+
+
+async def test_a_certificate_that_has_ended_is_named(tmp_path: Path) -> None:
+    """A broker whose certificate was not renewed: the reason, not that it is unreachable."""
+    made = ensure_certificates(tmp_path, days=0)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.broker)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        told = await shut_out(server.sockets[0].getsockname()[1], made.authority)
+    assert told.startswith("ShutOut")
+    assert "certificate has expired" in told
+
+
+@pytest.mark.parametrize(("answers", "kind"), [(True, "ShutOut"), (False, "Lost")])
+async def test_a_broker_in_the_clear_is_named_and_one_that_closes_is_away(
+    tmp_path: Path, *, answers: bool, kind: str
+) -> None:
+    """Only what answers in the clear is said to; a broker that closes the connection may be starting, and is asked again."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.read(12)
+        if answers and head[:4] == b"\0\0\0\x11":  # a length; TLS begins with 0x16
+            writer.write(b"\0\0\0\x04" + head[8:12])
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        told = await shut_out(server.sockets[0].getsockname()[1], ensure_certificates(tmp_path).authority)
+    assert told.startswith(kind)
+    assert ("does not speak TLS" in told) == answers
