@@ -15,7 +15,9 @@ from agents import wiring
 from agents.observer import app as observer
 from infra.settings import Settings
 from schemas.events import AdapterLive, AuditCheckpoint
-from schemas.topics import PREFIX, plans, state_topic
+from schemas.export import SENDERS
+from schemas.payload import REGISTRY
+from schemas.topics import PREFIX, deferred_topic, order_topic, plans, state_topic
 from streams.acl import Acl, Right, Work, compare, rights
 from streams.admin import ensure_groups, ensure_topics
 from streams.facts import Facts
@@ -156,13 +158,24 @@ async def refused(attempt: Awaitable[object], naming: str) -> None:
             await attempt
 
 
+def lane_topics(agent: str) -> tuple[set[str], set[str]]:
+    """What an agent's lanes read and write, told by STREAMS.md's shapes and not by the rights: inputs, letters, state, order, deferred."""
+    inputs = {topic for topic in wiring.groups()[f"{PREFIX}{agent}"] if topic != deferred_topic(agent)}
+    own = {state_topic(agent)} if agent in wiring.FOLDS else {deferred_topic(agent)}
+    view = {f"{PREFIX}policies"} if agent in {"router", "inference", "trust"} else set[str]()
+    sent = {PREFIX + REGISTRY[name].TOPIC for name in SENDERS.get(agent, ())}
+    order = {order_topic(agent)} if agent in wiring.FOLDS else set[str]()
+    return inputs | own | view, sent | own | order | {f"{topic}.dlq" for topic in inputs}
+
+
 @pytest.mark.parametrize("agent", LANED)
 async def test_a_lane_does_its_work(secured: Secured, agent: str) -> None:
     """It joins its group on all its inputs, reads what it reads, and commits outputs, state, letters and offsets in one transaction."""
     broker, group, inputs = secured.as_(agent), f"{PREFIX}{agent}", wiring.groups()[f"{PREFIX}{agent}"]
+    reads, writes = lane_topics(agent)
     await join(broker, group, inputs)
-    await read(broker, allowed(agent, "read"))
-    await transact(broker, f"{group}-0", allowed(agent, "write"), group, inputs)
+    await read(broker, reads)
+    await transact(broker, f"{group}-0", writes, group, inputs)
     admin = broker.admin()
     await admin.start()
     try:
