@@ -69,7 +69,7 @@ async def try_it(settings: Settings, kill: Kill, folder: Path) -> None:
         assert [row["difference"]["cause"] for row in rows if "difference" in row] == [cause]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_running_stack_replays_to_the_same_bytes(tmp_path: Path) -> None:
     """Killed, restarted and still at work it comes out the same, from the broker and from a recording; a forged record is found."""
     with stack(tmp_path) as (settings, kill):
