@@ -12,6 +12,7 @@ from schemas.codec import encode
 from schemas.errors import Refused, Unavailable
 from schemas.events import CommandDiscard, CommandResend, RequestSubmitted
 from schemas.principal import Credential, KeyTerm, Principal, Ring, commitment, verify
+from streams.difference import written_by
 from streams.letters import FROM, ID, Edit, Letter, Settled, about, returned, settle, tell
 from streams.memory import MemoryBroker
 from streams.port import Outgoing
@@ -126,6 +127,15 @@ async def test_of_two_operators_one_settles() -> None:
     await send(broker, found)
     assert len(broker.records("requests")) == 2
     assert len(broker.records("commands")) == 1
+
+
+async def test_what_an_operator_sent_back_is_no_agents_output() -> None:
+    """A replay expects an agent's outputs once: the copy that went back is not among them."""
+    broker = MemoryBroker(4, clock=SystemClock())
+    at = (("ratchet-at", b"ratchet.requests[0]@0"), ("ce_source", b"ratchet/router"))
+    first = broker.publish(request("q"), extra=at)
+    await send(broker, dead(broker, first))
+    assert [written_by(row) for row in broker.records("requests")] == ["router", ""]
 
 
 async def test_a_refused_command_sends_nothing_back() -> None:
