@@ -9,11 +9,9 @@ import secrets
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from infra.secrets import LocalSecrets, open_secrets
 from infra.settings import Settings
 from schemas.errors import Refused
 from streams.acl import compare
-from streams.kafka_acl import KafkaAccess
 from streams.security import PLAINTEXT, Security
 
 from .kafka import administrator
@@ -65,6 +63,8 @@ async def ensure_passwords(
 
     `Refused` names all that lack.
     """
+    from infra.secrets import LocalSecrets, open_secrets  # heavy: clients of Vault
+
     folder = settings.kafka_credentials
     found: dict[str, str] = {}
     source = await open_secrets(with_credentials(settings), lambda _: None)
@@ -105,6 +105,7 @@ async def establish(
 
     The store has a password before the cluster: who starts between the two is refused, and starts again.
     """
+    from streams.kafka_acl import KafkaAccess
     from tools.access import generated, principals
 
     users = principals(processes)
