@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no server: {error}", file=sys.stderr)
         return 3
     except asyncio.CancelledError:
+        if run.rows:
+            _report(given, run, time.monotonic() - began)
         print("stopped", file=sys.stderr)
         return 130
     finally:

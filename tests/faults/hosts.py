@@ -128,8 +128,9 @@ class Process:
         await self._listening
 
     def send(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        if self.process.returncode is None:  # asyncio's own call would reap it before its watcher does
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
