@@ -103,7 +103,8 @@ async def recovery(on: Field, partitions: int, kills: int, say: Say) -> dict[str
     for how in ("restarted", "standby"):
         for shape in ("transform", "fold"):
             say(f"recovery: {shape}, {how}, {kills} kills")
-            found[f"{shape}_{how}"] = await _kills(on, shape, partitions, kills, standby=how == "standby")
+            row = found[f"{shape}_{how}"] = await _kills(on, shape, partitions, kills, standby=how == "standby")
+            say(f"recovery: {shape}, {how}: p50 {row['p50_s']} s, worst {row['worst_s']} s, lost {row['lost']}")
     return found
 
 
