@@ -31,6 +31,7 @@ from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
 from streams.security import PLAINTEXT, Security
 from streams.shapes import Record
+from streams.wire import valued
 
 REQUEST_TIMEOUT_MS = 8_000
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -46,7 +47,7 @@ UNKNOWN_GROUP = 69
 def _records(found: dict[Any, list[Any]]) -> dict[TP, list[Record]]:
     return {
         (tp.topic, tp.partition): [
-            Record(m.topic, m.partition, m.offset, m.key, m.value, m.headers, m.timestamp) for m in messages
+            Record(m.topic, m.partition, m.offset, m.key, m.value, valued(m.headers), m.timestamp) for m in messages
         ]
         for tp, messages in found.items()
     }

@@ -27,7 +27,7 @@ from schemas.topics import PREFIX
 from streams.port import NONE, TP, BrokerError, Clock, Fenced, Listener, Lost, Outgoing, OutOfRange, Rejected, TopicSpec
 from streams.runner import Runner
 from streams.shapes import Event, Headers, Record
-from streams.wire import decode, largest, partition_of, size_of
+from streams.wire import decode, largest, partition_of, size_of, valued
 
 SESSION_S = 6.0
 TRANSACTION_S = 10.0
@@ -207,7 +207,7 @@ class MemoryBroker:
     def append(self, tp: TP, row: Outgoing, owner: str | None) -> Record:
         log = self.log(tp)
         offset = len(log.entries)
-        record = Record(tp[0], tp[1], offset, row.key, row.value, tuple(row.headers), self.clock.now_ms())
+        record = Record(tp[0], tp[1], offset, row.key, row.value, valued(row.headers), self.clock.now_ms())
         self._seq += 1
         if owner is not None:
             log.open_from.setdefault(owner, offset)

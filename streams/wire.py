@@ -10,7 +10,7 @@ from functools import lru_cache
 from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
-from schemas.payload import Payload
+from schemas.payload import REGISTRY, Payload
 from schemas.principal import PROVEN, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from schemas.value import value
@@ -21,6 +21,10 @@ BROKER_BYTES = 1_048_588  # the broker's default max.message.bytes; the topics t
 SMALL = 1 << 16  # value, key and cause together; the other headers of an emit are a few hundred bytes
 LETTER_BYTES = BROKER_BYTES + 65_536
 PLACED = frozenset(BY_NAME[name].full for name in ("requests", "verdicts", "commands"))  # outside producers place these
+TYPED = frozenset(topic.full for topic in BY_NAME.values())
+KEYED = frozenset(
+    BY_NAME[name].full for name in ("verdicts", "commands")
+)  # outsiders write these, and agents go by the payload
 ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN = (
     "ratchet-attempt",
     "ratchet-not-before",
@@ -62,6 +66,11 @@ def size_of(record: Outgoing) -> int:
     return size
 
 
+def valued(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
+    """Headers as a broker's adapter gives them: one that a client sent without a value has an empty one, so that no reader knows both."""
+    return tuple([(name, value or b"") for name, value in headers])
+
+
 def largest(topic: str) -> int:
     """The largest batch that a topic takes."""
     return LETTER_BYTES if topic.endswith((".dlq", ".deferred")) else BROKER_BYTES
@@ -69,6 +78,9 @@ def largest(topic: str) -> int:
 
 def decode(record: Record, partitions: int, verify: Verify | None = None) -> Event[Payload]:
     """The event in a record. Undecodable names the header or field; `Refused` kind `misplaced` where it lies wrongly.
+
+    A topic takes its own types only, whoever wrote them: who may speak on one topic cannot be heard as if on another. The key is
+    what the event is about; of a request the router sees to that, for it can answer.
 
     `verify` is asked before the payload is parsed, and only on topics where principals speak. Without `ce_id` the id is derived
     from the place, so that a re-read gives the same.
@@ -94,15 +106,48 @@ def decode(record: Record, partitions: int, verify: Verify | None = None) -> Eve
                     "(librdkafka: partitioner=murmur2_random)"
                 ),
             )
+    if len(headers) < len(record.headers):
+        _check_repeated(record)
     if not ce_type:
         raise Undecodable("there is no ce_type header", kind="no-type", field="ce_type", accepted="ratchet.<type>.v1")
     speaker = verify(record) if verify is not None and record.topic in PROVEN else None
-    payload = decode_payload(payload_class(ce_type), record.value)
+    model = payload_class(ce_type)
+    if record.topic in TYPED and record.topic != PREFIX + model.TOPIC:
+        raise Undecodable(
+            f"{model.TYPE} does not belong on {record.topic}",
+            kind="wrong-type",
+            field="ce_type",
+            accepted=" or ".join(
+                sorted(one.ce_type() for one in REGISTRY.values() if record.topic == PREFIX + one.TOPIC)
+            )
+            or "none",
+        )
+    payload = decode_payload(model, record.value)
+    if record.topic in KEYED and key != payload.event_key():
+        raise Refused(
+            f"{model.TYPE}: the record key is not what the event is about",
+            kind="wrong-key",
+            field="key",
+            accepted="the request id, of a command its route, of a repair its tenant, as key",
+        )
     if speaker is not None:
         speaker.admits(payload)
     place = record.place
     event_id = ce_id or ids.derive(str(place), "place", 0)
     return Event(event_id, key, payload, source, traceparent, place, record)
+
+
+def _check_repeated(record: Record) -> None:
+    """Of two attributes of one name one reader would believe the first, another the last."""
+    names = [name for name, _ in record.headers if name.startswith("ce_")]
+    for name in names:
+        if names.count(name) > 1:
+            raise Undecodable(
+                f"the header {name[:80]!r} stands there twice",
+                kind="repeated-header",
+                field=name[:80],
+                accepted="each ce_ header once",
+            )
 
 
 @value
@@ -158,7 +203,7 @@ def letter(record: Record, *, agent: str, kind: str, message: str, attempts: int
         ("ratchet-dlq-offset", str(record.offset).encode()),
         ("ratchet-dlq-agent", agent.encode()),
         ("ratchet-dlq-kind", kind.encode()),
-        ("ratchet-dlq-message", message.encode()[:2000]),
+        ("ratchet-dlq-message", message.encode()[:2000].decode("utf-8", "ignore").encode()),
         ("ratchet-dlq-attempts", str(attempts).encode()),
         ("ratchet-dlq-at", rfc3339(at_ms).encode()),
     )

@@ -10,7 +10,7 @@ Rules:
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.judge.decide import (
     Arena,
@@ -89,13 +89,18 @@ class Bench(BaseModel):
 class Judging:
     """One event being folded: the bench as it changes, the arenas put, the emits."""
 
-    def __init__(self, state: KeyState[Bench, Arena], bench: Bench, now_ms: int, cause: str) -> None:
-        self.state, self.bench, self.now_ms, self.cause = state, bench, now_ms, cause
+    def __init__(self, state: KeyState[Bench, Arena], bench: Bench, now_ms: int, event: Event[Payload] | Tick) -> None:
+        self.state, self.bench, self.now_ms, self.event, self.cause = state, bench, now_ms, event, event.id
         self.put: dict[str, Arena] = {}
         self.emits: list[Out] = []
 
     def change(self, **fields: Any) -> None:
         self.bench = self.bench.model_copy(update=fields)
+
+    def give_up(self, kind: str, message: str) -> None:
+        """The event becomes a dead letter."""
+        if not isinstance(self.event, Tick):
+            self.emits.append(DeadLetter(self.event.record, kind, message))
 
     def emit(self, payload: Payload, identity: str | None = None) -> None:
         self.emits.append(Emit(payload, identity))
@@ -166,7 +171,7 @@ class Judge:
         if state.record is None and not isinstance(data, CommandApply):
             return Change()
         bench = state.record or Bench(settings=data.settings)  # type: ignore[union-attr]  # an apply, by the line above
-        judging = Judging(state, bench, now, event.id)
+        judging = Judging(state, bench, now, event)
         if isinstance(data, Command) and not isinstance(event, Tick):
             stop = self._heed(judging, data, event)
             if stop is not None:
@@ -264,7 +269,13 @@ class Judge:
     def _registered(self, judging: Judging, data: AdapterRegistered) -> None:
         """A new adapter becomes an arm: the champion's prompt and sampling, the adapter's weights."""
         champion = judging.bench.arm(judging.bench.champion)
-        arm = champion.model_copy(update={"arm": data.arm, "base": data.base, "adapter": data.adapter})
+        try:
+            arm = Arm.model_validate(
+                {**champion.model_dump(), "arm": data.arm, "base": data.base, "adapter": data.adapter}
+            )
+        except ValidationError:
+            judging.give_up("invalid", "adapter.registered: its arm and base make no arm of a route")
+            return
         self._enqueue(judging, arm, data.cutoff_ms)
 
     def _enqueue(self, judging: Judging, arm: Arm, fresh_after_ms: int) -> None:

@@ -22,7 +22,7 @@ import faust
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
-from agents.observer.fold import Seen, Views
+from agents.observer.fold import AHEAD_MIN, MINUTE_MS, NAME_CHARS, Seen, Views
 from infra.clock import Clock, SystemClock
 from infra.settings import Settings
 from infra.telemetry import Sample, Telemetry, configure_logs, logger
@@ -86,10 +86,10 @@ class _Transport(Transport):
 def decode(topic: str, partition: int, offset: int, headers: Any, value: bytes | None, written_ms: int) -> Seen:
     """A record as the views take it; what cannot be decoded counts with nothing in it."""
     rows = headers.items() if isinstance(headers, dict) else headers or ()
-    told = {str(name): bytes(held) for name, held in rows}
+    told = {str(name): bytes(held or b"") for name, held in rows}
     kind = told.get("ce_type", b"").decode("utf-8", "replace").removeprefix(TYPE_PREFIX).removesuffix(TYPE_SUFFIX)
     if topic.endswith(".dlq"):
-        reason = told.get("ratchet-dlq-kind", b"unnamed").decode("utf-8", "replace")
+        reason = told.get("ratchet-dlq-kind", b"").decode("utf-8", "replace")[:NAME_CHARS] or "unnamed"
         source = told.get("ratchet-dlq-topic", topic.removesuffix(".dlq").encode()).decode("utf-8", "replace")
         return Seen(topic, partition, offset, kind, written_ms, {"source": source}, reason)
     try:
@@ -98,7 +98,9 @@ def decode(topic: str, partition: int, offset: int, headers: Any, value: bytes |
         data = {}
     held = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     at = held.get("at_ms")
-    return Seen(topic, partition, offset, kind, at if isinstance(at, int) else written_ms, held)
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= written_ms + AHEAD_MIN * MINUTE_MS:
+        at = written_ms
+    return Seen(topic, partition, offset, kind, at, held)
 
 
 def build(

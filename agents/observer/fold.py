@@ -4,7 +4,9 @@ Rules:
 1. A record counts once: per partition, an offset at or below the last one counted is ignored. So rebuilding by reading again
    gives the same figures, and a redelivery changes nothing.
 2. Time is the event's own (`at_ms`), in whole minutes; what is older than the horizon is dropped.
-3. Percentiles come from buckets that grow by 5 %: an answer within 5 % of the true one, in bounded memory.
+3. Memory is bounded whatever is sent: names are cut, past `MOST_NAMES` they count as "(others)", a time that lies ahead is the
+   time of writing, a number that is none counts 0.
+4. Percentiles come from buckets that grow by 5 %: an answer within 5 % of the true one, in bounded memory.
 """
 
 import math
@@ -16,6 +18,11 @@ from typing import Any, cast
 MINUTE_MS = 60_000
 GROWTH = math.log(1.05)
 WINDOWS_MIN = (1, 5, 60)
+LARGEST = 1 << 53
+AHEAD_MIN = 5  # how far an event's own time may lie after its writing
+NAME_CHARS = 64
+MOST_NAMES = 500  # of each kind: routes with arms, kinds of refusals, kinds of dead letters
+OTHERS = "(others)"
 
 
 def bucket_of(value: float) -> int:
@@ -85,19 +92,28 @@ class Views:
         self.records += 1
         minute = seen.at_ms // MINUTE_MS
         if seen.dead_letter:
-            self._letters.setdefault(minute, Counter())[seen.topic, seen.dead_letter] += 1
+            self._told(self._letters, minute, (seen.topic, seen.dead_letter))
         else:
             self._count(seen, minute)
         return True
 
     def _at(self, route: str, arm: str, minute: int) -> Minute:
-        return self._minutes.setdefault((route, arm), {}).setdefault(minute, Minute())
+        who = (route, arm)
+        if who not in self._minutes and len(self._minutes) >= MOST_NAMES:
+            who = (OTHERS, OTHERS if arm else "")
+        return self._minutes.setdefault(who, {}).setdefault(minute, Minute())
+
+    def _told(self, tables: dict[int, Counter[tuple[str, str]]], minute: int, who: tuple[str, str]) -> None:
+        table = tables.setdefault(minute, Counter())
+        if who not in table and len(table) >= MOST_NAMES:
+            who = (OTHERS, OTHERS)
+        table[who] += 1
 
     def _count(self, seen: Seen, minute: int) -> None:
         data, kind = seen.data, seen.kind
         route = _text(data, "route")
         if kind == "answer.refused":
-            self._refused.setdefault(minute, Counter())[route or "(none)", _text(data, "kind")] += 1
+            self._told(self._refused, minute, (route or "(none)", _text(data, "kind")))
             return
         if not route:
             return
@@ -124,7 +140,7 @@ class Views:
         for row in cast("list[object]", arms) if isinstance(arms, list) else ():
             arm = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
             grade: object = arm.get("grade")
-            if isinstance(grade, int):
+            if isinstance(grade, int) and 0 <= grade <= 1000:
                 counts = self._at(route, _text(arm, "arm"), minute).counts
                 counts["graded"] += 1
                 counts["grade_sum"] += grade
@@ -136,6 +152,8 @@ class Views:
         for table in tables:
             for minute in [m for m in table if m < oldest]:
                 del table[minute]
+        for who in [who for who, table in self._minutes.items() if not table]:
+            del self._minutes[who]
 
     def window(self, now_ms: int, minutes: int) -> dict[tuple[str, str], Minute]:
         """The sums of the last `minutes` minutes, the running one included."""
@@ -204,9 +222,12 @@ def _table(tables: Mapping[int, Counter[tuple[str, str]]], names: tuple[str, str
 
 def _text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
-    return value if isinstance(value, str) else ""
+    return value[:NAME_CHARS] if isinstance(value, str) else ""
 
 
 def _number(data: Mapping[str, Any], name: str) -> float:
+    """A number that can be counted with; whatever else stands there counts 0."""
     value = data.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+        return 0.0
+    return float(value)

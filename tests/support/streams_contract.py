@@ -26,7 +26,7 @@ from streams.port import NONE, Broker, Fenced, Outgoing, Rejected, TopicSpec
 from streams.reader import EveryOffset
 from streams.runner import Runner
 from streams.shapes import Change, Emit, Event, Gap, KeyState, Out, Record, Tick
-from streams.wire import decode, partition_of
+from streams.wire import BROKER_BYTES, LETTER_BYTES, decode, partition_of, size_of
 
 __all__ = [
     "AWAY",
@@ -47,6 +47,7 @@ __all__ = [
     "test_a_missing_offset_is_told_from_a_known_one",
     "test_a_poison_record_becomes_a_dead_letter_and_the_rest_goes_on",
     "test_a_publisher_knows_its_cursor_after_a_restart",
+    "test_a_record_at_the_limit_is_answered_and_one_above_is_refused_where_it_is_sent",
     "test_a_refused_record_fails_its_future_and_not_the_commit",
     "test_a_starting_producer_decides_the_former_transaction",
     "test_a_transaction_found_fenced_says_so_at_each_later_step",
@@ -102,7 +103,12 @@ class World:
     async def topics(self, *names: str) -> None:
         """Create what is missing; remember where each topic ended."""
         known = await self.admin.partitions(names)
-        wanted = [TopicSpec(name, PARTITIONS, 1, {}) for name in names if name not in known]
+        letters = {"max.message.bytes": str(LETTER_BYTES)}
+        wanted = [
+            TopicSpec(name, PARTITIONS, 1, letters if name.endswith(".dlq") else {})
+            for name in names
+            if name not in known
+        ]
         if wanted:
             await self.admin.create(wanted)
         await soon(lambda: self.admin.partitions(names), dict.fromkeys(names, PARTITIONS))
@@ -226,6 +232,8 @@ class Echo:
             raise Refused("not like this", kind="test", field="messages")
         if text.startswith("slow"):
             await asyncio.sleep(float(text.removeprefix("slow")))
+        if text.startswith("long"):
+            text = "long"
         return [answer(event, "x" * 1_100_000 if text == "huge" else text)]
 
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
@@ -702,6 +710,42 @@ async def test_an_emit_too_large_dead_letters_its_cause(world: World) -> None:
     rows = [dict(row.headers) for row in await world.read("ratchet.requests.dlq")]
     assert [r["ratchet-dlq-kind"] for r in rows if r["ratchet-dlq-agent"] == echo.name.encode()] == [b"oversize"]
     assert len(await world.answers(echo.name)) == 1
+
+
+def sized(name: str, prefix: str, size: int) -> Outgoing:
+    """A request whose record has this size."""
+
+    def made(text: str) -> Outgoing:
+        row = encode(request(name, text), event_id=f"e-{name}", source="test", traceparent="")
+        return Outgoing(row.key, row.value, row.headers)
+
+    return made(prefix + "x" * (size - size_of(made(prefix))))
+
+
+async def test_a_record_at_the_limit_is_answered_and_one_above_is_refused_where_it_is_sent(world: World) -> None:
+    """At the limit: answered, or, where the answer would be above it, a dead letter with the whole record. Above: nothing is taken."""
+    echo = Echo(world.agent("limit"))
+    await world.join(echo.name)
+    fits = {name: sized(f"{world.tag}-{name}", name, BROKER_BYTES) for name in ("long", "echo")}
+    over = sized(f"{world.tag}-over", "long", BROKER_BYTES + 200)
+    for row in (over, *fits.values()):
+        place = "ratchet.requests", partition_of(row.key or b"", PARTITIONS)
+        if row is over:
+            with pytest.raises(Rejected, match=r"ratchet\.requests"):
+                await world.producer.send(*place, [row])
+        else:
+            assert size_of(row) == BROKER_BYTES
+            await world.producer.send(*place, [row])
+
+    async def done() -> bool:
+        letters = [row for row in await world.read("ratchet.requests.dlq") if row.key == fits["echo"].key]
+        return bool(letters) and len(await world.answers(echo.name)) >= 1
+
+    await run_agents(world, done, echo)
+    letter = next(row for row in await world.read("ratchet.requests.dlq") if row.key == fits["echo"].key)
+    assert letter.value == fits["echo"].value
+    assert dict(letter.headers)["ratchet-dlq-kind"] == b"oversize"
+    assert [event.key.encode() for event in await world.answers(echo.name)] == [fits["long"].key]
 
 
 async def test_a_group_without_an_offset_is_refused_by_name(world: World) -> None:

@@ -1,0 +1,1 @@
+"""Mutated records against the decoder and the agents: `python -m tools.fuzz`."""
