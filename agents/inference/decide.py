@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from schemas.errors import Refused
 from schemas.events import (
     AdapterLive,
     AdapterRefused,
@@ -96,7 +97,9 @@ def order_of(event: Event[Payload]) -> Order | None:
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    """The message that a template's `{text}` stands for: the last of the user, else the last."""
+    """The message that a template's `{text}` stands for: the last of the user, else the last. `Refused` where there is none."""
+    if not messages:
+        raise Refused("messages: is empty", kind="invalid", field="messages", accepted="at least one message")
     users = [message for message in messages if message.role == "user"]
     return (users or list(messages))[-1].content
 

@@ -54,7 +54,7 @@ def signals_of(result: ResultCompleted) -> tuple[float, ...]:
     held = [min(0.0, max(LOGPROB_FLOOR, value)) for value in result.logprobs]
     mean = math.fsum(held) / len(held) if held else LOGPROB_FLOOR
     low = min(held, default=LOGPROB_FLOOR)
-    return (mean, low, math.log1p(result.tokens_out), 1.0 if result.finish_reason == "stop" else 0.0)
+    return (mean, low, math.log1p(min(result.tokens_out, 1 << 53)), 1.0 if result.finish_reason == "stop" else 0.0)
 
 
 def z_of(
@@ -191,7 +191,7 @@ def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
             request_id=told.request_id,
             request_partition=told.request_partition,
             request_offset=told.request_offset,
-            request_at_ms=told.request_at_ms,
+            request_at_ms=max(0, told.request_at_ms),
             text=told.text,
             arm=told.arm,
             score=told.score,
@@ -209,7 +209,7 @@ def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
         request_id=told.request_id,
         request_partition=told.request_partition,
         request_offset=told.request_offset,
-        request_at_ms=told.request_at_ms,
+        request_at_ms=max(0, told.request_at_ms),
         reason="rejected" if told.reason in ("approved", "corrected") else told.reason,
         detail=told.detail,
         decision_id=told.decision_id,

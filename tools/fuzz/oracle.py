@@ -98,7 +98,9 @@ class Oracle:
                 for name, value in cast("dict[str, Any]", said).items()
                 if name not in ("reason", "accepted")
             }
-        leaked = next((text for text in _texts(said) if len(text) >= LEAK and text in str(error)), None)
+        open_text = b"\0".join(value for _, value in record.headers).decode("utf-8", "replace")
+        texts = (text for text in _texts(said) if len(text) >= LEAK and text[:LEAK] not in open_text)
+        leaked = next((text for text in texts if text in str(error)), None)
         return None if leaked is None else f"the refusal tells what the payload says: {error}"
 
 

@@ -93,3 +93,23 @@ def test_what_the_fuzz_found_stays_refused(corpus: fuzzing.Corpus) -> None:
         with pytest.raises(Refused) as error:
             decode(record, PARTITIONS)
         assert error.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("decision.routed", {"messages": []}),
+        ("result.completed", {"tokens_out": 10**400}),
+        ("review.settled", {"request_at_ms": -1}),
+        ("adapter.registered", {"arm": "no arm!"}),
+    ],
+)
+async def test_what_crashed_an_agent_crashes_none(corpus: fuzzing.Corpus, name: str, change: dict) -> None:
+    """Found by the fuzz: each of these is taken, and what came of it can be sent, read and restored."""
+    stand = fuzzing.Stand(corpus.log)
+    await stand.start()
+    for record in corpus.by_type[name]:
+        await stand.take(replace(record, value=json.dumps(json.loads(record.value or b"") | change).encode()))
+    for lane in stand._folds:
+        stand._restored(lane)
+    assert stand.steps
