@@ -30,6 +30,7 @@ from streams.shapes import Change, DeadLetter, Emit, Event, KeyState, Out, Tick,
 
 PUBLISH_EVERY = 25
 REMEMBERED = 64
+SIGNAL_MOST = 1e6  # none that `decide.signals_of` makes is near; its square must stay a number
 PRIOR_COUNT = 20.0
 RATE = 0.3
 SCALE_FLOOR = 0.05
@@ -110,7 +111,7 @@ class Ladder:
 def label_of(case: CaseClosed) -> bool | None:
     """Whether the serving arm's answer was right; None where the case may not teach trust."""
     fair = case.verdict_after_score or case.verdict_kind == "reference"
-    if not fair or len(case.signals) != len(SIGNALS):
+    if not fair or len(case.signals) != len(SIGNALS) or any(abs(one) > SIGNAL_MOST for one in case.signals):
         return None
     for arm in case.arms:
         if arm.arm == case.arm and not arm.shadow:

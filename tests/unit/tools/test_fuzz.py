@@ -101,6 +101,8 @@ def test_what_the_fuzz_found_stays_refused(corpus: fuzzing.Corpus) -> None:
         ("decision.routed", {"messages": []}),
         ("result.completed", {"tokens_out": 10**400}),
         ("review.settled", {"request_at_ms": -1}),
+        ("shadow.ordered", {"assigned_at_ms": -(10**400)}),
+        ("case.closed", {"signals": [1e308, -1e308, 1e308, 1e308]}),
         ("adapter.registered", {"arm": "no arm!"}),
     ],
 )
