@@ -84,12 +84,12 @@ async def _kill(made: Trial, world: World, row: Row, ordinal: int, left: Iterato
         await host.kill()
         row.faults += 1
         host = await made.begin(world, ordinal)
-        first = await heard(host, "committed", timeout_s=30.0)
+        first = await heard(host, "committed", timeout_s=90.0)
         row.recoveries += since(first, killed)
         begun = await heard(host, "begun", timeout_s=1.0)
         starts += since(begun, killed)
         if first is None and not shaken:
-            row.say(f"worker {ordinal} did not commit within 30 s")
+            row.say(f"worker {ordinal} did not commit within 90 s")
     if starts and not shaken:
         row.notes.append(f"of the time until the first commit Python's start is {statistics.median(starts):.2f} s")
 

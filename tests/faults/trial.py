@@ -69,7 +69,7 @@ class Trial:
                 await stack.enter_async_context(world.load(mark, pause_s))
             yield
 
-    async def finish(self, *, settle_s: float = 60.0) -> list[Row]:
+    async def finish(self, *, settle_s: float = 120.0) -> list[Row]:
         """Wait for every answer, stop all workers gracefully, compare with the reference."""
         for (mark, name), row in self.rows.items():
             world = next(world for world in self.worlds if world.name == name)
