@@ -16,6 +16,7 @@ from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing, park
 
 YIELD_EVERY = 200  # heartbeats share the loop
 FIRST_RETRY_S = 0.1
+FOR_EVER_MS = 1 << 53  # a deadline past it is none
 
 
 @dataclass(slots=True)
@@ -172,7 +173,8 @@ class TransformLane(Lane):
 
     def _left_s(self, event: Event[Payload]) -> float:
         deadline = self.transform.deadline_ms(event)
-        return float("inf") if deadline is None else (deadline - self.around.clock.now_ms()) / 1000
+        left_ms = None if deadline is None else deadline - self.around.clock.now_ms()
+        return float("inf") if left_ms is None or left_ms > FOR_EVER_MS else left_ms / 1000
 
     def _outgoing(self, record: Record, cause: Cause, outs: Sequence[Out]) -> list[Sent]:
         try:

@@ -119,7 +119,7 @@ class Inference:
             if self._clock.monotonic() >= until:
                 break
             await self._clock.sleep(POLL_S)
-        left_s = (deadline - self._clock.now_ms()) / 1000
+        left_s = min(deadline - self._clock.now_ms(), 1 << 53) / 1000
         if left_s <= 0:
             raise Unavailable("the deadline has passed")
         try:
