@@ -32,6 +32,8 @@ from streams.wire import Sent
 
 log = logging.getLogger("streams")
 COMMIT_SHARE = 0.75  # of the time to let go, for finished work; the rest is the producer's
+CANCEL_AGAIN_S = 0.25
+LEAST_S = 0.05
 
 
 @dataclass(slots=True)
@@ -126,7 +128,7 @@ class Lane:
         self.around.fatal(error, self.agent, self.partition, place)
 
     async def _run(self) -> None:
-        while True:
+        while not self.leaving:
             wait_s = 0.0
             try:
                 async with asyncio.timeout(self.settings.open_bound_s):
@@ -155,7 +157,8 @@ class Lane:
             if self.leaving:
                 return
             await self._drop()
-            await self.around.clock.sleep(wait_s)
+            if not self.leaving:
+                await self.around.clock.sleep(wait_s)
 
     async def _open(self) -> None:
         """Fence, committed, restore, seek: in this order, and nothing awaited between seek and accepting."""
@@ -167,6 +170,8 @@ class Lane:
         await self.point("committed")
         await self.restore(committed)
         await self.point("restored")
+        if self.leaving:
+            raise Lost("let go while it opened")
         self.halt_at, self.halted, self.draining = self._crashes.halted_at(), None, False
         self._broken = None
         self._due.clear()
@@ -357,12 +362,21 @@ class Lane:
         await self.close(until_s)
 
     async def close(self, until_s: float | None = None) -> None:
-        """Cancel all, let the producer go, commit nothing more."""
+        """Cancel all, let the producer go, commit nothing more, never open again.
+
+        The client, when it stops, takes a cancellation of its caller for one of its own task and goes on: so the lane's task is
+        told twice over. A lane that lived on would fence its successor each time it opened.
+        """
+        self.leaving = True
         self.shut()
         until_s = until_s or asyncio.get_running_loop().time() + self.settings.revoke_bound_s
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=self._left(until_s))
+        task = self._task
+        if task is not None:
+            task.cancel()
+            while not (await asyncio.wait([task], timeout=min(CANCEL_AGAIN_S, self._left(until_s))))[0]:
+                if self._left(until_s) <= LEAST_S:
+                    break
+                task.cancel()
         producer, self._producer = self._producer, None
         try:
             if producer is not None:
@@ -374,7 +388,7 @@ class Lane:
 
     @staticmethod
     def _left(until_s: float) -> float:
-        return max(0.05, until_s - asyncio.get_running_loop().time())
+        return max(LEAST_S, until_s - asyncio.get_running_loop().time())
 
     def kill(self) -> None:
         """For tests: the process is gone; nothing is told to the broker."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from schemas.events import AnswerRefused
 from schemas.payload import Payload
 from streams.lane import Lane, Notice
 from streams.memory import MemoryBroker, MemoryTransactionalProducer
+from streams.port import Lost
 from streams.runner import Runner, RuntimeSettings
 from streams.shapes import Event, Out
 
@@ -42,6 +44,25 @@ class StuckBroker(MemoryBroker):
 
     def transactional(self, transactional_id: str) -> MemoryTransactionalProducer:
         return Stuck(self, transactional_id) if self.stuck else super().transactional(transactional_id)
+
+
+class Deaf(MemoryTransactionalProducer):
+    """Stops as the real client may: a cancellation of its caller ends a task of its own, and is not passed on."""
+
+    async def stop(self, timeout_s: float) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.3)
+
+    async def start(self) -> None:
+        self.broker.opened += 1
+        await super().start()
+
+
+class DeafBroker(MemoryBroker):
+    opened = 0
+
+    def transactional(self, transactional_id: str) -> MemoryTransactionalProducer:
+        return Deaf(self, transactional_id)
 
 
 def start(
@@ -141,6 +162,23 @@ async def test_one_time_bounds_all_of_it(lanes: int) -> None:
     await until(lambda: len(broker.records("answers")) == 200)
     await stop(runner, task)
     assert len({event.id for event in broker.events("answers")}) == 200
+
+
+async def test_a_lane_that_is_dropping_when_it_is_let_go_never_opens_again() -> None:
+    """Whatever the client makes of the cancellation: a lane that opened again would fence its successor, again and again."""
+    broker, agent = DeafBroker(1), Echo("probe")
+    runner, task = start(broker, agent, replace(FAST, revoke_bound_s=2.0))
+    await until(lambda: any(lane.open for lane in lanes_of(runner)))
+    (lane,) = lanes_of(runner)
+    lane.broken(Lost("by the test"))
+    await until(lambda: not lane.open)
+    opened = broker.opened
+    await asyncio.sleep(0.05)  # it waits for its producer to stop
+    await runner._members[0].revoked([])
+    await asyncio.sleep(0.3)
+    assert broker.opened == opened
+    assert not lane.open
+    await stop(runner, task)
 
 
 async def _told(seen: list[Notice], held: Callable[[Notice], bool]) -> None:
