@@ -33,7 +33,7 @@ from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.reader import EveryOffset
-from streams.runner import Runner
+from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Record, Transform
 from streams.wire import Decoder, Verify
 
@@ -322,6 +322,7 @@ async def _run(runner: Runner, stop: asyncio.Event) -> None:
         await runner.stop()
 
     ending = asyncio.create_task(end())
+    collect_rarely()
     try:
         await runner.run()
     finally:

@@ -222,7 +222,7 @@ class FoldLane(Lane):
             at_ms = record.timestamp_ms if record is not None else self.last_tick_ms
             try:
                 self._pending.sent += outgoing(
-                    outs, cause, agent=self.agent, partitions=self.around.partitions, at_ms=at_ms
+                    outs, cause, agent=self.agent, partitions=self.around.partitions, now_ms=lambda: at_ms
                 )
             except TooLarge as error:
                 if record is None:

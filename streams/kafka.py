@@ -64,6 +64,7 @@ class _Relay(ConsumerRebalanceListener):
         await self.listener.revoked([(tp.topic, tp.partition) for tp in revoked])
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        self.reader.resting.clear()
         for tp in assigned:
             self.reader.consumer.pause(tp)
             self.reader.consumer.seek(tp, 0)
@@ -71,7 +72,11 @@ class _Relay(ConsumerRebalanceListener):
 
 
 class KafkaReader:
-    """A consumer: a static group member, or alone at positions given."""
+    """A consumer: a static group member, or alone at positions given.
+
+    The client's own pause throws away what it has fetched, up to a megabyte, to fetch it once more: a lane that pauses and resumes
+    would read everything several times. So a paused partition is not asked, and what was fetched of it stays.
+    """
 
     def __init__(
         self,
@@ -85,6 +90,8 @@ class KafkaReader:
         self.positions = dict(positions or {})
         self.group = group
         self.bootstrap = bootstrap
+        self.resting: set[TopicPartition] = set()
+        self._resumed = asyncio.Event()
         self._consumer: Any = None
 
     @property
@@ -140,17 +147,22 @@ class KafkaReader:
             self.consumer.seek(TopicPartition(*tp), offset)
 
     def pause(self, partitions: Collection[TP]) -> None:
-        with translated("pause", self.security):
-            self.consumer.pause(*(TopicPartition(*tp) for tp in partitions))
+        tps = {TopicPartition(*tp) for tp in partitions}
+        if gone := tps - self.consumer.assignment():
+            raise Lost(f"pause: {', '.join(map(str, sorted(gone)))} is not assigned")
+        self.resting |= tps
 
     def resume(self, partitions: Collection[TP]) -> None:
+        tps = {TopicPartition(*tp) for tp in partitions}
         with translated("resume", self.security):
-            self.consumer.resume(*(TopicPartition(*tp) for tp in partitions))
+            self.consumer.resume(*tps)
+        self.resting -= tps
+        self._resumed.set()
 
     async def poll(self, *, timeout_s: float, max_records: int) -> Mapping[TP, Sequence[Record]]:
         with translated("poll", self.security):
             try:
-                found = await self.consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+                found = await self._fetched(timeout_s, max_records)
             except NoOffsetForPartitionError:
                 return {}  # asked by the client itself before the lane has sought its position
             except ConsumerStoppedError as exc:
@@ -158,6 +170,29 @@ class KafkaReader:
         if not found and not self.security.open:
             self._check_hidden()
         return _records(found)
+
+    async def _fetched(self, timeout_s: float, max_records: int) -> dict[Any, list[Any]]:
+        """What the client has of the partitions that do not rest, waiting for it or until one that rested is resumed."""
+        if not self.resting:
+            return await self.consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        awake = self.consumer.assignment() - self.resting
+        if awake and (found := await self.consumer.getmany(*awake, timeout_ms=0, max_records=max_records)):
+            return found
+        self._resumed.clear()
+        resumed = asyncio.create_task(self._resumed.wait())
+        wait_ms = int(timeout_s * 1000)
+        asked = (
+            asyncio.create_task(self.consumer.getmany(*awake, timeout_ms=wait_ms, max_records=max_records))
+            if awake
+            else None
+        )
+        waits = [resumed] if asked is None else [resumed, asked]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            return asked.result() if asked is not None and asked.done() else {}
+        finally:
+            for task in waits:
+                task.cancel()  # what it has not given yet stays with the client
 
     def _check_hidden(self) -> None:
         """Denied where the broker hides a topic from us: the client would wait for it without a word."""

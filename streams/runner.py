@@ -4,6 +4,7 @@ It is the only place that meets an agent's unexpected error: one log line with a
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
@@ -32,6 +33,17 @@ STALL_S = 0.05
 def full(topic: str) -> str:
     """`requests` or `ratchet.requests` as the broker knows it."""
     return topic if topic.startswith(PREFIX) else PREFIX + topic
+
+
+def collect_rarely() -> None:
+    """Tell Python's collector that what is there stays and that most of what comes is soon gone. Once per process, when it is built.
+
+    A lane makes some twenty objects per event and holds hundreds of events: with the defaults every seven hundredth allocation
+    walks through them, a sixth of a lane's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _ignore(notice: Notice) -> None:
@@ -388,4 +400,4 @@ class Runner:
         self._members = []
 
 
-__all__ = ["AgentCrashed", "MissingOffset", "Notice", "Observe", "Runner", "RuntimeSettings"]
+__all__ = ["AgentCrashed", "MissingOffset", "Notice", "Observe", "Runner", "RuntimeSettings", "collect_rarely"]

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from schemas import ids
 from schemas.errors import Refused, Unavailable
@@ -24,7 +24,7 @@ class Slot:
     """One accepted record and what came of it."""
 
     record: Record
-    sent: list[Sent] = field(default_factory=list[Sent])
+    sent: Sequence[Sent] = ()
     park: tuple[Record, int] | None = None  # the original, and the rounds it will have used
     done: bool = False
 
@@ -145,7 +145,7 @@ class TransformLane(Lane):
     async def _call(self, slot: Slot, event: Event[Payload], attempt: int) -> None:
         """The agent's answer, or after retries a parked or expired event, or a dead letter."""
         clock, settings = self.around.clock, self.settings
-        began, tries = clock.monotonic(), 0
+        began_s, tries = 0.0, 0
         while True:
             try:
                 outs = await self.transform(event)
@@ -155,10 +155,11 @@ class TransformLane(Lane):
                 return
             except Unavailable as error:
                 tries += 1
+                began_s = began_s or clock.monotonic()
                 left_s = self._left_s(event)
                 pause_s = FIRST_RETRY_S * 2 ** (tries - 1) * (0.5 + ids.coin(event.id, f"retry/{tries}") / 65_536)
                 pause_s = max(pause_s, error.retry_after_s or 0.0)
-                spent = clock.monotonic() - began + min(pause_s, left_s) > settings.retry_s
+                spent = clock.monotonic() - began_s + min(pause_s, left_s) > settings.retry_s
                 if left_s <= 0 or (spent and attempt >= settings.rounds):
                     self._notice("expired")
                     slot.sent = self._outgoing(event.record, cause_of(event), self.transform.expired(event, error))
@@ -177,14 +178,9 @@ class TransformLane(Lane):
         return float("inf") if left_ms is None or left_ms > FOR_EVER_MS else left_ms / 1000
 
     def _outgoing(self, record: Record, cause: Cause, outs: Sequence[Out]) -> list[Sent]:
+        around = self.around
         try:
-            return outgoing(
-                outs,
-                cause,
-                agent=self.agent,
-                partitions=self.around.partitions,
-                at_ms=self.around.clock.now_ms(),
-            )
+            return outgoing(outs, cause, agent=self.agent, partitions=around.partitions, now_ms=around.clock.now_ms)
         except TooLarge as error:
             return [self._letter(record, "oversize", str(error), 1)]
 
@@ -206,19 +202,21 @@ class TransformLane(Lane):
     def cut(self) -> Prefix:
         slots, self._finished = self._finished, []
         worked_s, self._worked_s = self._worked_s, 0.0
-        following: dict[tuple[str, int], int] = {}
+        counts: dict[str, int] = {}
+        last: dict[str, int] = {}
         sent: list[Sent] = []
         not_before = self.around.clock.now_ms() + int(self.settings.defer_s * 1000)  # once, so that it never runs back
-        self._committing = {}
         for slot in slots:
             topic = slot.record.topic
-            following[topic, self.partition] = slot.record.offset + 1
-            self._committing[topic] = self._committing.get(topic, 0) + 1
+            counts[topic] = counts.get(topic, 0) + 1
+            last[topic] = slot.record.offset
             sent += slot.sent
             if slot.park is not None:
                 record, attempt = slot.park
                 sent.append(parked(record, attempt=attempt, topic=self.parking, not_before_ms=not_before))
                 self._notice("deferred")
+        self._committing = counts
+        following = {(topic, self.partition): offset + 1 for topic, offset in last.items()}
         return Prefix(len(slots), following, sent, worked_s)
 
     def advance(self, prefix: Prefix) -> None:

@@ -6,6 +6,8 @@ Must not send anything: it says what would be sent where.
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from functools import lru_cache
+from operator import itemgetter
+from typing import cast
 
 from schemas import ids
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
@@ -35,6 +37,7 @@ PARKING = frozenset((ATTEMPT, NOT_BEFORE, ORIGIN, WRITTEN))
 Verify = Callable[[Record], Speaker | None]
 """Who speaks in a record of a `PROVEN` topic, None where nothing is to be proven; raises `Refused`. Depends on the record alone."""
 _MASK = 0xFFFFFFFF
+_VALUE = itemgetter(1)
 
 
 def murmur2(data: bytes) -> int:
@@ -68,7 +71,9 @@ def size_of(record: Outgoing) -> int:
 
 def valued(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """Headers as a broker's adapter gives them: one that a client sent without a value has an empty one, so that no reader knows both."""
-    return tuple([(name, value or b"") for name, value in headers])
+    if None in map(_VALUE, headers):
+        return tuple([(name, value or b"") for name, value in headers])
+    return cast("Headers", tuple(headers))
 
 
 def largest(topic: str) -> int:
@@ -157,12 +162,12 @@ class Cause:
     id: str
     key: bytes | None
     traceparent: str
-    at: str
+    at: Place | str
     partition: int
 
 
 def cause_of(event: Event[Payload]) -> Cause:
-    return Cause(event.id, event.record.key, event.traceparent, str(event.place), event.place.partition)
+    return Cause(event.id, event.record.key, event.traceparent, event.place, event.place.partition)
 
 
 def raw_cause(record: Record) -> Cause:
@@ -210,16 +215,16 @@ def letter(record: Record, *, agent: str, kind: str, message: str, attempts: int
     return Sent(dlq_of(record.topic), record.partition, Outgoing(record.key, record.value, headers))
 
 
-def outgoing(outs: Sequence[Out], cause: Cause, *, agent: str, partitions: int, at_ms: int) -> list[Sent]:
-    """The records of what an agent emitted because of `cause`. Raises TooLarge before anything is sent."""
+def outgoing(
+    outs: Sequence[Out], cause: Cause, *, agent: str, partitions: int, now_ms: Callable[[], int]
+) -> list[Sent]:
+    """The records of what an agent emitted because of `cause`. Raises TooLarge before anything is sent. `now_ms` dates letters."""
     sent: list[Sent] = []
     for index, out in enumerate(outs):
         if isinstance(out, DeadLetter):
-            row = letter(out.record, agent=agent, kind=out.kind, message=out.message, attempts=1, at_ms=at_ms)
-        elif isinstance(out, Verbatim):
-            row = out.row
+            row = letter(out.record, agent=agent, kind=out.kind, message=out.message, attempts=1, at_ms=now_ms())
         else:
-            row = _emitted(out, index, cause, agent, partitions)
+            row = out.row if isinstance(out, Verbatim) else _emitted(out, index, cause, agent, partitions)
             if len(row.record.value or b"") + len(row.record.key or b"") + len(cause.id) < SMALL:
                 sent.append(row)
                 continue
@@ -236,7 +241,7 @@ def _emitted(out: Emit, index: int, cause: Cause, agent: str, partitions: int) -
         event_id=event_id,
         source=f"ratchet/{agent}",
         traceparent=ids.trace_parent(cause.traceparent or None, event_id),
-        extra=(("ratchet-cause", cause.id.encode()), ("ratchet-at", cause.at.encode())),
+        extra=(("ratchet-cause", cause.id.encode()), ("ratchet-at", str(cause.at).encode())),
     )
     partition = cause.partition if encoded.key == cause.key else partition_of(encoded.key, partitions)
     return Sent(PREFIX + out.payload.TOPIC, partition, Outgoing(encoded.key, encoded.value, encoded.headers), out.blob)

@@ -45,6 +45,7 @@ __all__ = [
     "test_a_group_without_an_offset_is_refused_by_name",
     "test_a_memberless_commit_is_accepted",
     "test_a_missing_offset_is_told_from_a_known_one",
+    "test_a_paused_partition_rests_and_goes_on_where_it_was",
     "test_a_poison_record_becomes_a_dead_letter_and_the_rest_goes_on",
     "test_a_publisher_knows_its_cursor_after_a_restart",
     "test_a_record_at_the_limit_is_answered_and_one_above_is_refused_where_it_is_sent",
@@ -533,6 +534,40 @@ async def test_whole_columns_are_assigned_paused(world: World) -> None:
     assert [row.value for row in found[topics[0], 0]] == [b"v"]
     for member in members:
         await member.stop()
+
+
+async def test_a_paused_partition_rests_and_goes_on_where_it_was(world: World) -> None:
+    """It gives nothing while others do; a poll that waits is woken when it is resumed; nothing of it is lost or repeated."""
+    topic = await world.fresh("resting")
+    rests, goes_on = (topic, 0), (topic, 1)
+    await world.producer.send(*rests, [Outgoing(b"k", str(n).encode()) for n in range(200)])
+    reader = world.broker.reader({rests: 0, goes_on: 0})
+    await reader.start()
+    found: dict[tuple[str, int], list[Record]] = {rests: [], goes_on: []}
+
+    async def poll(timeout_s: float) -> None:
+        for tp, rows in (await reader.poll(timeout_s=timeout_s, max_records=50)).items():
+            found[tp] += rows
+
+    async with asyncio.timeout(20):
+        while not found[rests]:
+            await poll(0.1)
+        reader.pause([rests])
+        had = len(found[rests])
+        await world.producer.send(*goes_on, [Outgoing(b"k", b"v")] * 3)
+        while len(found[goes_on]) < 3:
+            await poll(0.1)
+        waiting = asyncio.create_task(poll(20.0))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert len(found[rests]) == had
+        reader.resume([rests])
+        async with asyncio.timeout(5):
+            await waiting
+        while len(found[rests]) < 200:
+            await poll(0.1)
+    await reader.stop()
+    assert [row.value for row in found[rests]] == [str(n).encode() for n in range(200)]
 
 
 # beside the shapes

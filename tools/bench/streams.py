@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.settings import load
 from schemas.errors import Refused
+from streams.runner import collect_rarely
 from tools.bench import Say, figure, machine
 from tools.bench import streams_children as children
 from tools.bench import streams_parts as parts
@@ -73,6 +74,7 @@ def options_of(options: Sequence[str]) -> argparse.Namespace:
 async def _measure(bootstrap: str, chosen: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Every part but the partitions."""
     found, quick = dict[str, Any](), bool(chosen.quick)
+    collect_rarely()  # as an agent's process does; the raw loops gain from it too
     async with Field(bootstrap) as on:
         await on.create([TARGET], max(SCALE))
         if "throughput" in chosen.parts:

@@ -33,6 +33,7 @@ TARGET = "ratchet.requests"
 CAUSE = "ratchet-cause"
 TICK_S = 0.005
 STUCK_S = 120.0
+VISIBLE_S = 10.0
 
 
 def payload(key: str, at_ms: int = 1_700_000_000_000) -> RequestSubmitted:
@@ -287,19 +288,25 @@ class Field:
         """Where the target topic ends now."""
         return await self.admin.ends([(TARGET, number) for number in range(partitions)])
 
-    async def since(self, starts: Mapping[TP, int]) -> list[Record]:
-        """Committed records of the target topic since then."""
-        found, ends = list[Record](), await self.admin.ends(list(starts))
+    async def since(self, starts: Mapping[TP, int], wanted: int) -> list[Record]:
+        """Committed records of the target topic since then.
+
+        A commit is acknowledged before its markers are in every partition, so what lacks of `wanted` is given time to appear.
+        """
+        found, until_s = list[Record](), self.clock.monotonic() + VISIBLE_S
         reader = self.broker.reader(starts)
         await reader.start()
         try:
-            for tp, end in ends.items():
-                while await reader.position(tp) < end:
-                    for rows in (await reader.poll(timeout_s=0.2, max_records=5000)).values():
-                        found += rows
+            while True:
+                for tp, end in (await self.admin.ends(list(starts))).items():
+                    while await reader.position(tp) < end:
+                        for rows in (await reader.poll(timeout_s=0.2, max_records=5000)).values():
+                            found += rows
+                if len(found) >= wanted or self.clock.monotonic() > until_s:
+                    return found
+                await self.clock.sleep(0.05)
         finally:
             await reader.stop()
-        return found
 
     async def run(
         self, agent: Transform | AnyFold, source: Source, settings: RuntimeSettings, *, codec: bool = True

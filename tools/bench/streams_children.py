@@ -159,7 +159,7 @@ async def _all_out(on: Field, feed: Feed, starts: dict[tuple[str, int], int]) ->
     """The outputs, when there are enough of them and no more come."""
     until, before = on.clock.monotonic() + STUCK_S, -1
     while True:
-        rows = await on.since(starts)
+        rows = await on.since(starts, 0)
         enough = len(rows) >= len(feed.ids) and len(rows) == before
         if enough or on.clock.monotonic() > until:
             return rows

@@ -23,7 +23,7 @@ async def _shipped(on: Field, shape: str, source: Source, *, work_s: float = 0.0
     await on.join(name, shape, source)
     agent = Copy(name, source.topic, work_s=work_s) if shape == "transform" else Count(name, source.topic)
     meter, _ = await on.run(agent, source, SHIPPED)
-    return meter.row(source.events) | judged(source.ids, await on.since(starts))
+    return meter.row(source.events) | judged(source.ids, await on.since(starts, source.events))
 
 
 async def work(on: Field, partitions: int, seconds: float, say: Say) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ async def _measure(on: Field, row: Row, source: Source) -> dict[str, float]:
     spec, starts = row.spec, await on.ends(source.partitions)
     found = await (_ours(on, spec, source) if spec.ours else _raw(on, spec, source))
     if spec.kind != "consume":
-        counted = judged(source.ids, await on.since(starts))
+        counted = judged(source.ids, await on.since(starts, source.events))
         row.lost += counted["lost"]
         row.duplicated += counted["duplicated"]
     return found
@@ -122,7 +122,7 @@ def _codec(partitions: int) -> raw.Work:
 
     def work(record: Record) -> Outgoing:
         event = decode(record, partitions)
-        rows = outgoing((Emit(event.data),), cause_of(event), agent="raw", partitions=partitions, at_ms=clock.now_ms())
+        rows = outgoing((Emit(event.data),), cause_of(event), agent="raw", partitions=partitions, now_ms=clock.now_ms)
         return rows[0].record
 
     return work

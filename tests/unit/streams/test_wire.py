@@ -111,11 +111,13 @@ def test_a_verbatim_emit_goes_out_as_it_is() -> None:
     broken = record(drop="ce_type")
     event = Undecoded()(broken)
     row = Outgoing(broken.key, broken.value, broken.headers)
-    sent = outgoing([Verbatim(event.data, row=Sent("out", 3, row))], cause_of(event), agent="a", partitions=4, at_ms=0)
+    sent = outgoing(
+        [Verbatim(event.data, row=Sent("out", 3, row))], cause_of(event), agent="a", partitions=4, now_ms=lambda: 0
+    )
     assert sent == [Sent("out", 3, row)]
     large = Sent("out", 3, Outgoing(None, bytes(BROKER_BYTES)))
     with pytest.raises(TooLarge, match="for out"):
-        outgoing([Verbatim(event.data, row=large)], cause_of(event), agent="a", partitions=4, at_ms=0)
+        outgoing([Verbatim(event.data, row=large)], cause_of(event), agent="a", partitions=4, now_ms=lambda: 0)
 
 
 def test_size_is_an_upper_bound() -> None:
