@@ -4,7 +4,6 @@ Random kills rarely hit an open transaction: the table of points is the proof, t
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.faults.world import World
 WORKERS = 3
 POINTS = ("accepted", "begun", "sent", "offsets", "acknowledged", "ended", "done")
 SESSION_S = 6.0
+AWAY_EACH = 10
 
 
 class Dice:
@@ -34,9 +34,10 @@ class Dice:
 
 
 async def kills(bootstrap: str, folder: Path, wanted: int, *, shaken: bool) -> list[Row]:
-    """`wanted` SIGKILLs, half at random moments, half at random points; every member is started again at once.
+    """`wanted` SIGKILLs, half at random moments, half at random points; members are started again at once.
 
-    `shaken`: meanwhile a fourth worker joins and leaves, so that kills fall into rebalances.
+    Each tenth only after its session, when others have its lanes. `shaken`: none of that, but a fourth worker joins and leaves
+    meanwhile, so that kills fall into rebalances.
     """
     name = "shaken" if shaken else "kills"
     what = "SIGKILL, join, leave under load" if shaken else "SIGKILL at random under load"
@@ -53,6 +54,9 @@ async def kills(bootstrap: str, folder: Path, wanted: int, *, shaken: bool) -> l
             ]
             shaker = asyncio.create_task(_join_and_leave(made)) if shaken else None
             await asyncio.gather(*killers)
+            if not shaken and wanted >= AWAY_EACH:
+                for row in rows:
+                    row.notes.append(f"each {AWAY_EACH}th stayed away for longer than its session")
             if shaker is not None:
                 joins = await _ended(shaker)
                 for row in rows:
@@ -71,10 +75,9 @@ async def _finished(made: Trial, rows: list[Row]) -> list[Row]:
 
 async def _kill(made: Trial, world: World, row: Row, ordinal: int, left: Iterator[int], *, shaken: bool) -> None:
     dice = Dice(f"{world.name}/{ordinal}")
-    starts: list[float] = []
-    for _ in left:
+    for number in left:
         host = made.owners[world.name, ordinal]
-        await asyncio.sleep(0.1 + dice.below(1000) / 1000)
+        await asyncio.sleep(0.1 + dice.below(5000 if shaken else 1000) / 1000)
         if dice.below(2):
             await host.arm(Step(POINTS[dice.below(len(POINTS))], 1 + dice.below(6), "exit"))
             struck = await heard(host, "struck", timeout_s=5.0)
@@ -83,15 +86,15 @@ async def _kill(made: Trial, world: World, row: Row, ordinal: int, left: Iterato
         killed = struck.t if struck is not None else time.monotonic()
         await host.kill()
         row.faults += 1
+        stays_away = not shaken and number % AWAY_EACH == AWAY_EACH - 1
+        if stays_away:
+            await asyncio.sleep(SESSION_S + 1.0)
         host = await made.begin(world, ordinal)
         first = await heard(host, "committed", timeout_s=90.0)
-        row.recoveries += since(first, killed)
-        begun = await heard(host, "begun", timeout_s=1.0)
-        starts += since(begun, killed)
+        if not stays_away:
+            row.recoveries += since(first, killed)
         if first is None and not shaken:
             row.say(f"worker {ordinal} did not commit within 90 s")
-    if starts and not shaken:
-        row.notes.append(f"of the time until the first commit Python's start is {statistics.median(starts):.2f} s")
 
 
 async def _join_and_leave(made: Trial) -> int:

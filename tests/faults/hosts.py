@@ -5,9 +5,7 @@ Both are killed, frozen, continued and told where the next fault strikes by the 
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,10 +16,11 @@ from infra.clock import SystemClock
 from streams.lane import RuntimeSettings
 from streams.runner import Runner
 from tests.faults.agents import Chain
+from tests.faults.forks import Fork, Forks
 from tests.faults.strike import Observer, Seen, Step, Strike
 from tests.faults.world import World
 
-ROOT = Path(__file__).parents[2]
+WORKER = "tests.faults.worker"
 # Of the production values only the commit bound is shorter, so that a delay of seconds is beyond it.
 KAFKA: Mapping[str, Any] = {"commit_bound_s": 1.5}
 MEMORY = RuntimeSettings(
@@ -74,15 +73,21 @@ async def heard(
 class Process:
     """A worker process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, fork: Fork, log: Path) -> None:
         self.said: list[Seen] = []
         self.log = log
-        self.process = process
+        self.fork = fork
         self._listening = asyncio.create_task(self._listen())
 
     @staticmethod
     async def begin(
-        world: World, folder: Path, *, ordinal: int = 0, settings: Mapping[str, Any] = KAFKA, **words: Any
+        forks: Forks,
+        world: World,
+        folder: Path,
+        *,
+        ordinal: int = 0,
+        settings: Mapping[str, Any] = KAFKA,
+        **words: Any,
     ) -> "Process":
         """`words` are further ones of `tests.faults.worker.main`."""
         told = {
@@ -94,43 +99,27 @@ class Process:
             **words,
         }
         log = folder / f"{world.name}-{ordinal}.log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # noqa: TID251  a child of ours
-        with log.open("ab") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.faults.worker",
-                json.dumps(told),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=sink,
-                env=environment,
-                cwd=ROOT,
-            )
-        return Process(process, log)
+        return Process(await forks.begin(told, log), log)
 
     async def _listen(self) -> None:
-        while self.process.stdout is not None and (line := await self.process.stdout.readline()):
+        while line := await self.fork.stdout.readline():
             with suppress(ValueError):  # a line cut off by SIGKILL
                 self.said.append(Seen(*json.loads(line)))
+        await self.fork.ended()
 
     async def order(self, **words: Any) -> None:
-        if self.process.stdin is not None:
-            with suppress(ConnectionError):
-                self.process.stdin.write(json.dumps(words).encode() + b"\n")
-                await self.process.stdin.drain()
+        with suppress(ConnectionError):
+            self.fork.stdin.write(json.dumps(words).encode() + b"\n")
+            await self.fork.stdin.drain()
 
     async def arm(self, step: Step) -> None:
         await self.order(arm=step.dump())
 
     async def gone(self) -> None:
-        await self.process.wait()
-        await self._listening
+        await asyncio.wait([self._listening])
 
     def send(self, number: signal.Signals) -> None:
-        if self.process.returncode is None:  # asyncio's own call would reap it before its watcher does
-            with suppress(ProcessLookupError):
-                os.kill(self.process.pid, number)
+        self.fork.send(number)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)
@@ -147,8 +136,8 @@ class Process:
         except TimeoutError:
             await self.kill()
             raise AssertionError(f"the worker does not stop; see {self.log}") from None
-        if self.process.returncode:
-            raise AssertionError(f"the worker ended with {self.process.returncode}; see {self.log}")
+        if self.fork.returncode:
+            raise AssertionError(f"the worker ended with {self.fork.returncode}; see {self.log}")
 
 
 class InProcess:

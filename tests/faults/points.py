@@ -14,7 +14,8 @@ from streams.kafka import KafkaBroker
 from streams.memory import MemoryBroker
 from streams.port import POINTS
 from tests.faults import raw
-from tests.faults.hosts import MEMORY_DELAY_S, Host, InProcess, Process, count, heard
+from tests.faults.forks import forking
+from tests.faults.hosts import MEMORY_DELAY_S, WORKER, Host, InProcess, Process, count, heard
 from tests.faults.strike import ACTIONS, INSIDE, Step
 from tests.faults.table import Row
 from tests.faults.world import SHAPES, Shape, World
@@ -184,10 +185,10 @@ async def kafka_table(
 ) -> list[Row]:
     """The whole table on Kafka: a world per shape and action, each agent a process that kills or freezes itself."""
 
-    async def begin(world: World) -> Host:
-        return await Process.begin(world, folder)
-
     async def chain(action: str, shape: Shape) -> list[Row]:
+        async def begin(world: World) -> Host:
+            return await Process.begin(forks, world, folder)
+
         name = f"points-{action}-{shape}"
         world = await World(KafkaBroker(bootstrap), name, shape, SystemClock(), bootstrap).start()
         try:
@@ -196,4 +197,5 @@ async def kafka_table(
             await world.stop()
 
     points, passes = tuple(points), tuple(passes)
-    return await _together((chain(action, shape) for action in actions for shape in SHAPES), at_once)
+    async with forking(WORKER) as forks:
+        return await _together((chain(action, shape) for action in actions for shape in SHAPES), at_once)

@@ -66,5 +66,5 @@ async def _ended(host: Process, row: Row) -> None:
     except TimeoutError:
         row.say(f"it did not stop within {STOP_S} s")
         await host.kill()
-    if host.process.returncode:
-        row.say(f"it ended with {host.process.returncode}; see {host.log}")
+    if host.fork.returncode:
+        row.say(f"it ended with {host.fork.returncode}; see {host.log}")

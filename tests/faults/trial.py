@@ -10,7 +10,8 @@ from typing import Any
 
 from infra.clock import SystemClock
 from streams.kafka import KafkaBroker
-from tests.faults.hosts import Process, count
+from tests.faults.forks import Forks, forking
+from tests.faults.hosts import WORKER, Process, count
 from tests.faults.strike import Seen
 from tests.faults.table import Row
 from tests.faults.world import SHAPES, Shape, World
@@ -23,6 +24,7 @@ class Trial:
     """Both worlds of a scenario. A row per mark and shape: `row` makes them, `finish` fills in what the check says."""
 
     worlds: list[World]
+    forks: Forks
     folder: Path
     label: str
     owners: dict[tuple[str, int], Process] = field(default_factory=dict[tuple[str, int], Process])
@@ -31,7 +33,7 @@ class Trial:
 
     async def begin(self, world: World, ordinal: int = 0, **words: Any) -> Process:
         """Start (again) a member of the world's group. `words` are the worker's."""
-        host = await Process.begin(world, self.folder, ordinal=ordinal, settings=PRODUCTION, **words)
+        host = await Process.begin(self.forks, world, self.folder, ordinal=ordinal, settings=PRODUCTION, **words)
         self.owners[world.name, ordinal] = host
         self.every.append(host)
         return host
@@ -108,15 +110,16 @@ async def trial(
         World(KafkaBroker(bootstrap), f"{name}-{shape}", shape, SystemClock(), bootstrap, partitions, replication)
         for shape in shapes
     ]
-    made = Trial([await world.start() for world in worlds], folder, label)
-    try:
-        yield made
-    finally:
-        for host in made.every:
-            host.resume()
-            await host.kill()
-        for world in worlds:
-            await world.stop()
+    async with forking(WORKER) as forks:
+        made = Trial([await world.start() for world in worlds], forks, folder, label)
+        try:
+            yield made
+        finally:
+            for host in made.every:
+                host.resume()
+                await host.kill()
+            for world in worlds:
+                await world.stop()
 
 
 def since(seen: Seen | None, began: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""A process that runs one world's agent on Kafka: `python -m tests.faults.worker '{…}'`. Ordered about on stdin, speaks on stdout.
+"""A process that runs one world's agent on Kafka, forked as `forks` says. Ordered about on stdin, speaks on stdout.
 
 It is what a fault hits: it kills or freezes itself at the point it was told.
 """
@@ -20,6 +20,7 @@ from streams.lane import Notice, Observe, RuntimeSettings
 from streams.port import TP, Listener
 from streams.runner import Runner
 from tests.faults.agents import Chain, Echo
+from tests.faults.forks import serve
 from tests.faults.strike import Observer, Step, Strike
 
 
@@ -145,5 +146,7 @@ async def main(
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    asyncio.run(main(**json.loads(sys.argv[1])))
+    told = serve(int(sys.argv[1]))
+    if told is not None:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+        asyncio.run(main(**told))
