@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from pydantic import ValidationError
 
@@ -20,6 +20,7 @@ Headers = tuple[tuple[str, bytes], ...]
 MODULES = (events, policies)  # importing them fills the registry
 FIELD_CHARS = 64
 YEAR_9999_S = 253_402_300_799
+LONG, DIGITS = b"0" * 22, bytes.maketrans(b"123456789", b"000000000")  # no float that is written shortest has as many
 CONTENT_TYPE = b"application/json"
 
 
@@ -84,30 +85,85 @@ def payload_class(ce_type: str) -> type[Payload]:
     return model
 
 
+class _Long:
+    """Stands for an integer of too many digits."""
+
+
 def _check_numbers(model: type[Payload], value: bytes) -> None:
-    """pydantic reads `NaN` and `Infinity` as numbers where a field is ignored; JSON has no such words, and other readers stop there."""
+    """pydantic reads `NaN` and `Infinity` as numbers where a field is ignored; JSON has no such words, and other readers stop there.
+
+    An integer of any length is JSON, but a reader may set a limit (RFC 8259, 6): a rule that divides one of 400 digits crashes.
+    """
 
     def refuse(name: str) -> NoReturn:
         raise Undecodable(
             f"{model.TYPE}: value: {name} is no JSON", kind="not-json", field="value", accepted="JSON (RFC 8259)"
         )
 
+    def whole(text: str) -> object:
+        return _Long() if len(text.removeprefix("-")) >= len(LONG) else 0
+
     with suppress(ValueError, RecursionError):  # what else is wrong with it the validator says
-        json.loads(value, parse_constant=refuse)
+        data: object = json.loads(value, parse_constant=refuse, parse_int=whole)
+        if (field := _long_at(data)) is not None:
+            raise Undecodable(
+                f"{model.TYPE}: {field or 'value'}: an integer of too many digits",
+                kind="invalid",
+                field=field or "value",
+                accepted=f"at most {len(LONG) - 1} digits",
+            )
+
+
+def _long_at(data: object) -> str | None:
+    """Where a `_Long` stands, None where none does."""
+    left: list[tuple[str, object]] = [("", data)]
+    while left:
+        path, one = left.pop()
+        if isinstance(one, _Long):
+            return path[1:]
+        if isinstance(one, dict):
+            left += [(f"{path}.{name[:FIELD_CHARS]}", item) for name, item in cast("dict[str, object]", one).items()]
+        elif isinstance(one, list):
+            left += [(f"{path}.{number}", item) for number, item in enumerate(cast("list[object]", one))]
+    return None
+
+
+def _is_whole(number: float) -> bool:
+    return number.is_integer() and abs(number) < 1 << 53
+
+
+def _with_whole(error: ValidationError, value: bytes) -> bytes | None:
+    """The value with `5.0` as `5`, where that is all that is wrong with it: to JSON Schema it is the same integer."""
+    if not all(
+        row["type"] == "int_type" and isinstance(row["input"], float) and _is_whole(row["input"])
+        for row in error.errors(include_url=False, include_context=False)
+    ):
+        return None
+
+    def number(text: str) -> float | int:
+        real = float(text)
+        return int(real) if _is_whole(real) else real
+
+    try:
+        return json.dumps(json.loads(value, parse_float=number)).encode()
+    except (ValueError, RecursionError):
+        return None
 
 
 def decode_payload(model: type[Payload], value: bytes | None) -> Payload:
-    """The payload, validated as its JSON Schema says: a number as text is no number. Undecodable names the field.
+    """The payload, validated as its JSON Schema says: a number as text is no number, `5.0` is an integer. Undecodable names the field.
 
     Its message never holds a value of the payload. Of a name that an object says twice the last counts, as for `json.loads`.
     """
     if value is None:
         raise Undecodable("the record has no value", kind="empty", field="value", accepted="a JSON object")
-    if b"NaN" in value or b"Infinity" in value:
+    if b"NaN" in value or b"Infinity" in value or LONG in value.translate(DIGITS):
         _check_numbers(model, value)
     try:
         return model.__pydantic_validator__.validate_json(value, strict=True)
     except ValidationError as error:
+        if (whole := _with_whole(error, value)) is not None:
+            return decode_payload(model, whole)
         found = first_errors(error)
         field, message = found[0]
         rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -3,6 +3,7 @@
 Declared in TOML by an operator, carried whole by `command.apply`, published by the judge as `policy.route`.
 """
 
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -119,7 +120,8 @@ class Route(Strict):
             *(("challengers", name) for name in self.challengers),
         ):
             if arm not in names:
-                raise ValueError(f"{field}: {arm!r} is not an arm of this route; arms are {names}")
+                told = repr(arm) if re.fullmatch(ID_PATTERN, arm) else "a text that is no name"
+                raise ValueError(f"{field}: {told} is not an arm of this route; arms are {names}")
         if self.champion in self.challengers:
             raise ValueError(f"challengers: {self.champion!r} is the champion")
         if self.deadline_s > self.window_s:

@@ -3,16 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas import ids
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.payload import Payload
-from schemas.topics import deferred_topic
+from schemas.topics import deferred_topic, dlq_of
 from streams.lane import Lane, Prefix, Surroundings
 from streams.port import Reader
 from streams.shapes import Event, Out, Record, Transform
-from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing, parked, raw_cause, unparked
+from streams.wire import ORIGIN, Cause, Sent, TooLarge, cause_of, letter, outgoing, parked, raw_cause, unparked
 
 YIELD_EVERY = 200  # heartbeats share the loop
 FIRST_RETRY_S = 0.1
@@ -119,13 +119,13 @@ class TransformLane(Lane):
 
     async def _process(self, slot: Slot) -> None:
         record, attempt, due_ms = slot.record, 0, 0
-        if record.topic == self.parking:
-            record, attempt, due_ms = unparked(record)
         try:
+            if record.topic == self.parking:
+                record, attempt, due_ms = self._unparked(record)
             event = self.around.decoder(record)
         except Refused as error:
             self._notice("refused", text=error.kind)
-            outs = self.transform.refused(record, error)
+            outs = None if record.topic == self.parking else self.transform.refused(record, error)
             if outs is None:
                 slot.sent = [self._letter(record, error.kind, str(error), 1)]
             else:
@@ -135,12 +135,19 @@ class TransformLane(Lane):
             await self._wait_due(event, due_ms)
         await self._call(slot, event, attempt)
 
+    def _unparked(self, record: Record) -> tuple[Record, int, int]:
+        """`Undecodable` for a record that this agent never parked."""
+        original, attempt, due_ms = unparked(record)
+        if original.topic not in self.inputs or original.topic == self.parking:
+            raise Undecodable("not from an input", kind="deferred", field=ORIGIN, accepted="a place in an input")
+        return original, attempt, due_ms
+
     async def _wait_due(self, event: Event[Payload], due_ms: int) -> None:
         deadline = self.transform.deadline_ms(event)
         until = due_ms if deadline is None else min(due_ms, deadline)
-        left_ms = until - self.around.clock.now_ms()
-        if left_ms > 0:
-            await self.around.clock.sleep(left_ms / 1000)
+        left_s = min((until - self.around.clock.now_ms()) / 1000, self.settings.defer_s)  # none is parked longer
+        if left_s > 0:
+            await self.around.clock.sleep(left_s)
 
     async def _call(self, slot: Slot, event: Event[Payload], attempt: int) -> None:
         """The agent's answer, or after retries a parked or expired event, or a dead letter."""
@@ -187,7 +194,10 @@ class TransformLane(Lane):
     def _letter(self, record: Record, kind: str, message: str, attempts: int) -> Sent:
         self._notice("dead_letter", text=kind)
         now = self.around.clock.now_ms()
-        return letter(record, agent=self.agent, kind=kind, message=message, attempts=attempts, at_ms=now)
+        row = letter(record, agent=self.agent, kind=kind, message=message, attempts=attempts, at_ms=now)
+        if record.topic == self.parking:  # not ours: it came from no input, and lies with the letters of the first
+            return replace(row, topic=dlq_of(self.inputs[0]))
+        return row
 
     def held(self, topic: str) -> int:
         window = self.windows.get(topic)

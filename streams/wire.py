@@ -260,16 +260,22 @@ def parked(record: Record, *, attempt: int, topic: str, not_before_ms: int) -> S
 
 
 def unparked(record: Record) -> tuple[Record, int, int]:
-    """The original record behind a deferred one, the rounds used, and when it is due again."""
+    """The original record behind a deferred one, the rounds used, and when it is due again. `Undecodable` if it was not `parked`."""
     found = dict(record.headers)
+    place, attempt, due, written = record.place, 0, 0, 0
     try:
         attempt, due = int(found[ATTEMPT]), int(found[NOT_BEFORE])
         topic, _, rest = found[ORIGIN].decode().partition("[")
         number, _, offset = rest.partition("]@")
         place = Place(topic, int(number), int(offset))
         written = int(found.get(WRITTEN, str(record.timestamp_ms)))  # a proof counts by the time of the first writing
+        ours = place.partition == record.partition and all(
+            0 <= n < 1 << 53 for n in (place.offset, attempt, due, written)
+        )
     except (KeyError, ValueError):
-        raise Undecodable("not a deferred record", kind="deferred", field=ORIGIN, accepted="our own headers") from None
+        ours = False
+    if not ours:
+        raise Undecodable("not a deferred record", kind="deferred", field=ORIGIN, accepted="our own headers")
     headers = tuple(row for row in record.headers if row[0] not in PARKING)
     original = Record(place.topic, place.partition, place.offset, record.key, record.value, headers, written)
     return original, attempt, due

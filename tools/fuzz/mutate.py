@@ -9,8 +9,9 @@ from dataclasses import replace
 from random import Random  # noqa: TID251  the dice are seeded: a number of a seed is always the same mutant
 from typing import Any, cast
 
-from schemas.topics import TOPICS
+from schemas.topics import TOPICS, deferred_topic
 from streams.shapes import Record
+from streams.wire import parked
 
 Mutation = Callable[[Random, Record, Record], Record]
 LARGE = 1 << 20
@@ -60,6 +61,7 @@ OURS = (
     "content-type",
 )
 PARTITIONS = 4
+DEFERRING = ("router", "inference", "trust", "jobs")
 
 
 def _spot(dice: Random, data: Any) -> tuple[Any, Any] | None:
@@ -287,6 +289,27 @@ def _time(dice: Random, record: Record, other: Record) -> Record:
     return replace(record, timestamp_ms=dice.choice((0, later, later)))
 
 
+def _parked(dice: Random, record: Record, other: Record) -> Record:
+    """On a deferred topic, as if the agent had put it off, or nearly so."""
+    row = parked(record, attempt=1, topic=deferred_topic(dice.choice(DEFERRING)), not_before_ms=record.timestamp_ms)
+    made = replace(record, topic=row.topic, headers=row.record.headers)
+    if dice.random() < 0.3:
+        return made
+    odd = (
+        b"-1",
+        b"1e3",
+        b"9" * 400,
+        b"9" * 5000,
+        b"ratchet.requests[0]@-1",
+        b"x[0]@0",
+        b"ratchet.answers[9]@9",
+        *ODD_BYTES,
+    )
+    at = dice.randrange(len(record.headers), len(made.headers))
+    told = (made.headers[at][0], dice.choice(odd))
+    return replace(made, headers=(*made.headers[:at], *dice.choice(((), (told,))), *made.headers[at + 1 :]))
+
+
 MUTATIONS: dict[str, tuple[Mutation, int]] = {
     "as-is": (_as_is, 2),
     "bits": (_bits, 6),
@@ -315,6 +338,7 @@ MUTATIONS: dict[str, tuple[Mutation, int]] = {
     "topic": (_topic, 3),
     "smuggled": (_smuggled, 3),
     "time": (_time, 3),
+    "parked": (_parked, 2),
 }
 _NAMES, _WEIGHTS = list(MUTATIONS), [weight for _, weight in MUTATIONS.values()]
 

@@ -199,7 +199,7 @@ class Stand:
 
     def _answered(self, lane: TransformLane, record: Record, sent: Sequence[Sent]) -> None:
         """A request whose key is not its id is refused, whatever else it says."""
-        if lane.agent != "router":
+        if lane.agent != "router" or record.topic == lane.parking:
             return
         types = {
             dict(one.record.headers).get("ce_type", b"").decode() for one in sent if not one.topic.endswith(".dlq")

@@ -107,3 +107,29 @@ def test_values_are_equal_by_type_and_field() -> None:
     assert one == Encoded(b"k", b"v", ())
     assert hash(one) == hash(Encoded(b"k", b"v", ()))
     assert one != (b"k", b"v", ())
+
+
+def test_a_whole_number_with_a_point_is_an_integer() -> None:
+    """To JSON Schema `5.0` is the integer 5; `5.5`, a number past 2^53 and a number as text are none, beside it too."""
+    assert decode_payload(RequestSubmitted, json.dumps(VALUE | {"at_ms": 5.0, "deadline_ms": 1e3}).encode()) == (
+        REQUEST.model_copy(update={"at_ms": 5, "deadline_ms": 1000})
+    )
+    for bad in (5.5, 1e300, "5", 2.0**53):
+        with pytest.raises(Undecodable) as error:
+            decode_payload(
+                RequestSubmitted, json.dumps(VALUE | {"at_ms": 5.0, "deadline_ms": bad, "route": "b"}).encode()
+            )
+        assert "deadline_ms" in str(error.value) or error.value.field == "at_ms"
+
+
+@pytest.mark.parametrize("number", [10**21, -(10**21), 10**400])
+def test_an_integer_of_more_digits_than_any_rule_can_reckon_with_is_refused(number: int) -> None:
+    """It is named, wherever it stands, in a field that is ignored too; as a text and as a fraction it is none."""
+    model, told = REGISTRY["training.progressed"], {"at_ms": 1, "route": "r", "order_id": "o", "epoch": 1.0, "steps": 2}
+    for change, field in (({"step": number}, "step"), ({"step": 1, "new": [{"a": number}]}, "new.0.a")):
+        with pytest.raises(Undecodable) as error:
+            decode_payload(model, json.dumps(told | change).encode())
+        assert (error.value.kind, error.value.field) == ("invalid", field)
+        assert str(number) not in str(error.value)
+    fits = told | {"step": 10**21 - 1, "new": str(number), "loss": 0.00012345678901234567}
+    assert json.loads(decode_payload(model, json.dumps(fits).encode()).model_dump_json())["step"] == 10**21 - 1

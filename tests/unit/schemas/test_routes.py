@@ -34,6 +34,7 @@ def test_a_small_route_is_enough() -> None:
     [
         ({"champion": "other"}, "", "'other' is not an arm of this route"),
         ({"challengers": ["other"]}, "", "challengers: 'other' is not an arm"),
+        ({"challengers": ["my secret " * 9]}, "", "challengers: a text that is no name is not an arm"),
         ({"challengers": ["base"]}, "", "'base' is the champion"),
         ({"arms": [ARM, ARM]}, "", "names must differ"),
         ({"arms": []}, "arms", "at least 1 item"),

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import Refused
 from schemas.payload import REGISTRY
-from streams.wire import decode
+from streams.wire import decode, parked
 from tools.fuzz import __main__ as fuzzing
 from tools.fuzz.mutate import MUTATIONS, PARTITIONS
 from tools.fuzz.oracle import Oracle
@@ -93,6 +93,33 @@ def test_what_the_fuzz_found_stays_refused(corpus: fuzzing.Corpus) -> None:
         with pytest.raises(Refused) as error:
             decode(record, PARTITIONS)
         assert error.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ratchet-attempt": b"x"},
+        {"ratchet-not-before": b"9" * 400},
+        {"ratchet-origin": b"ratchet.answers[%d]@1"},
+        {"ratchet-origin": b"ratchet.requests[99]@1"},
+        {"ratchet-origin": b"\xff"},
+        {"ratchet-written": b"-1"},
+    ],
+)
+async def test_a_foreign_record_among_the_deferred_is_a_dead_letter(corpus: fuzzing.Corpus, change: dict) -> None:
+    """Nobody but the agent parks there; what another wrote halts no lane. What the agent parked is taken."""
+    stand = fuzzing.Stand(corpus.log)
+    await stand.start()
+    source = corpus.by_type["request.submitted"][0]
+    lane = next(one for one in stand._transforms if one.agent == "router")
+    row = parked(source, attempt=1, topic=lane.parking, not_before_ms=1 << 50).record
+    told = {name: (data % source.partition if b"%" in data else data) for name, data in change.items()}
+    headers = tuple((name, told.get(name, data)) for name, data in row.headers)
+    for rows, topics in ((headers, {"ratchet.requests.dlq"}), (row.headers, {"ratchet.answers", "ratchet.decisions"})):
+        record = replace(source, topic=lane.parking, headers=rows)
+        sent = await lane.answer(record)
+        assert {one.topic for one in sent} <= topics, sent
+        assert sent
 
 
 @pytest.mark.parametrize(
