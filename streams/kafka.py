@@ -1,4 +1,4 @@
-"""The broker port on aiokafka. Only `kafka.py`, `kafka_edge.py`, `kafka_acl.py` import a Kafka client: the untyped edge.
+"""The broker port on aiokafka. Only `kafka*.py` import a Kafka client: the untyped edge.
 
 Settings and their reasons are the table in docs/design.md ("Ids, members, values"); none of them is for callers to change.
 """
@@ -28,6 +28,7 @@ from aiokafka.errors import (
 )
 
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
+from streams.kafka_names import take_any_names
 from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
 from streams.security import PLAINTEXT, Security
 from streams.shapes import Record
@@ -102,6 +103,7 @@ class KafkaReader:
 
     async def start(self) -> None:
         quiet_client_logs()
+        take_any_names()
         member: dict[str, Any] = {}
         if self.group is not None:
             _, group, instance, _ = self.group

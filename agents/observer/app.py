@@ -29,6 +29,7 @@ from infra.telemetry import Sample, Telemetry, configure_logs, logger
 from schemas.errors import Refused
 from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
 from schemas.topics import BY_NAME
+from streams.kafka_names import take_any_names
 from streams.security import MECHANISM, PLAINTEXT, Security
 
 NAME = "ratchet.observer"
@@ -114,6 +115,7 @@ def build(
     security: Security = PLAINTEXT,
 ) -> faust.App:
     """The faust application; it has no command line and no web server."""
+    take_any_names()
     servers = bootstrap.split(",")
     app = faust.App(
         group,
