@@ -23,6 +23,7 @@ AHEAD_MIN = 5  # how far an event's own time may lie after its writing
 NAME_CHARS = 64
 MOST_NAMES = 500  # of each kind: routes with arms, kinds of refusals, kinds of dead letters
 OTHERS = "(others)"
+ACTIONS = ("release", "hold", "escalate")
 
 
 def bucket_of(value: float) -> int:
@@ -130,7 +131,10 @@ class Views:
             if kind == "answer.released":
                 at.latencies[bucket_of(_number(data, "latency_ms"))] += 1
         elif kind == "score.assigned":
-            self._at(route, _text(data, "arm"), minute).counts["score." + _text(data, "action")] += 1
+            action = _text(data, "action")
+            self._at(route, _text(data, "arm"), minute).counts[
+                "score." + (action if action in ACTIONS else OTHERS)
+            ] += 1
         elif kind == "case.closed":
             self._case(data, route, minute)
 

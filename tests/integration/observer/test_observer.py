@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 from agents.observer import app
 from infra.clock import SystemClock
-from infra.settings import Settings
+from infra.settings import Settings, process_environment
 from schemas import codec, ids
 from schemas.events import AnswerRefused, ResultCompleted
 from schemas.payload import Payload
@@ -123,3 +125,60 @@ async def test_committed_once_aborted_never_and_rebuilt(kafka, tmp_path: Path) -
 
     again, _ = await observe(bootstrap, tmp_path, 160)
     assert arm_row(again, "champion")["completed"] == 160
+
+
+class Process:
+    """The observer as it runs: a process of its own, with a folder of its own."""
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        folder.mkdir()
+        self.file = folder / app.SNAPSHOT
+        self._settings = Settings(kafka_bootstrap=bootstrap, state_dir=folder, log_level="warning")
+
+    async def __aenter__(self) -> "Process":
+        command = (sys.executable, "-m", "agents", "observer")
+        environment = process_environment() | self._settings.to_env()
+        self._process = await asyncio.create_subprocess_exec(*command, env=environment)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def counted(self, arm: str, wanted: int) -> int:
+        """What it counts of an arm once that is `wanted`, and a while later."""
+        async with asyncio.timeout(30):
+            while not self.file.exists() or arm_row(json.loads(self.file.read_text()), arm)["completed"] < wanted:
+                assert self._process.returncode is None
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(1.5)
+        return arm_row(json.loads(self.file.read_text()), arm)["completed"]
+
+
+async def test_killed_and_robbed_it_rebuilds_its_windows_and_nobody_else_sees_it(kafka, tmp_path: Path) -> None:
+    """Killed with SIGKILL, behind by what was written meanwhile, without a file of its own: it counts right again, aborted records
+    not, and in all this no topic, no record and no other group's offset was changed by it."""
+    await ensure_topics(kafka, 4, 1, wanted=list(plans()))
+    admin, group, arm = KafkaBroker(kafka).admin(), "ratchet.observed-beside", "robbed"
+    await admin.start()
+    names, beside = sorted(plan.full for plan in plans()), (app.topics()[0], 0)
+    tps = [(name, number) for name in names for number in range(4)]
+    mine = [result(n).model_copy(update={"arm": arm}) for n in range(120)]
+    try:
+        await admin.set_offsets(group, {beside: 0})
+        async with Process(kafka, tmp_path / "first") as first:
+            await transaction(kafka, list(mine[:50]), commit=True)
+            await transaction(kafka, list(mine[50:70]), commit=False)
+            assert await first.counted(arm, 50) == 50
+        began = asyncio.get_running_loop().time()
+        await transaction(kafka, list(mine[70:]), commit=True)
+        assert asyncio.get_running_loop().time() - began < 5  # nobody waits for it
+        ends, known = await admin.ends(tps), await admin.partitions(names)
+        async with Process(kafka, tmp_path / "second") as second:
+            assert await second.counted(arm, 100) == 100
+        assert await admin.ends(tps) == ends
+        assert await admin.partitions(names) == known
+        assert await admin.committed(group, [beside]) == {beside: 0}
+    finally:
+        await admin.stop()
