@@ -22,7 +22,7 @@ from rich.console import Console
 from infra.settings import load
 from schemas.errors import Unavailable
 from tests.faults.scenarios import KILLS, SCENARIOS, Run, chosen, run_scenarios
-from tests.faults.table import bad, dump, show, verdict
+from tests.faults.table import bad, dump, markdown, parse, show, verdict
 from tools.stack.kafka import VERSION
 
 TO_STDOUT = Path("-")
@@ -38,6 +38,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the scenarios and their parts; runs nothing")
     parser.add_argument("--short", action="store_true", help="what fits into a minute")
     parser.add_argument("--json", nargs="?", type=Path, const=TO_STDOUT, metavar="FILE", help=told)
+    parser.add_argument("--table", type=Path, metavar="FILE", help="what --json wrote, as Markdown; runs nothing")
     given = parser.parse_args(argv)
     if given.kills < 5:
         parser.error(f"--kills {given.kills}: accepted are 5 and more")
@@ -52,6 +53,22 @@ def _list() -> None:
     for name, scenario in SCENARIOS.items():
         parts = f"  ({', '.join(scenario.parts)})" if scenario.parts else ""
         print(f"{name:8} {scenario.about}{parts}")
+
+
+def _markdown(path: Path) -> int:
+    """The table of a run that was written as JSON."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse(told["rows"])
+        about = (
+            f"`--kills {int(told['kills'])}`, {int(told['seconds'])} s on {int(told['cores'])} cores, "
+            f"Kafka {told['kafka']}, Python {told['python']}"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"--table {path}: {error!r}; accepted is a file that --json wrote", file=sys.stderr)
+        return 2
+    print(f"{markdown(rows)}\n\n{verdict(rows)}; {about}")
+    return 0
 
 
 async def _main(given: argparse.Namespace, run: Run) -> None:
@@ -81,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
     if given.list:
         _list()
         return 0
+    if given.table:
+        return _markdown(given.table)
     logging.getLogger("streams").setLevel(logging.CRITICAL)  # it tells of each fault; the workers' logs have it
     client = logging.getLogger("aiokafka")
     client.addHandler(logging.NullHandler())

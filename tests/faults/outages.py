@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.faults import raw
 from tests.faults.hosts import heard
 from tests.faults.proxy import Proxy, Swallow
+from tests.faults.strike import Step
 from tests.faults.table import Row
 from tests.faults.threads import whole
 from tests.faults.trial import Trial, trial
@@ -24,8 +25,12 @@ from tools.stack.ports import free_ports
 from tools.stack.processes import Running, alive, stop
 
 AWAY_S = 12.0
+HELD_S = 3.0  # a transaction that is open when the fault strikes is held so long: until the broker is away
+LOADING = 2_400_000  # records of the offsets topic: a second or more of loading
+OFTEN = {"backoff_max_s": 0.3}  # lanes that lost their broker ask it again within that second
 START_S = 120.0
-OUTAGES = ("term", "kill", "away", "frozen")
+OUTAGES = ("term", "kill", "away", "frozen", "loading")
+ENDED = ("kill", "away")  # of these an open transaction is aborted; through the others it may live and be committed
 SWALLOWS: tuple[Swallow, ...] = ("answer", "request", "connection")
 LOST: tuple[str, ...] = SWALLOWS
 CLUSTER = ("leader", "coordinator", "moved", "loss")
@@ -73,10 +78,12 @@ class Server:
 
 @contextmanager
 def server(folder: Path, cache_dir: Path, *, advertised: int | None = None) -> Generator[Server]:
-    """A running single broker; `advertised`: the port that clients are sent to."""
+    """A running single broker with one partition of offsets; `advertised`: the port that clients are sent to."""
     port, controller = free_ports(2)
     told = f"PLAINTEXT://127.0.0.1:{advertised},CONTROLLER://127.0.0.1:{controller}"
-    settings = {} if advertised is None else {"advertised.listeners": told}
+    settings = {"offsets.topic.num.partitions": "1", "offsets.topic.segment.bytes": str(1 << 30)}  # never compacted
+    if advertised is not None:
+        settings["advertised.listeners"] = told
     node = prepare_node(folder, cache_dir, port=port, controller_port=controller, settings=settings)
     made = Server(node)
     try:
@@ -94,14 +101,32 @@ async def _steady(made: Trial) -> None:
     await asyncio.gather(*(heard(host, "committed", timeout_s=60) for host in made.every))
 
 
+async def _open(made: Trial) -> int:
+    """Hold a transaction of each world open, its sends acknowledged, and return while they are; how many there are."""
+    began = time.monotonic()
+    hosts = [made.owners[world.name, 0] for world in made.worlds]
+    await asyncio.gather(*(host.arm(Step("acknowledged", 1, "delay", HELD_S)) for host in hosts))
+    found = await asyncio.gather(*(heard(host, "struck", after=began, timeout_s=HELD_S) for host in hosts))
+    return sum(seen is not None for seen in found)
+
+
 async def _hit(
-    made: Trial, mark: str, kind: str, what: str, fault: Callable[[], Awaitable[object]], *, from_fault: bool = False
+    made: Trial,
+    mark: str,
+    kind: str,
+    what: str,
+    fault: Callable[[], Awaitable[object]],
+    *,
+    from_fault: bool = False,
+    held: bool = True,
 ) -> None:
-    """Load before, a fault in the middle of it, load after; how long until all is answered."""
+    """Load before, a fault in the middle of it, load after; how long until all is answered. `held`: transactions are open."""
     rows = made.row(mark, kind, what)
     before = [(made.of(world, "fenced"), made.of(world, "dropped")) for world in made.worlds]
     async with made.load(mark, 0.05):
         await asyncio.sleep(1)
+        if held and await _open(made) < len(rows):
+            rows[0].say("no transaction was open")
         began = time.monotonic()
         await fault()
         back = began if from_fault else time.monotonic()
@@ -111,51 +136,86 @@ async def _hit(
     await made.heard_all(mark, back)
     for world, row, (fenced, dropped) in zip(made.worlds, rows, before, strict=True):
         row.fenced, row.dropped = made.of(world, "fenced") - fenced, made.of(world, "dropped") - dropped
-        unknown = made.of(world, "unknown offsets")
-        if unknown:
-            row.notes.append(f"{world.shape}: offsets unknown {unknown} times so far")
+
+
+@dataclass
+class _Broken:
+    """What is done to the one broker."""
+
+    made: Trial
+    broker: Server
+
+    async def term(self) -> None:
+        await self.broker.end()
+        await self.broker.start()
+
+    async def kill(self) -> None:
+        """Workers that start beside their broker."""
+        await self.broker.kill()
+        for world in self.made.worlds:
+            await self.made.owners[world.name, 0].kill()
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self.broker.start())
+            for world in self.made.worlds:
+                together.create_task(self.made.begin(world))
+
+    async def away(self) -> None:
+        await self.broker.kill()
+        await asyncio.sleep(AWAY_S)
+        await self.broker.start()
+
+    async def frozen(self) -> None:
+        for seconds in (3, 10):
+            self.broker.send(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            self.broker.send(signal.SIGCONT)
+            await asyncio.sleep(1)
+
+    async def prepare(self) -> None:
+        """Many offsets to load, and workers that do not wait long."""
+        await raw.fill_offsets(self.broker.node.bootstrap, LOADING)
+        for world in self.made.worlds:
+            await self.made.owners[world.name, 0].stop()
+            host = await self.made.begin(world, settings=OFTEN)
+            await heard(host, "opened", timeout_s=60)
+
+    async def loading(self) -> None:
+        """It serves its clients, and reads its offsets topic, which is long, while lanes that lost it open again."""
+        await self.broker.kill()
+        await asyncio.sleep(2)
+        await self.broker.start()
+
+    def asked(self) -> list[int]:
+        """How often lanes of each world asked for offsets that were not loaded."""
+        return [self.made.of(world, "unknown offsets") for world in self.made.worlds]
 
 
 async def single(folder: Path, cache_dir: Path, only: Sequence[str] = OUTAGES) -> list[Row]:
-    """One broker: TERM, SIGKILL with the workers killed as well, 12 s away, frozen for 3 and for 10 s."""
+    """One broker: TERM, SIGKILL with the workers killed as well, 12 s away, frozen for 3 and for 10 s, slow to know its offsets."""
     with server(folder / "broker", cache_dir) as broker:
         async with trial("outage", broker.node.bootstrap, folder) as made:
-
-            async def term() -> None:
-                await broker.end()
-                await broker.start()
-
-            async def killed() -> None:
-                """Workers that start beside their broker open their lanes while its offsets load."""
-                await broker.kill()
-                for world in made.worlds:
-                    await made.owners[world.name, 0].kill()
-                async with asyncio.TaskGroup() as together:
-                    together.create_task(broker.start())
-                    for world in made.worlds:
-                        together.create_task(made.begin(world))
-
-            async def away() -> None:
-                await broker.kill()
-                await asyncio.sleep(AWAY_S)
-                await broker.start()
-
-            async def frozen() -> None:
-                for seconds in (3, 10):
-                    broker.send(signal.SIGSTOP)
-                    await asyncio.sleep(seconds)
-                    broker.send(signal.SIGCONT)
-                    await asyncio.sleep(1)
-
             await _steady(made)
+            broken = _Broken(made, broker)
             table = {
-                "term": ("TERM, started again", term),
-                "kill": ("SIGKILL with all workers, started together", killed),
-                "away": ("12 s away", away),
-                "frozen": ("frozen 3 s, 10 s (a disk that stalls)", frozen),
+                "term": ("TERM, started again", broken.term),
+                "kill": ("SIGKILL with all workers, started together", broken.kill),
+                "away": ("12 s away", broken.away),
+                "frozen": ("frozen 3 s, 10 s (a disk that stalls)", broken.frozen),
+                "loading": ("SIGKILL, its offsets load for long", broken.loading),
             }
             for mark in only:
+                if mark == "loading":
+                    await broken.prepare()
+                before = broken.asked()
                 await _hit(made, mark, "broker", *table[mark])
+                rows = made.row(mark, "", "")
+                times = [now - then for now, then in zip(broken.asked(), before, strict=True)]
+                for row, asked in zip(rows, times, strict=True):
+                    row.inside = mark in ENDED
+                    if asked:
+                        row.notes.append(f"{row.shape}: lanes asked {asked} times while the offsets loaded")
+                if mark == "loading" and not any(times):
+                    rows[0].say("no lane asked while the offsets loaded")
             return await made.finish()
 
 
@@ -180,7 +240,7 @@ async def swallowed(folder: Path, cache_dir: Path, only: Sequence[str] = LOST) -
                         while proxy.swallowed < before + 4:  # noqa: ASYNC110  the lanes commit when they do
                             await asyncio.sleep(0.01)
 
-                    await _hit(made, kind, "EndTxn", f"{kind} lost, 4 times", lose, from_fault=True)
+                    await _hit(made, kind, "EndTxn", f"{kind} lost, 4 times", lose, from_fault=True, held=False)
                 return await made.finish()
         finally:
             await proxy.stop()
@@ -294,18 +354,23 @@ async def three(folder: Path, cache_dir: Path, only: Sequence[str] = CLUSTER) ->
                 await raw.whole(cluster.bootstrap, topics, 3)
                 probe = f"{mark}-probe"
                 rows = made.row(probe, "cluster", f"{what}, probe")
+                told = made.row(mark, "cluster", what)
+                before = [(made.of(world, "fenced"), made.of(world, "dropped")) for world in made.worlds]
                 async with made.load(mark, 0.05):
-                    made.row(mark, "cluster", what)
                     await asyncio.sleep(1)
+                    if await _open(made) < len(rows):
+                        rows[0].say("no transaction was open")
                     began = time.monotonic()
                     async with asyncio.TaskGroup() as together:
                         together.create_task(hit(find, hard=hard, away_s=away_s))
                         await asyncio.sleep(0.5)
                         await made.publish(probe)
                         await made.heard_all(probe, began)
-                for row in (*made.row(mark, "", ""), *rows):
+                for row in (*told, *rows):
                     row.faults += 1
                 await made.heard_all(mark, time.monotonic())
+                for world, row, (fenced, dropped) in zip(made.worlds, told, before, strict=True):
+                    row.fenced, row.dropped = made.of(world, "fenced") - fenced, made.of(world, "dropped") - dropped
             await made.finish()
             return _probed(made)
 

@@ -16,12 +16,14 @@ from streams.port import POINTS
 from tests.faults import raw
 from tests.faults.forks import forking
 from tests.faults.hosts import MEMORY_DELAY_S, WORKER, Host, InProcess, Process, count, heard
-from tests.faults.strike import ACTIONS, INSIDE, Step
+from tests.faults.strike import ACTIONS, INSIDE, Seen, Step
 from tests.faults.table import Row
 from tests.faults.world import SHAPES, Shape, World
 
 Start = Callable[[World], Awaitable[Host]]
 PASSES = (1, 4)
+CHECKED = "acknowledged"  # here a copy of each answer is in the log for certain
+TICKS_S = 1.6
 ROUNDS = 60  # of load until a fault must have struck
 
 
@@ -58,7 +60,7 @@ class Chain:
         for number, row in enumerate(rows):
             row.add(*findings.of(f"s{number}."))
             row.aborted = aborted[f"s{number}"]
-            row.inside = row.scenario[1] == "acknowledged"
+            row.inside = row.scenario[1] == CHECKED
         if rows:
             others = [sum(counts.values()) for counts in (findings.lost, findings.duplicated, findings.wrong)]
             known = [sum(values) for values in zip(*((r.lost, r.duplicated, r.wrong) for r in rows), strict=True)]
@@ -71,18 +73,17 @@ class Chain:
         world, owner = self.world, self.owner
         row = Row((step.action, step.point), self.broker, world.shape)
         fenced, dropped = self._count("fenced"), self._count("dropped")
+        if step.point == CHECKED:
+            await asyncio.sleep(
+                TICKS_S
+            )  # the last ticks of the step before: a transaction with these alone has no copy of ours
         await owner.arm(step)
+        shaking: asyncio.Task[None] | None = None
         if step.point == "revoked":
             await world.publish(mark)
-            await self._shake()
-        struck, told = None, count(owner, "fenced") + count(owner, "dropped")
-        for _ in range(ROUNDS):
-            await world.publish(mark)
-            struck = await heard(owner, "struck", timeout_s=0.05, where=lambda seen: seen.text == step.point)
-            if struck is not None:
-                break
-        if struck is None and step.point == "revoked":
-            struck = await heard(owner, "struck", where=lambda seen: seen.text == "revoked")
+            shaking = asyncio.create_task(self._shake())
+        told = count(owner, "fenced") + count(owner, "dropped")
+        struck = await self._struck(mark, step)
         if struck is None:
             row.say(f"not struck at pass {step.nth} of {step.point}")
             await owner.kill()
@@ -104,12 +105,25 @@ class Chain:
             )
             if first is not None:
                 row.recoveries.append(first.t - struck.t)
+        if shaking is not None:
+            await shaking
         if not await world.settled(mark):
             row.say("not settled")
         if step.action == "stop" and struck is not None:
             await self._wake(mark, step, owner, row, told)
         row.fenced, row.dropped = self._count("fenced") - fenced, self._count("dropped") - dropped
         return row
+
+    async def _struck(self, mark: str, step: Step) -> Seen | None:
+        """Load until the fault has struck."""
+        for _ in range(ROUNDS):
+            await self.world.publish(mark)
+            struck = await heard(self.owner, "struck", timeout_s=0.05, where=lambda seen: seen.text == step.point)
+            if struck is not None:
+                return struck
+        if step.point == "revoked":
+            return await heard(self.owner, "struck", where=lambda seen: seen.text == "revoked")
+        return None
 
     async def _wake(self, mark: str, step: Step, zombie: Host, row: Row, before: int) -> None:
         """The zombie goes on while its successor works; then it is gone. `before`: what it had dropped until it was frozen."""

@@ -3,11 +3,14 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # aiokafka ships no types.
 import asyncio
+import struct
 from collections.abc import Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+JOIN_S = 20.0
 
 
 async def uncommitted(bootstrap: str, topic: str, partitions: int) -> list[tuple[int, int, bytes | None]]:
@@ -32,7 +35,10 @@ async def uncommitted(bootstrap: str, topic: str, partitions: int) -> list[tuple
 
 
 async def shake(bootstrap: str, group: str, topics: Sequence[str]) -> None:
-    """Join a group for a moment and leave it: everything is revoked and assigned twice. Reads and commits nothing."""
+    """Join a group and leave it: everything is revoked and assigned twice. Reads and commits nothing.
+
+    It leaves only when it has joined: the broker would wait for one that left before until its session ends.
+    """
     consumer = AIOKafkaConsumer(
         *topics,
         bootstrap_servers=bootstrap,
@@ -45,8 +51,36 @@ async def shake(bootstrap: str, group: str, topics: Sequence[str]) -> None:
         rebalance_timeout_ms=10_000,
     )
     await consumer.start()
-    await asyncio.sleep(0.2)
-    await consumer.stop()
+    try:
+        async with asyncio.timeout(JOIN_S):
+            while not consumer.assignment():  # noqa: ASYNC110  the client tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pass
+    finally:
+        await consumer.stop()
+
+
+async def fill_offsets(bootstrap: str, records: int) -> None:
+    """Make the first partition of the offsets topic long, with a group of nobody's: a broker reads all of it when it starts."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        client_id="__admin_client",
+        acks=1,
+        max_batch_size=900_000,
+        max_request_size=1_000_000,
+    )
+    await producer.start()
+    try:
+        key = struct.pack(">hh6sh6si", 1, 6, b"nobody", 6, b"nobody", 0)
+        value = struct.pack(">hqihq", 3, 1, -1, 0, 1)
+        while records > 0:
+            batch = producer.create_batch()
+            while records > 0 and batch.append(key=key, value=value, timestamp=None) is not None:
+                records -= 1
+            await (await producer.send_batch(batch, "__consumer_offsets", partition=0))
+    finally:
+        await producer.stop()
 
 
 async def _admin(bootstrap: str) -> AIOKafkaAdminClient:

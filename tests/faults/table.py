@@ -1,12 +1,14 @@
 """What a run found: a row per scenario and broker, printed as a table, written as JSON; and whether it may be called good."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+COUNTS = ("faults", "aborted", "fenced", "dropped", "lost", "duplicated", "wrong")
 
 
 @dataclass
@@ -70,7 +72,7 @@ def merged(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         into = found.setdefault((row.broker, row.scenario), Row(row.scenario, row.broker, ""))
         into.shape = row.shape if into.shape in ("", row.shape) else "both"
-        for name in ("faults", "aborted", "fenced", "dropped", "lost", "duplicated", "wrong", "events"):
+        for name in (*COUNTS, "events"):
             setattr(into, name, getattr(into, name) + getattr(row, name))
         into.recoveries += row.recoveries
         into.notes += [note for note in row.notes if note not in into.notes]
@@ -89,17 +91,50 @@ def show(rows: Sequence[Row], console: Console) -> None:
     table = Table(title="faults", header_style="bold", padding=(0, 1))
     table.add_column("scenario", overflow="fold")
     table.add_column("broker")
-    names = ("faults", "aborted", "fenced", "dropped", "lost", "duplicated", "wrong", "p50 s", "worst s")
-    for name in names:
+    for name in (*COUNTS, "p50 s", "worst s"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
     for row in merged(rows):
-        counts = [row.faults, row.aborted, row.fenced, row.dropped, row.lost, row.duplicated, row.wrong]
-        cells = [str(value) for value in counts]
+        cells = [str(getattr(row, name)) for name in COUNTS]
         note = "; ".join(row.notes)
         table.add_row(" ".join(row.scenario), row.broker, *cells, *_times(row.recoveries), note,
                       style="red" if row.bad else None)  # fmt: skip
     console.print(table)
+
+
+def parse(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What `dump` told. KeyError or TypeError where it is something else."""
+    found: list[Row] = []
+    for told in rows:
+        kind, _, what = str(told["scenario"]).partition(" ")
+        row = Row((kind, what), str(told["broker"]), str(told["shape"]), failed=bool(told["bad"]))
+        for name in (*COUNTS, "events"):
+            setattr(row, name, int(told[name]))
+        row.recoveries, row.notes = (
+            [float(value) for value in told["recovery_s"]],
+            [str(note) for note in told["notes"]],
+        )
+        found.append(row)
+    return found
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as docs/delivery.md has it: the broker in memory as one line."""
+    memory, real = ([row for row in rows if (row.broker == "memory") == here] for here in (True, False))
+    every = [Row(("every point,", "broker in memory"), "memory", "")] if memory else []
+    for row in memory:
+        for name in COUNTS:
+            setattr(every[0], name, getattr(every[0], name) + getattr(row, name))
+        every[0].recoveries += row.recoveries
+    lines = [
+        f"| scenario | broker | {' | '.join(COUNTS)} | p50 s | worst s |",
+        f"| --- | --- |{' ---: |' * (len(COUNTS) + 2)}",
+    ]
+    for row in (*every, *merged(real)):
+        cells = [" ".join(row.scenario), row.broker, *(str(getattr(row, name)) for name in COUNTS)]
+        lines.append(f"| {' | '.join([*cells, *_times(row.recoveries)])} |")
+    notes = [f"* {' '.join(row.scenario)}: {'; '.join(row.notes)}" for row in merged(real) if row.notes]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -31,9 +31,11 @@ class Trial:
     every: list[Process] = field(default_factory=list[Process])
     rows: dict[tuple[str, str], Row] = field(default_factory=dict[tuple[str, str], Row])
 
-    async def begin(self, world: World, ordinal: int = 0, **words: Any) -> Process:
+    async def begin(
+        self, world: World, ordinal: int = 0, settings: Mapping[str, Any] = PRODUCTION, **words: Any
+    ) -> Process:
         """Start (again) a member of the world's group. `words` are the worker's."""
-        host = await Process.begin(self.forks, world, self.folder, ordinal=ordinal, settings=PRODUCTION, **words)
+        host = await Process.begin(self.forks, world, self.folder, ordinal=ordinal, settings=settings, **words)
         self.owners[world.name, ordinal] = host
         self.every.append(host)
         return host

@@ -1,8 +1,10 @@
 """The harness itself: what was broken is found, what did nothing is not called good, what is unknown is refused."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from streams.shapes import Record
 from tests.faults import __main__ as command
 from tests.faults.hosts import InProcess
 from tests.faults.scenarios import SCENARIOS, chosen
-from tests.faults.table import Row, bad, merged
+from tests.faults.table import Row, bad, dump, merged, verdict
 from tests.faults.threads import whole
 from tests.faults.world import Shape, World
 
@@ -146,6 +148,27 @@ def test_what_there_is_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(SCENARIOS)
     assert "exit, stop, raise, delay" in lines[1]
+
+
+def test_a_run_that_was_written_is_printed_as_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same lines, counts and times as the run had; a file that is none is refused."""
+    rows = [
+        Row(("exit", "sent"), "kafka", "fold", faults=1, aborted=3, recoveries=[1.0]),
+        Row(("exit", "sent"), "kafka", "transform", faults=1, recoveries=[2.0], notes=["held"]),
+        Row(("exit", "sent"), "memory", "fold", faults=1, lost=1),
+    ]
+    path = tmp_path / "run.json"
+    about = {"kills": 5, "seconds": 3, "cores": 2, "kafka": "4", "python": "3"}
+    path.write_text(json.dumps(about | {"rows": dump(rows)}))
+    assert command.main(["--table", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "| exit sent | kafka | 2 | 3 | 0 | 0 | 0 | 0 | 0 | 1.50 | 2.00 |" in said
+    assert "| every point, broker in memory | memory | 1 | 0 | 0 | 0 | 1 | 0 | 0 |  |  |" in said
+    assert "* exit sent: held" in said
+    assert f"{verdict(rows)}; `--kills 5`" in said
+    path.write_text("[]")
+    assert command.main(["--table", str(path)]) == 2
+    assert "that --json wrote" in capsys.readouterr().err
 
 
 async def test_a_thread_is_waited_for_when_we_are_cancelled() -> None:
