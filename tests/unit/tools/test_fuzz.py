@@ -20,11 +20,11 @@ def corpus() -> fuzzing.Corpus:
 
 def test_mutated_records_crash_nothing_and_none_is_accepted_wrongly() -> None:
     """Some thousand records of every type and mutation go through decoder and agents; much is refused, some is still right."""
-    report = fuzzing.fuzz(1, range(4000))
+    report = fuzzing.fuzz(1, range(2000))
     assert report.found == []
     assert report.types == len(REGISTRY)
     assert set(report.mutations) == set(MUTATIONS)
-    assert report.accepted > 400
+    assert report.accepted > 300
     assert report.accepted_proven < report.accepted < report.refused.total()
     assert len(report.steps) == 10
     assert report.emits > 100
@@ -33,7 +33,7 @@ def test_mutated_records_crash_nothing_and_none_is_accepted_wrongly() -> None:
 
 def test_the_same_number_of_a_seed_is_the_same_mutant() -> None:
     """A run is repeated by its seed."""
-    one, other = (fuzzing.fuzz(5, range(150)) for _ in range(2))
+    one, other = (fuzzing.fuzz(5, range(100)) for _ in range(2))
     assert (one.mutations, one.refused, one.emits) == (other.mutations, other.refused, other.emits)
 
 
