@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas import ids, principal
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import AnswerRefused
 from schemas.topics import PREFIX, deferred_topic, order_topic
 from streams import snapshot
@@ -379,13 +379,21 @@ def _stands(position: Position, at: Position) -> bool:
     return not moved and (position.tick_ms, position.version) == (at.tick_ms, at.version)
 
 
+def _parked_from(row: Record) -> str | None:
+    """The place of the record that was deferred; None where no agent wrote this, and it became a dead letter."""
+    try:
+        return str(unparked(row)[0].place)
+    except Undecodable:
+        return None
+
+
 async def redecide(recalling: Recall, log: RecordedLog, window: Window, *, told: Told = _silent) -> Rederived:
     """A Transform over every record that its group has committed."""
     transform = recalling.transform
     agent, inputs = transform.name, tuple(full(topic) for topic in transform.inputs)
     gave, parking = Rederived(agent, frozenset(EXCLUDED), log.gone), deferred_topic(agent)
     committed = log.committed.get(f"ratchet.{agent}", {})
-    parked = {str(unparked(row)[0].place): row.offset for row in log.topic(parking)}  # the last round of each
+    parked = {place: row.offset for row in log.topic(parking) if (place := _parked_from(row))}  # the last round of each
     around = _around(log, recalling.clock, gave)
     done, of = 0, log.size(inputs)
     with _Place(agent) as here:
