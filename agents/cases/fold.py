@@ -39,6 +39,7 @@ from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, Held, Key
 NAME = "cases"
 UNKNOWN_MS = 600_000
 GRACE_MS = 60_000
+LONGEST_MS = 366 * 86_400_000  # no answer took longer, whatever a result says
 
 
 def grace_ms(decision: DecisionRouted) -> int:
@@ -314,7 +315,7 @@ class Cases:
                 self._common(case, decision)
                 | {
                     "ok": ok,
-                    "latency_us": 0 if result is None else round(result.latency_ms * 1000),
+                    "latency_us": 0 if result is None else _us(result.latency_ms),
                     "tokens_out": result.tokens_out if isinstance(result, ResultCompleted) else 0,
                     "released": score is not None and score.action == "release",
                     "shadows": decision.shadows,
@@ -429,8 +430,8 @@ class Cases:
                         result_id=result_id,
                         text=result.text,
                         grade=grades.get(arm),
-                        latency_us=round(result.latency_ms * 1000),
-                        ttft_us=round(result.ttft_ms * 1000),
+                        latency_us=_us(result.latency_ms),
+                        ttft_us=_us(result.ttft_ms),
                         tokens_in=result.tokens_in,
                         tokens_out=result.tokens_out,
                     )
@@ -443,7 +444,7 @@ class Cases:
                         shadow=shadow,
                         status="failed",
                         result_id=result_id,
-                        latency_us=round(result.latency_ms * 1000),
+                        latency_us=_us(result.latency_ms),
                         reason=result.reason[:500],
                     )
                 )
@@ -534,3 +535,7 @@ class Cases:
             ),
             f"amended/{name}",
         )
+
+
+def _us(milliseconds: float) -> int:
+    return round(min(milliseconds, LONGEST_MS) * 1000)

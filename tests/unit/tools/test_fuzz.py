@@ -131,6 +131,9 @@ async def test_a_foreign_record_among_the_deferred_is_a_dead_letter(corpus: fuzz
         ("shadow.ordered", {"assigned_at_ms": -(10**400)}),
         ("case.closed", {"signals": [1e308, -1e308, 1e308, 1e308]}),
         ("adapter.registered", {"arm": "no arm!"}),
+        ("result.completed", {"latency_ms": 1e308}),
+        ("result.completed", {"ttft_ms": 1e20}),
+        ("result.failed", {"latency_ms": 1 << 64}),
     ],
 )
 async def test_what_crashed_an_agent_crashes_none(corpus: fuzzing.Corpus, name: str, change: dict) -> None:
