@@ -27,7 +27,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.kafka_edge import denied, quiet_client_logs, starting, translated
+from streams.kafka_edge import denied, heeding_cancellation, quiet_client_logs, starting, translated
 from streams.kafka_names import take_any_names
 from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
 from streams.security import PLAINTEXT, Security
@@ -141,7 +141,7 @@ class KafkaReader:
 
     async def stop(self) -> None:
         if self._consumer is not None:
-            with translated("consumer stop", self.security):
+            with translated("consumer stop", self.security), heeding_cancellation():
                 await self._consumer.stop()
 
     def seek(self, tp: TP, offset: int) -> None:
@@ -368,7 +368,7 @@ class KafkaProducer:
 
     async def stop(self) -> None:
         if self._producer is not None:
-            with translated("producer stop", self.security):
+            with translated("producer stop", self.security), heeding_cancellation():
                 await self._producer.stop()
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
@@ -415,10 +415,11 @@ class KafkaAdmin:
                 raise
 
     async def stop(self) -> None:
-        if self._admin is not None:
-            await self._admin.close()
-        if self._reader is not None:
-            await self._reader.stop()
+        with heeding_cancellation():
+            if self._admin is not None:
+                await self._admin.close()
+            if self._reader is not None:
+                await self._reader.stop()
 
     async def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, int]:
         with translated(f"{group}: committed offsets", self.security):

@@ -11,6 +11,7 @@ from streams_contract import FAST, Count, Echo, chain_of, request, until
 from infra.clock import SystemClock
 from schemas.events import AnswerRefused
 from schemas.payload import Payload
+from streams.kafka_edge import heeding_cancellation
 from streams.lane import Lane, Notice
 from streams.memory import MemoryBroker, MemoryTransactionalProducer
 from streams.port import Lost
@@ -207,3 +208,23 @@ async def test_lag_keys_and_stalls_are_told() -> None:
     await _told(seen, lambda n: n.kind == "stall_s" and n.value > 0.05)
     await stop(runner, task)
     assert {n.agent for n in seen if n.kind == "closed"} == {"probe", "count"}
+
+
+async def test_a_cancellation_that_the_client_swallows_is_raised_after_all() -> None:
+    """Who is cancelled while the client stops is cancelled, and who is not goes on."""
+    stopping = asyncio.Event()
+
+    async def stop(client_s: float) -> str:
+        with heeding_cancellation():
+            stopping.set()
+            with suppress(asyncio.CancelledError):  # as the client does
+                await asyncio.sleep(client_s)
+        return "went on"
+
+    assert await stop(0.0) == "went on"
+    stopping.clear()
+    task = asyncio.create_task(stop(3600.0))
+    await stopping.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
