@@ -1,4 +1,4 @@
-"""The broker port on aiokafka: the only file that imports a Kafka client, and the only untyped edge.
+"""The broker port on aiokafka: with `kafka_clients` the only file that imports a Kafka client, and the untyped edge.
 
 Settings and their reasons are the table in docs/design.md ("Ids, members, values"); none of them is for callers to change.
 """
@@ -31,6 +31,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from streams.kafka_clients import close, opening
 from streams.port import NONE, TP, BrokerError, Fenced, Listener, Lost, Outgoing, OutOfRange, Rejected, TopicSpec
 from streams.shapes import Record
 
@@ -170,9 +171,10 @@ class KafkaReader:
             self._consumer.subscribe(topics=sorted(topics), listener=_Relay(self, listener))
         with _translated("consumer start"):
             try:
-                await self._consumer.start()
+                with opening():
+                    await self._consumer.start()
             except BaseException:
-                await self._consumer.stop()
+                await close(self._consumer)
                 raise
         if self.group is None:
             self._consumer.assign([TopicPartition(*tp) for tp in self.positions])
@@ -183,7 +185,7 @@ class KafkaReader:
     async def stop(self) -> None:
         if self._consumer is not None:
             with _translated("consumer stop"):
-                await self._consumer.stop()
+                await close(self._consumer)
 
     def seek(self, tp: TP, offset: int) -> None:
         with _translated(f"seek {tp}"):
@@ -275,26 +277,18 @@ class KafkaTransactionalProducer:
             max_request_size=LARGEST_BYTES,
             retry_backoff_ms=5,
         )
-        with _translated(f"{self.id}: start"):
+        with _translated(f"{self.id}: start"), opening():
             await self._producer.start()
 
     async def stop(self, timeout_s: float) -> None:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        stopped = False
         try:
-            async with asyncio.timeout(timeout_s):
-                await producer.stop()
-            stopped = True
+            async with asyncio.timeout(timeout_s):  # the client's own stop would wait for the broker
+                await close(producer)
         except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
             log.debug("%s: let go by force: %r", self.id, exc)
-        finally:
-            if not stopped:
-                task = producer._sender.sender_task  # noqa: SLF001  the client's own stop would wait for the broker
-                if task is not None:
-                    task.cancel()
-                await producer.client.close()
 
     @property
     def producer(self) -> Any:
@@ -347,16 +341,17 @@ class KafkaProducer:
         )
         with _translated("producer start"):
             try:
-                await producer.start()
+                with opening():
+                    await producer.start()
             except BaseException:
-                await producer.stop()
+                await close(producer)
                 raise
         self._producer = producer
 
     async def stop(self) -> None:
         if self._producer is not None:
             with _translated("producer stop"):
-                await self._producer.stop()
+                await close(self._producer)
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
         what = f"send to {topic}[{partition}]"
@@ -389,18 +384,21 @@ class KafkaAdmin:
         )
         with _translated("admin start"):
             try:
-                await self._admin.start()
-                await self._reader.start()
+                with opening():
+                    await self._admin.start()
+                    await self._reader.start()
                 await asyncio.sleep(0)  # as for a reader
             except BaseException:
                 await self.stop()
                 raise
 
     async def stop(self) -> None:
-        if self._admin is not None:
-            await self._admin.close()
-        if self._reader is not None:
-            await self._reader.stop()
+        try:
+            if self._admin is not None:
+                await close(self._admin)
+        finally:
+            if self._reader is not None:
+                await close(self._reader)
 
     async def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, int]:
         with _translated(f"{group}: committed offsets"):
@@ -426,11 +424,12 @@ class KafkaAdmin:
         )
         with _translated(f"{group}: set offsets"):
             try:
-                await member.start()
+                with opening():
+                    await member.start()
                 member.assign([TopicPartition(*tp) for tp in offsets])
                 await member.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
             finally:
-                await member.stop()
+                await close(member)
 
     async def ends(self, partitions: Collection[TP]) -> dict[TP, int]:
         with _translated("end offsets"):
