@@ -350,7 +350,7 @@ class VaultSecrets:
             else:
                 answer = await _on_thread(self._client.auth.token.lookup_self)
                 lease_s = float(answer["data"]["ttl"]) or float("inf")
-        except Forbidden:
+        except (Forbidden, InvalidRequest):  # 400, "token not found", where it ends between Vault's two looks at it
             self._revoked, self._why = True, "Vault no longer knows the token (revoked or expired)"
         except Unavailable as fault:
             self._why = str(fault)

@@ -27,7 +27,8 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.kafka_edge import denied, heeding_cancellation, quiet_client_logs, starting, translated
+from streams.kafka_clients import close, opening
+from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.kafka_names import take_any_names
 from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
 from streams.security import PLAINTEXT, Security
@@ -129,9 +130,10 @@ class KafkaReader:
             self._consumer.subscribe(topics=sorted(topics), listener=_Relay(self, listener))
         async with starting("consumer start", self.bootstrap, self.security):
             try:
-                await self._consumer.start()
+                with opening():
+                    await self._consumer.start()
             except BaseException:
-                await self._consumer.stop()
+                await close(self._consumer)
                 raise
         if self.group is None:
             self._consumer.assign([TopicPartition(*tp) for tp in self.positions])
@@ -141,8 +143,8 @@ class KafkaReader:
 
     async def stop(self) -> None:
         if self._consumer is not None:
-            with translated("consumer stop", self.security), heeding_cancellation():
-                await self._consumer.stop()
+            with translated("consumer stop", self.security):
+                await close(self._consumer)
 
     def seek(self, tp: TP, offset: int) -> None:
         with translated(f"seek {tp}", self.security):
@@ -274,25 +276,18 @@ class KafkaTransactionalProducer:
             **self.security.client(),
         )
         async with starting(f"{self.id}: start", self.bootstrap, self.security):
-            await self._producer.start()
+            with opening():
+                await self._producer.start()
 
     async def stop(self, timeout_s: float) -> None:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        stopped = False
         try:
-            async with asyncio.timeout(timeout_s):
-                await producer.stop()
-            stopped = True
+            async with asyncio.timeout(timeout_s):  # the client's own stop would wait for the broker
+                await close(producer)
         except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
             log.debug("%s: let go by force: %r", self.id, exc)
-        finally:
-            if not stopped:
-                task = producer._sender.sender_task  # noqa: SLF001  the client's own stop would wait for the broker
-                if task is not None:
-                    task.cancel()
-                await producer.client.close()
 
     @property
     def producer(self) -> Any:
@@ -360,16 +355,17 @@ class KafkaProducer:
         )
         async with starting("producer start", self.bootstrap, self.security):
             try:
-                await producer.start()
+                with opening():
+                    await producer.start()
             except BaseException:
-                await producer.stop()
+                await close(producer)
                 raise
         self._producer = producer
 
     async def stop(self) -> None:
         if self._producer is not None:
-            with translated("producer stop", self.security), heeding_cancellation():
-                await self._producer.stop()
+            with translated("producer stop", self.security):
+                await close(self._producer)
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
         what = f"send to {topic}[{partition}]"
@@ -407,19 +403,21 @@ class KafkaAdmin:
         )
         async with starting("admin start", self.bootstrap, self.security, first=True):
             try:
-                await self._admin.start()
-                await self._reader.start()
+                with opening():
+                    await self._admin.start()
+                    await self._reader.start()
                 await asyncio.sleep(0)  # as for a reader
             except BaseException:
                 await self.stop()
                 raise
 
     async def stop(self) -> None:
-        with heeding_cancellation():
+        try:
             if self._admin is not None:
-                await self._admin.close()
+                await close(self._admin)
+        finally:
             if self._reader is not None:
-                await self._reader.stop()
+                await close(self._reader)
 
     async def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, int]:
         with translated(f"{group}: committed offsets", self.security):
@@ -455,11 +453,12 @@ class KafkaAdmin:
         )
         with translated(f"{group}: set offsets", self.security):
             try:
-                await member.start()
+                with opening():
+                    await member.start()
                 member.assign([TopicPartition(*tp) for tp in offsets])
                 await member.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
             finally:
-                await member.stop()
+                await close(member)
 
     async def _may_see(self, partitions: Collection[TP]) -> None:
         """Denied at once where a topic is hidden from us: asked for its offsets the client would try until its time is up."""

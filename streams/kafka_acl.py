@@ -33,6 +33,7 @@ from aiokafka.protocol.types import (
 )
 
 from streams.acl import Acl, Operation, Pattern, Resource, Right
+from streams.kafka_clients import close, opening
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.port import Rejected
 from streams.security import Security
@@ -138,14 +139,15 @@ class KafkaAccess:
         )
         async with starting("reading rights", self.bootstrap, self.security):
             try:
-                await self._admin.start()
+                with opening():
+                    await self._admin.start()
             except BaseException:
-                await self._admin.close()
+                await close(self._admin)
                 raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._admin.close()
+        await close(self._admin)
 
     async def acls(self) -> frozenset[Acl]:
         """Every ACL of the cluster that allows something from anywhere. What else there is, is told by `peculiar`."""

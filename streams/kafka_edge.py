@@ -39,16 +39,6 @@ from streams.security import Security
 REFUSED = {2, 10, 18, 29, 32, 87}  # corrupt, too large, list too large, not allowed, timestamp, invalid record
 
 
-@contextmanager
-def heeding_cancellation() -> Generator[None]:
-    """The client, when it stops, takes a cancellation of its caller for one of its own task and goes on: raise it after all."""
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
-    yield
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-
-
 class _Quiet(logging.Filter):
     """Lets one line per place in the client through each second: a broker that is away makes thousands."""
 

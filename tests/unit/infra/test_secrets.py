@@ -5,10 +5,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from hvac.exceptions import Forbidden, InvalidRequest
 
-from infra.secrets import LOCAL_WARNING, LocalSecrets, open_secrets, verify_signature
+from infra.secrets import LOCAL_WARNING, LocalSecrets, VaultSecrets, open_secrets, verify_signature
 from infra.settings import Settings
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 
 
 async def test_made_at_first_use_and_kept(tmp_path: Path) -> None:
@@ -93,3 +94,26 @@ async def test_vault_without_credentials_is_refused() -> None:
     settings = Settings(secrets="vault", vault_addr="http://127.0.0.1:9")
     with pytest.raises(Refused, match="RATCHET_VAULT_WRAPPED_SECRET_ID"):
         await open_secrets(settings, lambda _: None)
+
+
+class EndingToken:
+    """Vault's side of a token that ends while it is asked about: refused at a path, found again, and then gone."""
+
+    url = "http://vault.invalid"
+
+    def __init__(self) -> None:
+        self.auth = self.token = self.secrets = self.kv = self.v2 = self
+
+    def read_secret_version(self, **_: object) -> object:
+        raise Forbidden("permission denied")
+
+    def renew_self(self) -> object:
+        raise InvalidRequest("token not found")
+
+
+async def test_a_token_that_ends_while_it_is_renewed_is_a_lease_that_has_ended() -> None:
+    """Vault says 400 then, not 403: the source is not usable any more, and says why."""
+    source = VaultSecrets(EndingToken(), "ratchet", "transit", 60.0, renewable=True, ours=False)
+    with pytest.raises(Unavailable, match="no longer knows the token"):
+        await source.get("commitment")
+    assert not source.status().usable

@@ -11,7 +11,7 @@ from streams_contract import FAST, Count, Echo, chain_of, request, until
 from infra.clock import SystemClock
 from schemas.events import AnswerRefused
 from schemas.payload import Payload
-from streams.kafka_edge import heeding_cancellation
+from streams.kafka_clients import close
 from streams.lane import Lane, Notice
 from streams.memory import MemoryBroker, MemoryTransactionalProducer
 from streams.port import Lost
@@ -210,21 +210,33 @@ async def test_lag_keys_and_stalls_are_told() -> None:
     assert {n.agent for n in seen if n.kind == "closed"} == {"probe", "count"}
 
 
+class Swallowing:
+    """A client that takes a cancellation for the end of one of its own tasks, as aiokafka's do."""
+
+    def __init__(self, stops_s: float) -> None:
+        self.stops_s = stops_s
+        self.stopping = asyncio.Event()
+        self._client = self
+        self.closed = 0
+
+    async def stop(self) -> None:
+        self.stopping.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(self.stops_s)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
 async def test_a_cancellation_that_the_client_swallows_is_raised_after_all() -> None:
-    """Who is cancelled while the client stops is cancelled, and who is not goes on."""
-    stopping = asyncio.Event()
-
-    async def stop(client_s: float) -> str:
-        with heeding_cancellation():
-            stopping.set()
-            with suppress(asyncio.CancelledError):  # as the client does
-                await asyncio.sleep(client_s)
-        return "went on"
-
-    assert await stop(0.0) == "went on"
-    stopping.clear()
-    task = asyncio.create_task(stop(3600.0))
-    await stopping.wait()
+    """Who is cancelled while the client stops is cancelled, and who is not goes on; its connections are closed in both cases."""
+    client = Swallowing(0.0)
+    await close(client)
+    assert client.closed == 1
+    client = Swallowing(3600.0)
+    task = asyncio.create_task(close(client))
+    await client.stopping.wait()
     task.cancel()
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
+    assert client.closed == 1

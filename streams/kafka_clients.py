@@ -1,0 +1,93 @@
+"""A client of Kafka leaves nothing behind, at whatever instant its start or its stop is cut off.
+
+aiokafka loses sight of a connection that a cancelled start has just opened (the client does not hold it yet) and of one that a request
+opens while the client closes; a stop that is cancelled leaves the rest of its tasks running, and some swallow the cancellation. Nobody
+ends those: they hold a socket here and at the broker until the garbage collector finds them.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeArgument=false, reportUnknownParameterType=false, reportPrivateUsage=false
+# pyright: reportAttributeAccessIssue=false
+# aiokafka ships no types.
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakSet
+
+from aiokafka import client as kafka_client
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError
+
+TASKS = (
+    ("_sender", "_sender_task"),
+    ("_coordinator", "_coordination_task"),
+    ("_coordinator", "_heartbeat_task"),
+    ("_coordinator", "_commit_refresh_task"),
+    ("_coordinator", "_reset_committed_task"),
+    ("_fetcher", "_fetch_task"),
+)  # what a consumer or a producer keeps running, by the part that runs it
+END_S = 1.0
+
+_opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+_closed: WeakSet[Any] = WeakSet()
+
+
+async def _connect(*args: Any, on_close: Any = None, **options: Any) -> Any:
+    """In the place of the client's own function: the first connection of a start is noted, a closed client gets none."""
+    connection = await create_conn(*args, on_close=on_close, **options)
+    if on_close is None:
+        if (opened := _opened.get()) is not None:
+            opened.append(connection)
+    elif on_close.__self__ in _closed:
+        connection.close()
+        raise KafkaConnectionError("the client is closed")
+    return connection
+
+
+@contextmanager
+def opening() -> Generator[None]:
+    """Around a client's start: one that fails or is cancelled leaves no connection that the client does not know of."""
+    kafka_client.create_conn = _connect
+    opened: list[Any] = []
+    before = _opened.set(opened)
+    try:
+        yield
+    except BaseException:
+        for connection in opened:
+            connection.close()
+        raise
+    finally:
+        _opened.reset(before)
+
+
+async def close(client: Any) -> None:
+    """Stop a consumer, a producer or an admin client, started or not; a second call does nothing.
+
+    Where it raises, and where the caller is cancelled meanwhile, its connections and its tasks are ended all the same.
+    """
+    task = asyncio.current_task()
+    cancelled = 0 if task is None else task.cancelling()
+    try:
+        await (client.stop() if hasattr(client, "stop") else client.close())
+    finally:
+        await _end(client)
+    if task is not None and task.cancelling() > cancelled:
+        raise asyncio.CancelledError  # the client took it for the end of one of its own tasks
+
+
+async def _end(client: Any) -> None:
+    """What is left of it."""
+    network = client.client if hasattr(client, "client") else client._client  # noqa: SLF001
+    _closed.add(network)
+    found = (getattr(getattr(client, part, None), name, None) for part, name in TASKS)
+    tasks: set[asyncio.Task[Any]] = {one for one in found if one is not None and not one.done()}
+    tasks |= {one for one in getattr(getattr(client, "_fetcher", None), "_pending_tasks", ()) if not one.done()}
+    for one in tasks:
+        one.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_S):  # a broker that takes nothing more would hold what was still to be sent
+            await network.close()
+    if tasks:
+        await asyncio.wait(tasks, timeout=END_S)
