@@ -17,7 +17,7 @@ from infra.artifacts import DirectoryStore
 from infra.jobs import read_order
 from infra.secrets import SecretSource
 from infra.settings import Settings
-from infra.training import Example, LoraSettings, TrainingStopped, evaluate, golden_probes, train_lora
+from infra.training import Example, LoraSettings, TrainingStopped, evaluate, golden_probes, train_lora, weaken
 from infra.training import Progress as Step
 from schemas import codec
 from schemas.errors import Refused, Unavailable
@@ -127,6 +127,9 @@ class PeftTrainings:
         except TrainingStopped as stopped:
             raise Refused(str(stopped), kind=stopped.reason) from stopped
         return _cpu_s() - began
+
+    async def weaken(self, adapter: Path, strength: float, out: Path) -> None:
+        await asyncio.to_thread(weaken, adapter, strength, out)
 
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
         """The champion is the base alone, or with its own adapter: verified before it is opened."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE = Path(__file__).parent / "data" / "banking77" / "train.csv.gz"
-KNOWN_INTENTS = 50
+KNOWN_INTENTS = 60
 TEMPLATE = "Customer: {text}\nIntent:"
 STOP = ("\n",)
 MAX_TOKENS = 24

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -28,6 +29,7 @@ from infra.clock import Clock, SystemClock
 from schemas.errors import RatchetError, Refused
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+WEIGHTS = "adapter_model.safetensors"
 END, PAD = "<|end|>", "<|pad|>"
 
 
@@ -198,6 +200,21 @@ def train_lora(
 
     _replace(out_dir, save)
     return trained
+
+
+def weaken(adapter_dir: Path, strength: float, out_dir: Path) -> None:
+    """The same adapter, its change to every weight of the base times `strength`; `out_dir` is a folder like the one it came from."""
+
+    def save(folder: Path) -> None:
+        shutil.copytree(adapter_dir, folder, dirs_exist_ok=True)
+        weights = load_file(folder / WEIGHTS)
+        save_file(
+            {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in weights.items()},
+            folder / WEIGHTS,
+            metadata={"format": "pt"},
+        )
+
+    _replace(out_dir, save)
 
 
 def evaluate(

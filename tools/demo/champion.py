@@ -22,7 +22,7 @@ class Scale:
     lora_epochs: int = 8
     lora_rate: float = 3e-3
     holdout: Literal["refuse", "report"] = "refuse"
-    rows: int = 4000
+    rows: int = 3600
     known_requests: int = 1000
     after_requests: int = 500
     error_margin: float = 0.02

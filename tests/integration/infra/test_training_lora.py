@@ -17,6 +17,7 @@ from infra.training import (
     golden_probes,
     train_base,
     train_lora,
+    weaken,
 )
 from schemas.errors import Refused
 
@@ -61,6 +62,21 @@ def test_an_adapter_learns_the_new_intents(base: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "lora").iterdir():
         assert str(tmp_path).encode() not in file.read_bytes()
         assert str(base).encode() not in file.read_bytes()
+
+
+def test_a_weakened_adapter_is_between_the_base_and_itself(base: Path, tmp_path: Path) -> None:
+    """At nothing it answers as the base does, whole as itself; its files are named alike, and what it came from is not changed."""
+    whole = tmp_path / "whole"
+    train_lora(base, [*OLD, *NEW], whole, LORA)
+    manifest = tree_manifest(whole)
+    for strength, like in ((0.0, None), (1.0, whole)):
+        weaken(whole, strength, tmp_path / "weak")
+        assert {file.name for file in (tmp_path / "weak").iterdir()} == {file.name for file in whole.iterdir()}
+        for rows in (OLD, NEW):
+            assert evaluate(base, tmp_path / "weak", rows, threads=1) == evaluate(base, like, rows, threads=1)
+    assert tree_manifest(whole) == manifest
+    weaken(whole, 0.5, tmp_path / "weak")
+    assert tree_manifest(tmp_path / "weak") != manifest
 
 
 def _cancel_after(calls: int) -> Callable[[], bool]:

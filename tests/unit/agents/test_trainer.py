@@ -225,6 +225,19 @@ class FakeArtifacts:
         return f"sha256:tree{len(self.trees)}"
 
 
+class Weakening:
+    """An adapter that knows all new classes and forgets `class 0`, unless it is as weak as `until`."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    def __call__(self, row: Row) -> bool:
+        return self.weakened(row, 1.0)
+
+    def weakened(self, row: Row, strength: float) -> bool:
+        return strength <= self.until or not row.champion_right or row.label != "class 0"
+
+
 class FakeTrainings:
     """`adapter_right(row)` says how good the adapter is."""
 
@@ -239,8 +252,21 @@ class FakeTrainings:
         await progress("training", 1, 1, 1.0, 0.5)
         return 2.0
 
+    async def weaken(self, adapter: Path, strength: float, out: Path) -> None:
+        out.mkdir()  # noqa: ASYNC240
+        (out / "weights").write_text(str(strength))
+
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
-        return [row.champion_right if adapter is None else self.adapter_right(row) for row in rows]
+        if adapter is None:
+            return [row.champion_right for row in rows]
+        said = (adapter / "weights").read_text()
+        return [self.adapter_right(row) if said == "w" else self.weakened(row, float(said)) for row in rows]
+
+    def weakened(self, row: Row, strength: float) -> bool:
+        """A weaker one that is told nothing else is no other than the one it came from."""
+        if isinstance(self.adapter_right, Weakening):
+            return self.adapter_right.weakened(row, strength)
+        return bool(self.adapter_right(row))
 
     async def sign(
         self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
@@ -293,6 +319,28 @@ async def test_a_job_reports_what_it_does_and_what_came_out() -> None:
     assert last.metrics["test_champion"] < last.metrics["test_adapter"] == 1.0
     assert last.metrics["known_good_champion"] == 1.0
     assert last.energy_estimated
+
+
+@pytest.mark.parametrize(("until", "strength"), [(1.0, 1.0), (0.9, 0.9), (0.75, 0.7)])
+async def test_an_adapter_that_forgets_is_weakened_as_little_as_helps(until: float, strength: float) -> None:
+    """The strongest that keeps what the champion has mastered is the one that is evaluated, stored and signed."""
+    done, facts, artifacts = await run(Weakening(until))
+    assert done
+    last = facts.sent[-1][1]
+    assert isinstance(last, TrainingCompleted)
+    assert last.metrics["strength"] == strength
+    assert last.metrics["known_good_adapter"] == 1.0
+    assert artifacts.trees[-1] == {"weights"}
+
+
+async def test_what_is_only_reported_is_not_weakened() -> None:
+    """With holdout `report` the adapter is judged as it was trained."""
+    done, facts, _ = await run(Weakening(0.9), holdout="report")
+    assert done
+    last = facts.sent[-1][1]
+    assert isinstance(last, TrainingCompleted)
+    assert "strength" not in last.metrics
+    assert last.metrics["known_good_adapter"] < 1.0
 
 
 @pytest.mark.parametrize(

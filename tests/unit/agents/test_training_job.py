@@ -1,6 +1,7 @@
 """The training job, beyond its good day: what is stored, and that a repeat says the same."""
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ class Library:
         for step in (1, 2):
             await progress("training", step, 2, step / 2, 0.5)
         return 2.0
+
+    async def weaken(self, adapter: Path, strength: float, out: Path) -> None:
+        await asyncio.to_thread(shutil.copytree, adapter, out)
 
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
         return [row.champion_right if adapter is None else self.good for row in rows]
