@@ -31,7 +31,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.kafka_clients import close, opening
+from streams.kafka_clients import close, opening, start
 from streams.port import NONE, TP, BrokerError, Fenced, Listener, Lost, Outgoing, OutOfRange, Rejected, TopicSpec
 from streams.shapes import Record
 
@@ -170,12 +170,7 @@ class KafkaReader:
             topics, _, _, listener = self.group
             self._consumer.subscribe(topics=sorted(topics), listener=_Relay(self, listener))
         with _translated("consumer start"):
-            try:
-                with opening():
-                    await self._consumer.start()
-            except BaseException:
-                await close(self._consumer)
-                raise
+            await start(self._consumer)
         if self.group is None:
             self._consumer.assign([TopicPartition(*tp) for tp in self.positions])
             for tp, offset in self.positions.items():
@@ -278,7 +273,7 @@ class KafkaTransactionalProducer:
             retry_backoff_ms=5,
         )
         with _translated(f"{self.id}: start"), opening():
-            await self._producer.start()
+            await self._producer.start()  # where it fails the lane closes it, within its bound
 
     async def stop(self, timeout_s: float) -> None:
         producer, self._producer = self._producer, None
@@ -340,12 +335,7 @@ class KafkaProducer:
             retry_backoff_ms=50,
         )
         with _translated("producer start"):
-            try:
-                with opening():
-                    await producer.start()
-            except BaseException:
-                await close(producer)
-                raise
+            await start(producer)
         self._producer = producer
 
     async def stop(self) -> None:
@@ -383,14 +373,7 @@ class KafkaAdmin:
             enable_auto_commit=False,
         )
         with _translated("admin start"):
-            try:
-                with opening():
-                    await self._admin.start()
-                    await self._reader.start()
-                await asyncio.sleep(0)  # as for a reader
-            except BaseException:
-                await self.stop()
-                raise
+            await start(self._admin, self._reader)
 
     async def stop(self) -> None:
         try:
@@ -424,8 +407,7 @@ class KafkaAdmin:
         )
         with _translated(f"{group}: set offsets"):
             try:
-                with opening():
-                    await member.start()
+                await start(member)
                 member.assign([TopicPartition(*tp) for tp in offsets])
                 await member.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
             finally:
