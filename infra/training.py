@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.utils import get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -29,7 +29,6 @@ from infra.clock import Clock, SystemClock
 from schemas.errors import RatchetError, Refused
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-WEIGHTS = "adapter_model.safetensors"
 END, PAD = "<|end|>", "<|pad|>"
 
 
@@ -207,10 +206,10 @@ def weaken(adapter_dir: Path, strength: float, out_dir: Path) -> None:
 
     def save(folder: Path) -> None:
         shutil.copytree(adapter_dir, folder, dirs_exist_ok=True)
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
         save_file(
             {name: tensor * strength if ".lora_B." in name else tensor for name, tensor in weights.items()},
-            folder / WEIGHTS,
+            folder / SAFETENSORS_WEIGHTS_NAME,
             metadata={"format": "pt"},
         )
 

@@ -27,7 +27,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.kafka_clients import close, opening
+from streams.kafka_clients import close, opening, start
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.kafka_names import take_any_names
 from streams.port import NONE, TP, BrokerError, Listener, Lost, Outgoing, Rejected, TopicSpec
@@ -129,12 +129,7 @@ class KafkaReader:
             topics, _, _, listener = self.group
             self._consumer.subscribe(topics=sorted(topics), listener=_Relay(self, listener))
         async with starting("consumer start", self.bootstrap, self.security):
-            try:
-                with opening():
-                    await self._consumer.start()
-            except BaseException:
-                await close(self._consumer)
-                raise
+            await start(self._consumer)
         if self.group is None:
             self._consumer.assign([TopicPartition(*tp) for tp in self.positions])
             for tp, offset in self.positions.items():
@@ -277,7 +272,7 @@ class KafkaTransactionalProducer:
         )
         async with starting(f"{self.id}: start", self.bootstrap, self.security):
             with opening():
-                await self._producer.start()
+                await self._producer.start()  # where it fails the lane closes it, within its bound
 
     async def stop(self, timeout_s: float) -> None:
         producer, self._producer = self._producer, None
@@ -354,12 +349,7 @@ class KafkaProducer:
             **self.security.client(),
         )
         async with starting("producer start", self.bootstrap, self.security):
-            try:
-                with opening():
-                    await producer.start()
-            except BaseException:
-                await close(producer)
-                raise
+            await start(producer)
         self._producer = producer
 
     async def stop(self) -> None:
@@ -402,14 +392,7 @@ class KafkaAdmin:
             **self.security.client(),
         )
         async with starting("admin start", self.bootstrap, self.security, first=True):
-            try:
-                with opening():
-                    await self._admin.start()
-                    await self._reader.start()
-                await asyncio.sleep(0)  # as for a reader
-            except BaseException:
-                await self.stop()
-                raise
+            await start(self._admin, self._reader)
 
     async def stop(self) -> None:
         try:
@@ -453,8 +436,7 @@ class KafkaAdmin:
         )
         with translated(f"{group}: set offsets", self.security):
             try:
-                with opening():
-                    await member.start()
+                await start(member)
                 member.assign([TopicPartition(*tp) for tp in offsets])
                 await member.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
             finally:

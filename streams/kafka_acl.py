@@ -33,7 +33,7 @@ from aiokafka.protocol.types import (
 )
 
 from streams.acl import Acl, Operation, Pattern, Resource, Right
-from streams.kafka_clients import close, opening
+from streams.kafka_clients import close, start
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.port import Rejected
 from streams.security import Security
@@ -138,12 +138,7 @@ class KafkaAccess:
             **self.security.client(),
         )
         async with starting("reading rights", self.bootstrap, self.security):
-            try:
-                with opening():
-                    await self._admin.start()
-            except BaseException:
-                await close(self._admin)
-                raise
+            await start(self._admin)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -10,8 +10,8 @@ ends those: they hold a socket here and at the broker until the garbage collecto
 # aiokafka ships no types.
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Generator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
@@ -48,18 +48,34 @@ async def _connect(*args: Any, on_close: Any = None, **options: Any) -> Any:
 
 @contextmanager
 def opening() -> Generator[None]:
-    """Around a client's start: one that fails or is cancelled leaves no connection that the client does not know of."""
+    """Around a client's start: where it fails or is cut off, no connection is left that the client does not know of."""
     kafka_client.create_conn = _connect
     opened: list[Any] = []
     before = _opened.set(opened)
-    try:
-        yield
-    except BaseException:
-        for connection in opened:
-            connection.close()
-        raise
-    finally:
-        _opened.reset(before)
+    with ExitStack() as undo:
+        undo.callback(_close_all, opened)
+        try:
+            yield
+        finally:
+            _opened.reset(before)
+        undo.pop_all()
+
+
+def _close_all(connections: Collection[Any]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+async def start(*clients: Any) -> None:
+    """Start clients one after the other; where one fails or is cut off, all of them are closed."""
+    async with AsyncExitStack() as undo:
+        for client in clients:
+            undo.push_async_callback(close, client)
+        with opening():
+            for client in clients:
+                await client.start()
+        await asyncio.sleep(0)  # let their tasks begin: a client cannot stop one that never ran
+        undo.pop_all()
 
 
 async def close(client: Any) -> None:

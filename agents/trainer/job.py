@@ -20,9 +20,7 @@ from schemas.events import CaseClosed, TrainingCompleted, TrainingFailed, Traini
 from schemas.payload import Payload
 
 REGRESSION_SHARE = 0.9
-KEPT_SHARE = (
-    0.97  # of the champion's figure, wanted on the validation split: so that chance on the held-out one seldom refuses
-)
+KEPT_SHARE = 0.97  # of the champion's figure on the validation split: so that chance seldom refuses on the held-out one
 STRENGTHS = (1.0, 0.9, 0.8, 0.7)
 MOST_EVALUATED = 600
 WATTS_PER_CORE = 15.0  # an estimate for a busy server core; no meter is read, and the statement says so
@@ -141,9 +139,10 @@ async def _train(
         adapter = folder / "adapter"
         cpu_s = await trainings.train(order, dataset.train, adapter, progress)
         await progress("evaluating")
+        mastered = _mastered(dataset)
         if settings["holdout"] == "refuse":
-            adapter = await _tempered(order, trainings, adapter, dataset, metrics)
-        await _evaluate(order, trainings, adapter, dataset, metrics)
+            adapter = await _tempered(order, trainings, adapter, dataset, mastered, metrics)
+        await _evaluate(order, trainings, adapter, dataset, mastered, metrics)
         if settings["holdout"] == "refuse":
             _hold_out(metrics)
         await progress("signing")
@@ -203,33 +202,42 @@ def _mastered(dataset: Dataset) -> frozenset[str]:
 
 
 async def _tempered(
-    order: TrainingOrdered, trainings: Trainings, adapter: Path, dataset: Dataset, metrics: dict[str, float]
+    order: TrainingOrdered,
+    trainings: Trainings,
+    adapter: Path,
+    dataset: Dataset,
+    mastered: frozenset[str],
+    metrics: dict[str, float],
 ) -> Path:
     """The adapter as strong as keeps, on the validation split, what the champion has mastered; where none does, the one that keeps most."""
-    mastered = _mastered(dataset)
     rows = [row for row in dataset.validation if normalise(row.label) in mastered][:MOST_EVALUATED]
-    wanted = KEPT_SHARE * sum(await trainings.right(order, None, rows)) if rows else 0.0
-    best, most, chosen = adapter, -1, 1.0
+    if not rows:
+        metrics["strength"] = 1.0
+        return adapter
+    wanted = KEPT_SHARE * sum(await trainings.right(order, None, rows))
+    tried: list[tuple[int, float, Path]] = []
     for strength in STRENGTHS:
         folder = adapter
         if strength < 1:
             folder = adapter.with_name(f"{adapter.name}-{strength}")
             await trainings.weaken(adapter, strength, folder)
-        kept = sum(await trainings.right(order, folder, rows)) if rows else 0
-        if kept > most:
-            best, most, chosen = folder, kept, strength
-        if kept >= wanted:
+        tried.append((sum(await trainings.right(order, folder, rows)), strength, folder))
+        if tried[-1][0] >= wanted:
             break
-    metrics["strength"] = chosen
+    _, metrics["strength"], best = max(tried)  # of those that keep as much, the strongest
     return best
 
 
 async def _evaluate(
-    order: TrainingOrdered, trainings: Trainings, adapter: Path, dataset: Dataset, metrics: dict[str, float]
+    order: TrainingOrdered,
+    trainings: Trainings,
+    adapter: Path,
+    dataset: Dataset,
+    mastered: frozenset[str],
+    metrics: dict[str, float],
 ) -> None:
     """Champion and adapter on the held-out split, and on its known-good part: what the champion has mastered."""
     test = dataset.test[:MOST_EVALUATED]
-    mastered = _mastered(dataset)
     known_good = [normalise(row.label) in mastered for row in test]
     for name, folder in (("champion", None), ("adapter", adapter)):
         right = await trainings.right(order, folder, test)

@@ -475,7 +475,7 @@ async def test_offsets_move_only_with_the_commit(world: World) -> None:
     await producer.stop(2.0)
 
 
-class _Noted:
+class Noted:
     """A listener that remembers."""
 
     def __init__(self) -> None:
@@ -492,7 +492,7 @@ async def test_a_memberless_commit_is_accepted(world: World) -> None:
     """The broker asks no transactional offset commit for a membership: only a shared id fences."""
     topic, group = await world.fresh("zombie"), world.agent("g")
     await world.admin.set_offsets(group, {(topic, number): 0 for number in range(PARTITIONS)})
-    noted = _Noted()
+    noted = Noted()
     member = world.broker.group_reader([topic], group, f"{group}-0", noted)  # pyright: ignore[reportArgumentType]
     await member.start()
     producer = world.broker.transactional(world.agent("zombie"))
@@ -510,7 +510,7 @@ async def test_whole_columns_are_assigned_paused(world: World) -> None:
     topics, group = [await world.fresh("a"), await world.fresh("b")], world.agent("g")
     await world.producer.send(topics[0], 0, [Outgoing(b"k", b"v")])
     await world.admin.set_offsets(group, {(topic, n): 0 for topic in topics for n in range(PARTITIONS)})
-    notes = [_Noted(), _Noted()]
+    notes = [Noted(), Noted()]
     members = [
         world.broker.group_reader(topics, group, f"{group}-{i}", note)  # pyright: ignore[reportArgumentType]
         for i, note in enumerate(notes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka.conn import AIOKafkaConnection  # pyright: ignore[reportMissingTypeStubs]
+from streams_contract import Noted
 
 from schemas.topics import TopicPlan
 from streams.admin import ensure_topics
@@ -17,16 +18,6 @@ from streams.port import BrokerError
 
 NAMES = itertools.count()
 STEP_S, STEPS = 0.0005, 40  # a start takes about ten milliseconds
-
-
-class Nobody:
-    """A group member that does nothing with its partitions."""
-
-    async def assigned(self, partitions: object) -> None:
-        """Nothing."""
-
-    async def revoked(self, partitions: object) -> None:
-        """Nothing."""
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def clients(broker: KafkaBroker) -> dict[str, Callable[[], Any]]:
         "producer": broker.producer,
         "transactional": lambda: broker.transactional(f"connections.{next(NAMES) % 2}"),
         "reader": lambda: broker.reader({("connections", 0): 0}),
-        "member": lambda: broker.group_reader(["connections"], f"connections.{next(NAMES)}", "m", Nobody()),
+        "member": lambda: broker.group_reader(["connections"], f"connections.{next(NAMES)}", "m", Noted()),
         "admin": broker.admin,
     }
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,21 +225,13 @@ class FakeArtifacts:
         return f"sha256:tree{len(self.trees)}"
 
 
-class Weakening:
+def forgetting(until: float) -> Callable[[Row, float], bool]:
     """An adapter that knows all new classes and forgets `class 0`, unless it is as weak as `until`."""
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-
-    def __call__(self, row: Row) -> bool:
-        return self.weakened(row, 1.0)
-
-    def weakened(self, row: Row, strength: float) -> bool:
-        return strength <= self.until or not row.champion_right or row.label != "class 0"
+    return lambda row, strength: strength <= until or not row.champion_right or row.label != "class 0"
 
 
 class FakeTrainings:
-    """`adapter_right(row)` says how good the adapter is."""
+    """`adapter_right(row, strength)` says how good the adapter is."""
 
     def __init__(self, adapter_right: Any) -> None:
         self.adapter_right = adapter_right
@@ -248,7 +240,7 @@ class FakeTrainings:
     async def train(self, order: TrainingOrdered, rows: Sequence[Row], out: Path, progress: job.Progress) -> float:
         assert rows
         out.mkdir()  # noqa: ASYNC240  a fake need not be quick
-        (out / "weights").write_bytes(b"w")
+        (out / "weights").write_text("1.0")
         await progress("training", 1, 1, 1.0, 0.5)
         return 2.0
 
@@ -259,14 +251,8 @@ class FakeTrainings:
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
         if adapter is None:
             return [row.champion_right for row in rows]
-        said = (adapter / "weights").read_text()
-        return [self.adapter_right(row) if said == "w" else self.weakened(row, float(said)) for row in rows]
-
-    def weakened(self, row: Row, strength: float) -> bool:
-        """A weaker one that is told nothing else is no other than the one it came from."""
-        if isinstance(self.adapter_right, Weakening):
-            return self.adapter_right.weakened(row, strength)
-        return bool(self.adapter_right(row))
+        strength = float((adapter / "weights").read_text())
+        return [self.adapter_right(row, strength) for row in rows]
 
     async def sign(
         self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
@@ -307,7 +293,7 @@ async def run(adapter_right: Any, **changes: Any) -> tuple[bool, FakeFacts, Fake
 
 async def test_a_job_reports_what_it_does_and_what_came_out() -> None:
     """Dataset and adapter are stored, the statement too; phases in order; identities come from order and attempt."""
-    done, facts, artifacts = await run(lambda row: True)
+    done, facts, artifacts = await run(lambda row, _: True)
     assert done
     phases = [fact.phase for _, fact in facts.sent if isinstance(fact, TrainingProgressed)]
     assert phases == ["curating", "training", "evaluating", "signing"]
@@ -324,7 +310,7 @@ async def test_a_job_reports_what_it_does_and_what_came_out() -> None:
 @pytest.mark.parametrize(("until", "strength"), [(1.0, 1.0), (0.9, 0.9), (0.75, 0.7)])
 async def test_an_adapter_that_forgets_is_weakened_as_little_as_helps(until: float, strength: float) -> None:
     """The strongest that keeps what the champion has mastered is the one that is evaluated, stored and signed."""
-    done, facts, artifacts = await run(Weakening(until))
+    done, facts, artifacts = await run(forgetting(until))
     assert done
     last = facts.sent[-1][1]
     assert isinstance(last, TrainingCompleted)
@@ -335,7 +321,7 @@ async def test_an_adapter_that_forgets_is_weakened_as_little_as_helps(until: flo
 
 async def test_what_is_only_reported_is_not_weakened() -> None:
     """With holdout `report` the adapter is judged as it was trained."""
-    done, facts, _ = await run(Weakening(0.9), holdout="report")
+    done, facts, _ = await run(forgetting(0.9), holdout="report")
     assert done
     last = facts.sent[-1][1]
     assert isinstance(last, TrainingCompleted)
@@ -346,8 +332,8 @@ async def test_what_is_only_reported_is_not_weakened() -> None:
 @pytest.mark.parametrize(
     ("adapter_right", "reason"),
     [
-        (lambda row: False, "worse than the champion"),
-        (lambda row: not row.champion_right or row.label == "class 0", "forgets what the champion has mastered"),
+        (lambda row, _: False, "worse than the champion"),
+        (lambda row, _: not row.champion_right or row.label == "class 0", "forgets what the champion has mastered"),
     ],
 )
 async def test_a_bad_adapter_never_leaves_the_job(adapter_right: Any, reason: str) -> None:
@@ -363,7 +349,7 @@ async def test_a_bad_adapter_never_leaves_the_job(adapter_right: Any, reason: st
 
 async def test_a_route_may_only_report_the_held_out_check() -> None:
     """With holdout `report` the same adapter goes to the judge, its figures with it."""
-    done, facts, _ = await run(lambda row: False, holdout="report")
+    done, facts, _ = await run(lambda row, _: False, holdout="report")
     assert done
     last = facts.sent[-1][1]
     assert isinstance(last, TrainingCompleted)
