@@ -25,7 +25,7 @@ from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
-from schemas import principal, topics
+from schemas import topics
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
 from streams.acl import principal_of
@@ -34,8 +34,8 @@ from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
 from streams.reader import EveryOffset
 from streams.runner import Runner, collect_rarely
-from streams.shapes import AnyFold, Record, Transform
-from streams.wire import Decoder, Verify
+from streams.shapes import AnyFold, Transform
+from streams.wire import Decoder, Verify, speaker
 
 STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs")
 LISTENERS = frozenset(
@@ -180,18 +180,7 @@ async def open_proof(process: Process) -> Verify:
     if keyring.ring.since_ms is None:
         log.warning("no principal's key is set: requests, verdicts and commands are taken unproven")
     process.companions.append(keyring.follow)
-
-    def verify(record: Record) -> principal.Speaker | None:
-        return principal.verify(
-            keyring.ring,
-            topic=record.topic,
-            headers=record.headers,
-            key=record.key,
-            value=record.value,
-            at_ms=record.timestamp_ms,
-        )
-
-    return verify
+    return lambda record: speaker(keyring.ring, record)
 
 
 TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {

@@ -231,19 +231,25 @@ class VaultSecrets:
     async def get(self, path: str) -> Mapping[str, str]:
         self._check()
         try:
+            _, self._held[path] = await self._latest(path)
+        except Unavailable:
+            if path not in self._held:
+                raise
+        return self._held[path]
+
+    async def _latest(self, path: str) -> tuple[int, dict[str, str]]:
+        """The secret's version and fields; version 0 where there is none."""
+        try:
             answer = await self._call(
                 self._client.secrets.kv.v2.read_secret_version,
                 path=path,
                 mount_point=self._mount,
                 raise_on_deleted_version=True,
             )
-            self._held[path] = {str(k): str(v) for k, v in answer["data"]["data"].items()}
         except InvalidPath:
-            self._held[path] = {}
-        except Unavailable:
-            if path not in self._held:
-                raise
-        return self._held[path]
+            return 0, {}
+        found = answer["data"]
+        return int(found["metadata"]["version"]), {str(k): str(v) for k, v in found["data"].items()}
 
     async def commitment_key(self, tenant: str) -> bytes:
         held = self._held.get("commitment") or await self.get("commitment")
@@ -257,18 +263,7 @@ class VaultSecrets:
     async def swap(self, path: str, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
         """By Vault's check-and-set: the version that held `before`."""
         self._check()
-        version, held = 0, dict[str, str]()
-        try:
-            answer = await self._call(
-                self._client.secrets.kv.v2.read_secret_version,
-                path=path,
-                mount_point=self._mount,
-                raise_on_deleted_version=True,
-            )
-            version = int(answer["data"]["metadata"]["version"])
-            held = {str(k): str(v) for k, v in answer["data"]["data"].items()}
-        except InvalidPath:
-            held = {}
+        version, held = await self._latest(path)
         if held != dict(before):
             return False
         try:

@@ -35,12 +35,12 @@ from aiokafka.protocol.types import (
 from streams.acl import Acl, Operation, Pattern, Resource, Right
 from streams.kafka_clients import close, start
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
+from streams.kafka_settings import REQUEST_TIMEOUT_MS
 from streams.port import Rejected
 from streams.security import Security
 
 ITERATIONS = 8192
 SCRAM_SHA_512 = 2
-REQUEST_TIMEOUT_MS = 8_000
 RESOURCES: Mapping[Resource, int] = {"topic": 2, "group": 3, "cluster": 4, "transactional-id": 5}
 PATTERNS: Mapping[Pattern, int] = {"literal": 3, "prefixed": 4}
 OPERATIONS: Mapping[Operation, int] = {"read": 3, "write": 4, "describe": 8, "describe-configs": 10}

@@ -14,18 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-from streams.kafka import (
-    BATCH_BYTES,
-    HEARTBEAT_MS,
-    LARGEST_BYTES,
-    REBALANCE_TIMEOUT_MS,
-    REQUEST_TIMEOUT_MS,
-    SESSION_TIMEOUT_MS,
-    TRANSACTION_TIMEOUT_MS,
-    quiet_client_logs,
-)
+from streams.kafka_edge import quiet_client_logs
+from streams.kafka_settings import CONSUMER, PRODUCER, TRANSACTION_TIMEOUT_MS
 from streams.port import TP, Outgoing
 from streams.shapes import Record
 
@@ -173,16 +164,8 @@ async def _consumer(job: Job) -> AsyncGenerator[Any]:
         job.source,
         bootstrap_servers=job.bootstrap,
         group_id=job.group,
-        enable_auto_commit=False,
         auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=50,
-        max_partition_fetch_bytes=LARGEST_BYTES,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-        session_timeout_ms=SESSION_TIMEOUT_MS,
-        heartbeat_interval_ms=HEARTBEAT_MS,
-        rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
-        partition_assignment_strategy=(RangePartitionAssignor,),
+        **CONSUMER,
     )
     try:
         await consumer.start()
@@ -196,12 +179,8 @@ async def _producer(job: Job, name: str, **more: Any) -> AsyncGenerator[Any]:
     producer = AIOKafkaProducer(
         bootstrap_servers=job.bootstrap,
         client_id=name or job.group,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-        acks="all",
-        linger_ms=0,
-        max_batch_size=BATCH_BYTES,
-        max_request_size=LARGEST_BYTES,
         retry_backoff_ms=5,
+        **PRODUCER,
         **more,
     )
     try:

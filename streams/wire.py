@@ -9,11 +9,11 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import cast
 
-from schemas import ids
+from schemas import ids, principal
 from schemas.codec import decode_payload, encode, payload_class, rfc3339
 from schemas.errors import Refused, Undecodable
 from schemas.payload import REGISTRY, Payload
-from schemas.principal import PROVEN, Speaker
+from schemas.principal import PROVEN, Ring, Speaker
 from schemas.topics import BY_NAME, PREFIX, dlq_of
 from schemas.value import value
 from streams.port import Outgoing
@@ -74,6 +74,18 @@ def valued(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     if None in map(_VALUE, headers):
         return tuple([(name, value or b"") for name, value in headers])
     return cast("Headers", tuple(headers))
+
+
+def speaker(ring: Ring, record: Record) -> Speaker | None:
+    """Who speaks in a record, by this ring: a `Verify` once the ring is bound."""
+    return principal.verify(
+        ring,
+        topic=record.topic,
+        headers=record.headers,
+        key=record.key,
+        value=record.value,
+        at_ms=record.timestamp_ms,
+    )
 
 
 def largest(topic: str) -> int:

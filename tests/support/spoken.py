@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from schemas import codec, ids, principal
+from schemas import codec, ids
 from schemas.codec import Encoded
 from schemas.payload import Payload
 from schemas.principal import Credential, KeyTerm, Principal, Ring, Role, Speaker, commitment
 from streams.shapes import Record
-from streams.wire import Verify
+from streams.wire import Verify, speaker
 
 
 def secret(name: str) -> bytes:
@@ -38,14 +38,7 @@ class Ears:
         self.ring = ring
 
     def __call__(self, record: Record) -> Speaker | None:
-        return principal.verify(
-            self.ring,
-            topic=record.topic,
-            headers=record.headers,
-            key=record.key,
-            value=record.value,
-            at_ms=record.timestamp_ms,
-        )
+        return speaker(self.ring, record)
 
 
 def encoded(payload: Payload, event_id: str) -> Encoded:

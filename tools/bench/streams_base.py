@@ -20,7 +20,8 @@ from schemas.events import Message, RequestSubmitted
 from schemas.payload import Payload
 from schemas.topics import deferred_topic, order_topic, state_topic
 from streams.admin import ensure_groups
-from streams.kafka import KafkaAdmin, KafkaBroker
+from streams.kafka import KafkaBroker
+from streams.kafka_admin import KafkaAdmin
 from streams.lane import Notice, RuntimeSettings
 from streams.port import TP, Outgoing, TopicSpec
 from streams.runner import Runner

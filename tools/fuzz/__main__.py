@@ -27,7 +27,7 @@ from schemas.topics import PREFIX
 from streams.port import Outgoing
 from streams.recorded import RecordedLog, read_file, write_file
 from streams.shapes import Event, Record
-from streams.wire import BROKER_BYTES, decode, size_of, valued
+from streams.wire import BROKER_BYTES, decode, size_of, speaker, valued
 from tools.fuzz.mutate import PARTITIONS, mutant
 from tools.fuzz.oracle import Oracle
 from tools.fuzz.stand import Stand
@@ -109,14 +109,7 @@ class Corpus:
         return replace(record, headers=made.headers)
 
     def verify(self, record: Record) -> Speaker | None:
-        return principal.verify(
-            self.ring,
-            topic=record.topic,
-            headers=record.headers,
-            key=record.key,
-            value=record.value,
-            at_ms=record.timestamp_ms,
-        )
+        return speaker(self.ring, record)
 
 
 def _speaker(record: Record) -> str:
