@@ -11,7 +11,7 @@ Rules:
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NoReturn
@@ -30,6 +30,7 @@ SPEAKS: dict[Role, tuple[str, ...]] = {
     "reviewer": (BY_NAME["verdicts"].full,),
     "operator": (BY_NAME["commands"].full,),
 }
+Prove = Callable[[Encoded], Encoded]
 PROVEN = frozenset(topic for topics in SPEAKS.values() for topic in topics)
 
 DOMAIN = b"ratchet-proof/1"

@@ -56,6 +56,11 @@ SPOKEN = frozenset({"requests", "verdicts", "commands"})
 FOLDS = ("cases", "ladder", "judge", "trainer")
 
 
+def full(topic: str) -> str:
+    """`requests` or `ratchet.requests` as the broker knows it."""
+    return topic if topic.startswith(PREFIX) else PREFIX + topic
+
+
 def state_topic(agent: str) -> str:
     """The changelog of a Fold's state (compacted, internal)."""
     return f"{PREFIX}{agent}.state"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.topics import BY_NAME, PREFIX, deferred_topic, dlq_of, order_topic, state_topic
+from schemas.topics import BY_NAME, PREFIX, deferred_topic, dlq_of, full, order_topic, state_topic
 
 Resource = Literal["topic", "group", "transactional-id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
@@ -56,11 +56,6 @@ class Work:
     outputs: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     more: tuple[Right, ...] = ()
-
-
-def full(topic: str) -> str:
-    """`cases` or `ratchet.cases` as the broker knows it."""
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
 def rights(work: Work) -> frozenset[Right]:

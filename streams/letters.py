@@ -19,7 +19,7 @@ from schemas import ids
 from schemas.codec import Encoded, encode, rfc3339
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import CommandDiscard, CommandResend, LetterCommand, RepairCommand
-from schemas.principal import OURS, PROVEN
+from schemas.principal import OURS, PROVEN, Prove
 from schemas.topics import BY_NAME, dlq_of
 from streams.port import Broker, BrokerError, Denied, Fenced, Outgoing, Rejected
 from streams.restore import read_to
@@ -34,7 +34,6 @@ FROM = RESENT + "from"
 STOP_S = 2.0
 COMMIT_S = 30.0  # reading what was settled so far included
 _TYPES = {model.ce_type().encode(): model for model in (CommandResend, CommandDiscard)}
-Prove = Callable[[Encoded], Encoded]
 
 
 @dataclass(frozen=True, slots=True)

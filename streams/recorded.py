@@ -240,7 +240,10 @@ def check_new(file: Path) -> None:
 
 
 def write_file(log: RecordedLog, file: Path) -> int:
-    """Write the log to a new file, whole or not at all; its size. Raises `Refused` where the file exists."""
+    """Write the log to a new file, whole or not at all, for its owner's eyes: it holds customers' text. Returns its size.
+
+    Raises `Refused` where the file exists.
+    """
     check_new(file)
     head = {
         "format": FORMAT,
@@ -253,6 +256,8 @@ def write_file(log: RecordedLog, file: Path) -> int:
     }
     part = file.with_name(file.name + ".part")
     try:
+        part.unlink(missing_ok=True)  # of a run that was killed
+        part.touch(0o600, exist_ok=False)
         with lzma.open(part, "wt", encoding="utf-8", preset=6) as out:
             out.write(_line(head))
             for record in log.all():

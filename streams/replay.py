@@ -15,7 +15,7 @@ from typing import Protocol
 from schemas import ids, principal
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import AnswerRefused
-from schemas.topics import PREFIX, deferred_topic, order_topic
+from schemas.topics import deferred_topic, full, order_topic
 from streams import snapshot
 from streams.difference import (
     EXCLUDED,
@@ -118,10 +118,6 @@ class _Place:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception):
             error.add_note(f"while {self.agent} was replayed at {self.at}")
-
-
-def full(topic: str) -> str:
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
 def unproven(row: Record) -> Refused | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import Refused
-from schemas.topics import PREFIX, deferred_topic, order_topic, state_topic
+from schemas.topics import deferred_topic, full, order_topic, state_topic
 from streams.fold import FoldLane
 from streams.lane import AgentCrashed, Lane, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
 from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader, ShutOut
@@ -28,11 +28,6 @@ POLL_S = 0.2
 POLL_RECORDS = 500
 RETRY_S = 0.5
 STALL_S = 0.05
-
-
-def full(topic: str) -> str:
-    """`requests` or `ratchet.requests` as the broker knows it."""
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
 def collect_rarely() -> None:

@@ -9,8 +9,8 @@ from agents import wiring
 from agents.observer.app import topics as observed
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
-from schemas.topics import PREFIX, TOPICS, deferred_topic, dlq_of, order_topic, recorded, state_topic
-from streams.acl import CLUSTER, Acl, Right, Work, acls, full, principal_of, rights
+from schemas.topics import PREFIX, TOPICS, deferred_topic, dlq_of, full, order_topic, recorded, state_topic
+from streams.acl import CLUSTER, Acl, Right, Work, acls, principal_of, rights
 
 PUBLISHED = tuple(row.full for row in TOPICS if row.name != "keyring")
 LETTERS = tuple(row.dlq for row in TOPICS if row.dead_letters)

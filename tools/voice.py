@@ -6,6 +6,7 @@ Where no key was ever set, what is sent is unproven, as agents take it then.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from infra import keys
@@ -17,8 +18,6 @@ from schemas.principal import Credential, Role
 
 if TYPE_CHECKING:
     from infra.secrets import LocalSecrets, VaultSecrets
-
-Prove = Callable[[Encoded], Encoded]
 
 
 def unproven(row: Encoded) -> Encoded:
@@ -57,15 +56,15 @@ async def open_store(settings: Settings) -> AsyncGenerator["LocalSecrets | Vault
         await source.close()
 
 
-async def open_voice(settings: Settings, role: Role, given: str | None, unproven_as: str) -> Voice:
+async def open_voice(settings: Settings, role: Role, given: str | None, unproven_as: Callable[[], str]) -> Voice:
     """Who is `given`, else the one whom `ratchet up` added for the role. Raises `Refused` where that one has no key that counts.
 
-    Where no key was ever set: `unproven_as`.
+    Where no key was ever set: `unproven_as`, which is not asked otherwise.
     """
     async with open_store(settings) as source:
         known = {} if source is None else await keys.principals(source)
         if source is None or not any(row.keys for row in known.values()):
-            return Voice(unproven_as, None)
+            return Voice(unproven_as(), None)
         name = given if given is not None else next(name for name, roles in keys.LOCAL.items() if role in roles)
         return Voice(name, await keys.credential(source, name, role, SystemClock().now_ms()))
 
@@ -73,4 +72,4 @@ async def open_voice(settings: Settings, role: Role, given: str | None, unproven
 async def voices(settings: Settings) -> dict[str, Voice]:
     """Who of a local stack speaks on each topic: requests, verdicts, commands."""
     said: dict[str, Role] = {"requests": "upstream", "verdicts": "reviewer", "commands": "operator"}
-    return {topic: await open_voice(settings, role, None, role) for topic, role in said.items()}
+    return {topic: await open_voice(settings, role, None, partial(str, role)) for topic, role in said.items()}

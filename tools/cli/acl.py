@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 from streams.acl import Acl, Difference, compare
-from streams.port import BrokerError, Denied
 from streams.security import Security
 from tools.access import agents_work, generated, principals, table
+from tools.cli.bus import translated
 from tools.cli.place import settings as find_settings
 from tools.cli.screen import Exit, Screen, clean
 
@@ -53,10 +53,8 @@ async def apply(screen: Screen, *, processes: Sequence[str], rotate: Sequence[st
     groups = parse_processes(processes)
     _known(rotate, principals(groups))
     settings, where, security = await _place("administrator")
-    try:
+    with translated(where):
         users, changed = await establish(settings, where, security, groups, rotate=rotate)
-    except BrokerError as fault:
-        raise _ours(fault, where) from fault
     renewed = f"; new passwords for {', '.join(rotate)}" if rotate else ""
     screen.line(
         {"users": users, "changed": changed, "rotated": list(rotate)},
@@ -71,12 +69,10 @@ async def check(screen: Screen, *, processes: Sequence[str]) -> int:
 
     groups = parse_processes(processes)
     _, where, security = await _place("operator")
-    try:
+    with translated(where):
         async with KafkaAccess(where, security) as access:
             found = compare(generated(groups), await access.acls())
             peculiar = await access.peculiar()
-    except BrokerError as fault:
-        raise _ours(fault, where) from fault
     _told(screen, found, peculiar)
     return Exit.DONE if found.same and not peculiar else Exit.NO
 
@@ -117,7 +113,7 @@ def _row(acl: Acl) -> dict[str, str]:
 
 
 async def _place(user: str) -> tuple[Settings, str, Security]:
-    """Where the cluster is and who asks: the local stack's administrator, else `user` with the secret store's password."""
+    """Where the cluster is and who asks: of the local stack its administrator, else `user` with the secret store's password."""
     from tools.stack.secure import IN_THE_CLEAR, administration, open_security
 
     settings = find_settings()
@@ -125,12 +121,7 @@ async def _place(user: str) -> tuple[Settings, str, Security]:
         raise Unavailable("no stack runs here and KAFKA_BOOTSTRAP is not set: `ratchet up --secure` starts one")
     if settings.kafka_security == "plaintext":
         raise Refused(f"there are no rights to look at: {IN_THE_CLEAR}", kind="plaintext")
-    if (ours := administration(settings.state_dir)) is not None:
+    ours = administration(settings.state_dir, settings.kafka_bootstrap)
+    if ours is not None:
         return settings, *ours
     return settings, settings.kafka_bootstrap, await open_security(settings, user)
-
-
-def _ours(fault: BrokerError, where: str) -> Refused | Unavailable:
-    if isinstance(fault, Denied):
-        return Refused(str(fault), kind="forbidden")
-    return Unavailable(f"Kafka at {where} is away: {fault}")

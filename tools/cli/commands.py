@@ -24,6 +24,7 @@ from schemas.events import (
     CommandTrust,
 )
 from schemas.policies import PolicyFleet, PolicyRoute
+from schemas.principal import Prove
 from schemas.routes import Route
 from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
@@ -32,7 +33,7 @@ from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Progress, Screen, clean
 from tools.routes import read_route
-from tools.voice import Prove, unproven
+from tools.voice import unproven
 
 COMMANDS, POLICIES = BY_NAME["commands"], BY_NAME["policies"]
 EFFECTS = (POLICIES.full, BY_NAME["promotions"].full, BY_NAME["training"].full, COMMANDS.full, COMMANDS.dlq)

@@ -14,8 +14,9 @@ from schemas.codec import first_errors, payload_class
 from schemas.errors import Refused
 from schemas.events import CommandDiscard, CommandResend, CommandSkip, LetterCommand
 from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
+from schemas.principal import Prove
 from schemas.topics import PREFIX
-from streams.letters import Edit, Letter, Prove, Settled, about, returned, settle, tell, words
+from streams.letters import Edit, Letter, Settled, about, returned, settle, tell, words
 from streams.port import Broker
 from streams.repair import skip as skip_record
 from streams.shapes import Place, Record

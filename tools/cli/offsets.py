@@ -11,7 +11,7 @@ from agents.wiring import groups
 from schemas.codec import first_errors
 from schemas.errors import Refused
 from schemas.events import CommandOffsets
-from schemas.topics import PREFIX
+from schemas.topics import PREFIX, full
 from streams.admin import committed
 from streams.crashes import Crashes
 from streams.letters import tell
@@ -20,7 +20,7 @@ from streams.port import NONE, TP, Admin, Broker
 from streams.shapes import Place
 from tools.cli.bus import Bus, translated
 from tools.cli.place import settings
-from tools.cli.repairs import CLOCK, COMMANDS, Agent, By, agent_of, full, opened, speaking
+from tools.cli.repairs import CLOCK, COMMANDS, Agent, By, agent_of, opened, speaking
 from tools.cli.screen import Exit, Screen, clean
 from tools.cli.tail import since_ms
 

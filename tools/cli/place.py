@@ -52,17 +52,25 @@ def state_file(name: str) -> Path:
 
 def operator(given: str | None) -> str:
     """Who acts: what was given, else the user's login name. Raises `Refused` where neither can be a name."""
+    name = given if given is not None else _login_name()
+    if not re.match(ID_PATTERN, name):
+        raise Refused(f"operator {name!r}: accepted: {ID_PATTERN}; give --as NAME", field="operator")
+    return name
+
+
+def _login_name() -> str:
+    """Empty where this user has none, as in a container that was given any user id."""
     import getpass
 
-    name = given if given is not None else getpass.getuser()
-    if not re.match(ID_PATTERN, name):
-        raise Refused(f"operator {name!r}: accepted: {ID_PATTERN}; give --operator NAME", field="operator")
-    return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 async def voice(role: Role, given: str | None) -> Voice:
     """As whom a command speaks: a principal with its proof; where no key was ever set, the user under the login name."""
-    return await open_voice(settings(), role, given, operator(given))
+    return await open_voice(settings(), role, given, lambda: operator(given))
 
 
 def an_id(name: str, value: str) -> str:

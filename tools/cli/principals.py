@@ -143,6 +143,8 @@ async def _told(
 def _free(file: Path | None) -> None:
     if file is not None and file.exists():
         raise Refused(f"{file} is there already: nothing is overwritten; give another --key-file", kind="usage")
+    if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)):
+        raise Refused(f"{file.parent} is no folder that can be written; give another --key-file", kind="usage")
 
 
 def _write(file: Path, row: Mapping[str, str]) -> None:

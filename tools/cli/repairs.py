@@ -12,9 +12,9 @@ from infra import keys
 from infra.clock import SystemClock
 from schemas.errors import Refused
 from schemas.payload import ID_PATTERN
-from schemas.principal import KINDS, PRINCIPAL, PROVEN, SPEAKS, Role
-from schemas.topics import BY_NAME, PREFIX
-from streams.letters import Letter, Prove
+from schemas.principal import KINDS, PRINCIPAL, PROVEN, SPEAKS, Prove, Role
+from schemas.topics import BY_NAME, PREFIX, full
+from streams.letters import Letter
 from streams.port import Broker
 from streams.shapes import Place
 from tools.cli import place
@@ -42,10 +42,6 @@ def agent_of(name: str) -> Agent:
     if name not in known:
         raise Refused(f"agent {name!r}: accepted: {', '.join(known)}", kind="usage", field="agent")
     return Agent(name, known[name], name in FOLDS)
-
-
-def full(topic: str) -> str:
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
 
 
 def place_of(text: str) -> Place:

@@ -13,12 +13,14 @@ from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.secrets import LocalSecrets
 from infra.settings import Settings
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused
 from streams.difference import EXCLUDED, Difference, Rederived
-from streams.port import TP, Broker, BrokerError, Denied
+from streams.port import Broker
 from streams.recorded import Collector, RecordedLog, check_new, read_file, write_file
-from streams.replay import Artifact, Window, full
+from streams.replay import Artifact, Window
 from tools.cli import place
+from tools.cli.bus import translated
+from tools.cli.repairs import place_of
 from tools.cli.screen import Exit, Progress, Screen, clean, short
 from tools.cli.tail import since_ms
 
@@ -52,16 +54,6 @@ def instant_ms(option: str, text: str) -> int:
         accepted = "2026-01-31T12:00:00Z, 13 digits of epoch milliseconds, or 90s, 15m, 2h, 1d ago"
         raise Refused(f"{option} {text!r}: accepted: {accepted}", kind="usage", field=option) from None
     return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def place_of(text: str) -> tuple[TP, int]:
-    """`topic[partition]@offset`. Raises `Refused`."""
-    found = re.fullmatch(r"([A-Za-z0-9._-]+)\[(\d{1,6})\]@(\d{1,18})", text)
-    if found is None:
-        raise Refused(
-            f"--from-offsets {text!r}: accepted: topic[partition]@offset, for example requests[0]@120", kind="usage"
-        )
-    return (full(found[1]), int(found[2])), int(found[3])
 
 
 def agents_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -129,34 +121,34 @@ async def run(screen: Screen, asked: Asked) -> int:
     window = Window(
         0 if asked.from_ is None else instant_ms("--from", asked.from_),
         None if asked.to is None else instant_ms("--to", asked.to),
-        dict(place_of(text) for text in asked.from_offsets),
+        {(at.topic, at.partition): at.offset for at in map(place_of, asked.from_offsets)},
     )
     if window.to_ms is not None and window.to_ms < window.from_ms:
         raise Refused("--to lies before --from", kind="usage")
     if asked.log is not None and asked.record is not None:
         raise Refused("--record reads a running stack, --log a file: give one of them", kind="usage")
+    if asked.record is not None and (asked.agents or asked.from_ or asked.to or asked.from_offsets):
+        raise Refused(
+            "--record writes the whole log, for every agent: --agent, --from, --to and --from-offsets are for a replay of it",
+            kind="usage",
+        )
     with screen.progress("reading the log") as progress:
         if asked.log is not None:
             found = await replay_log(read_file(asked.log), agents, window, progress=progress)
         else:
             settings = place.settings()
-            try:
+            with translated(settings.kafka_bootstrap or ""):
+                broker = await place.open_broker(settings)
                 if asked.record is not None:
-                    broker = await place.open_broker(settings)
                     return await _record(screen, broker, asked.record, progress, _artifacts(settings))
                 found = await replay_broker(
-                    await place.open_broker(settings),
+                    broker,
                     agents,
                     window,
                     key_of=await _keys(settings),
                     artifact=_artifacts(settings),
                     progress=progress,
                 )
-            except Denied as fault:
-                raise Refused(str(fault), kind="forbidden") from fault
-            except BrokerError as fault:
-                where = settings.kafka_bootstrap
-                raise Unavailable(f"Kafka at {where} is away: {fault}; `ratchet status` says what runs") from fault
     return tell(screen, found, asked.limit)
 
 

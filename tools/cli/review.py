@@ -6,13 +6,14 @@ from typing import Any
 from schemas import codec, ids
 from schemas.errors import Refused
 from schemas.events import ArmVerdict, ReviewRequested, VerdictGiven
+from schemas.principal import Prove
 from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
 from tools.cli.events import as_row, clock
 from tools.cli.place import open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean, short
-from tools.voice import Prove, Voice, unproven
+from tools.voice import Voice, unproven
 
 REVIEWS, VERDICTS = BY_NAME["reviews"], BY_NAME["verdicts"]
 

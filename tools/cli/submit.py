@@ -22,6 +22,7 @@ from schemas import ids
 from schemas.codec import CONTENT_TYPE, Encoded, rfc3339
 from schemas.errors import Refused
 from schemas.events import RequestSubmitted
+from schemas.principal import Prove
 from schemas.topics import BY_NAME
 from streams.shapes import Record
 from tools.cli.bus import Bus, check_size, now_ms
@@ -29,7 +30,7 @@ from tools.cli.events import as_row
 from tools.cli.place import open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean, short
-from tools.voice import Prove, unproven
+from tools.voice import unproven
 
 REQUESTS = BY_NAME["requests"]
 ANSWERS = BY_NAME["answers"]

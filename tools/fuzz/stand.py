@@ -20,11 +20,11 @@ from schemas import canonical
 from schemas.errors import Refused
 from schemas.events import AnswerRefused, TrainingOrdered
 from schemas.payload import Payload
-from schemas.topics import recorded
+from schemas.topics import full, recorded
 from streams.fold import FoldLane
 from streams.memory import MemoryBroker
 from streams.recorded import RecordedLog
-from streams.replay import StillClock, full
+from streams.replay import StillClock
 from streams.shapes import AnyFold, Place, Record, Tick, Transform
 from streams.surroundings import RuntimeSettings, Surroundings
 from streams.transform import TransformLane

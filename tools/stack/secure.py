@@ -28,13 +28,18 @@ def certificates(state_dir: Path) -> Path:
     return state_dir / "data" / "tls"
 
 
-def administration(state_dir: Path) -> tuple[str, Security] | None:
-    """Where and as whom the administrator of this stack's Kafka connects; None where the stack has no secured Kafka of its own."""
+def administration(state_dir: Path, bootstrap: str | None = None) -> tuple[str, Security] | None:
+    """Where and as whom the administrator of this stack's Kafka connects; None where the stack has no secured Kafka of its own.
+
+    None too where `bootstrap` is given and is another Kafka's address.
+    """
     folder = certificates(state_dir)
     try:
         record = json.loads((state_dir / "stack.json").read_bytes())
-        where = str(record["services"][INNER]["address"])
+        where, own = (str(record["services"][name]["address"]) for name in (INNER, "kafka"))
     except (OSError, ValueError, KeyError):
+        return None
+    if bootstrap not in (None, own):
         return None
     return where, administrator(Certificates(folder / "ca.pem", folder / "broker.pem", folder / "administrator.pem"))
 

@@ -494,8 +494,9 @@ class Stack:
         return self.where(held)
 
     def _broken(self, held: Record) -> list[str]:
+        ca = certificates(self.dir) / "ca.pem" if held.secure else self.settings.kafka_ca
         answers: dict[str, Callable[[str], bool]] = {
-            "kafka": lambda a: live_brokers(a, certificates(self.dir) / "ca.pem" if held.secure else None) > 0,
+            "kafka": lambda a: live_brokers(a, ca) > 0,
             "redis": url_answers,
             "vault": lambda a: health(a) == 200,
             "ray": ray_answers,

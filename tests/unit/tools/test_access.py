@@ -14,8 +14,8 @@ from agents.trust.actor import Trust
 from schemas import events, policies
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY, Payload
-from schemas.topics import plans
-from streams.acl import Right, full, rights
+from schemas.topics import full, plans
+from streams.acl import Right, rights
 from tools.access import agents_work, generated, outside_work, principals, table
 from tools.stack.stack import AGENT_GROUPS
 
