@@ -176,7 +176,7 @@ async def _jobs(process: Process, runner: Runner) -> Transform:
 
 async def open_proof(process: Process) -> Verify:
     """Who may speak, kept up to date for as long as the process runs."""
-    keyring = await Keyring.open(process.secrets)
+    keyring = await Keyring.open(process.secrets, process.settings.state_dir / "principals.seen")
     if keyring.ring.since_ms is None:
         log.warning("no principal's key is set: requests, verdicts and commands are taken unproven")
     process.companions.append(keyring.follow)

@@ -13,6 +13,7 @@ import json
 import logging
 import secrets as entropy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -87,16 +88,32 @@ def _key(held: Mapping[str, str], name: str, kid: str, term: KeyTerm) -> bytes:
 
 
 class Keyring:
-    """The ring of a process, kept up to date by `follow`."""
+    """The ring of a process, kept up to date by `follow`.
 
-    def __init__(self, source: Reads, ring: Ring) -> None:
+    `seen`: a file that says that there was a key once, so that a store which was emptied turns the proof off at no restart.
+    """
+
+    def __init__(self, source: Reads, ring: Ring, seen: Path) -> None:
         self._source = source
+        self._seen = seen
         self.ring = ring
+        self._note()
 
     @classmethod
-    async def open(cls, source: Reads) -> "Keyring":
+    async def open(cls, source: Reads, seen: Path) -> "Keyring":
         """Raises `Refused` or `Unavailable`: without knowing the keys there is no start."""
-        return cls(source, await load_ring(source))
+        return cls(source, await load_ring(source), seen)
+
+    def _note(self) -> None:
+        """Remember that there are keys. Raises `Refused` where there are none any more."""
+        if self.ring.since_ms is not None:
+            self._seen.touch(0o600)
+        elif self._seen.exists():
+            raise Refused(
+                f"the secret store holds no principal's key, and {self._seen} says that it did: restore it; whoever gives up "
+                "proof for good removes that file",
+                kind="secrets",
+            )
 
     async def refresh(self) -> None:
         """Look again. What cannot be read, or has lost a key, changes nothing and is said."""
@@ -115,6 +132,7 @@ class Keyring:
             log.error("principals' keys stay as they were: the store has lost %s; keys are revoked, not removed", lost)
             return
         self.ring = fresh
+        self._note()
 
     async def follow(self, every_s: float = REFRESH_S) -> None:
         """For ever."""

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 )
 
 from streams.kafka_admin import KafkaAdmin
-from streams.kafka_clients import close, opening, start
+from streams.kafka_clients import END_S, close, opening, start
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.kafka_names import take_any_names
 from streams.kafka_settings import CONSUMER, PRODUCER, TRANSACTION_TIMEOUT_MS
@@ -81,7 +81,7 @@ class KafkaReader:
         self.group = group
         self.bootstrap = bootstrap
         self.resting: set[TopicPartition] = set()
-        self._resumed = asyncio.Event()
+        self._waiting: asyncio.Timeout | None = None  # for what does not rest
         self._consumer: Any = None
 
     @property
@@ -135,7 +135,8 @@ class KafkaReader:
         with translated("resume", self.security):
             self.consumer.resume(*tps)
         self.resting -= tps
-        self._resumed.set()
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def poll(self, *, timeout_s: float, max_records: int) -> Mapping[TP, Sequence[Record]]:
         with translated("poll", self.security):
@@ -150,27 +151,26 @@ class KafkaReader:
         return _records(found)
 
     async def _fetched(self, timeout_s: float, max_records: int) -> dict[Any, list[Any]]:
-        """What the client has of the partitions that do not rest, waiting for it or until one that rested is resumed."""
+        """What the client has of the partitions that do not rest, waiting for it or until one that rested is resumed.
+
+        The client counts a record as read when it gives it: so it gives it to this coroutine, from which it goes to a lane with
+        nothing awaited in between, never to a task of its own. A position that is ahead of what lanes hold would let a tick
+        overtake.
+        """
         if not self.resting:
             return await self.consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        awake = self.consumer.assignment() - self.resting
-        if awake and (found := await self.consumer.getmany(*awake, timeout_ms=0, max_records=max_records)):
-            return found
-        self._resumed.clear()
-        resumed = asyncio.create_task(self._resumed.wait())
-        wait_ms = int(timeout_s * 1000)
-        asked = (
-            asyncio.create_task(self.consumer.getmany(*awake, timeout_ms=wait_ms, max_records=max_records))
-            if awake
-            else None
-        )
-        waits = [resumed] if asked is None else [resumed, asked]
         try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            return asked.result() if asked is not None and asked.done() else {}
+            async with asyncio.timeout(timeout_s) as self._waiting:
+                if awake := self.consumer.assignment() - self.resting:
+                    wait_ms = int(timeout_s * 1000)
+                    return await self.consumer.getmany(*awake, timeout_ms=wait_ms, max_records=max_records)
+                await asyncio.sleep(timeout_s)
+        except TimeoutError:
+            if self._waiting is None or not self._waiting.expired():
+                raise
         finally:
-            for task in waits:
-                task.cancel()  # what it has not given yet stays with the client
+            self._waiting = None
+        return {}
 
     def _check_hidden(self) -> None:
         """Denied where the broker hides a topic from us: the client would wait for it without a word."""
@@ -254,7 +254,9 @@ class KafkaTransactionalProducer:
         if producer is None:
             return
         try:
-            async with asyncio.timeout(timeout_s):  # the client's own stop would wait for the broker
+            async with asyncio.timeout(
+                max(timeout_s - 2 * END_S, timeout_s / 2)
+            ):  # the client's own stop would wait for the broker
                 await close(producer)
         except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
             log.debug("%s: let go by force: %r", self.id, exc)

@@ -52,12 +52,13 @@ class KafkaAdmin:
             await start(self._admin, self._reader)
 
     async def stop(self) -> None:
-        try:
-            if self._admin is not None:
-                await close(self._admin)
-        finally:
-            if self._reader is not None:
-                await close(self._reader)
+        with translated("admin stop", self.security):
+            try:
+                if self._admin is not None:
+                    await close(self._admin)
+            finally:
+                if self._reader is not None:
+                    await close(self._reader)
 
     async def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, int]:
         with translated(f"{group}: committed offsets", self.security):

@@ -28,7 +28,7 @@ TASKS = (
     ("_coordinator", "_reset_committed_task"),
     ("_fetcher", "_fetch_task"),
 )  # what a consumer or a producer keeps running, by the part that runs it
-END_S = 1.0
+END_S = 0.5
 
 _opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 _closed: WeakSet[Any] = WeakSet()

@@ -78,7 +78,8 @@ FORBIDDEN = (
     TransactionalIdAuthorizationFailed,
 )
 KINDS = {29: "topic", 30: "consumer group", 31: "cluster", 53: "transactional id"}
-PROBE_S, HELLO_S = 3.0, 1.0
+PROBE_S, HELLO_S, AGAIN_S = 3.0, 1.0, 10.0
+_found_away: dict[str, float] = {}  # the loop's time at which nobody there would say why, by address
 VERSIONS = struct.pack(">ihhih7s", 17, 18, 0, 1, 7, b"ratchet")  # ApiVersions, which a broker answers to anybody
 
 
@@ -160,15 +161,19 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
 async def starting(what: str, bootstrap: str, security: Security, *, first: bool = False) -> AsyncGenerator[None]:
     """Around a client's start: `ShutOut` with the reason where the broker shuts us out, which the client calls unreachable.
 
-    In the clear only a process's `first` client asks whether the broker speaks TLS: a lane that reopens must lose no time.
+    In the clear only a process's `first` client asks whether the broker speaks TLS: a lane that reopens must lose no time. Nor
+    does it over TLS, where the broker was found away a moment before: then the reason is not our credentials.
     """
     try:
         with translated(what, security):
             yield
     except Lost as lost:
         reason = ""
-        if not security.open:
+        now = asyncio.get_running_loop().time()
+        if not security.open and now >= _found_away.get(bootstrap, 0.0) + AGAIN_S:
             reason = await _shut_out(bootstrap, security)
+            if not reason:
+                _found_away[bootstrap] = now
         elif first:
             reason = await _wants_tls(bootstrap)
         if reason:

@@ -20,7 +20,7 @@ from schemas.codec import Encoded, encode, rfc3339
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import CommandDiscard, CommandResend, LetterCommand, RepairCommand
 from schemas.principal import OURS, PROVEN, Prove
-from schemas.topics import BY_NAME, dlq_of
+from schemas.topics import BY_NAME, deferred_topic, dlq_of
 from streams.port import Broker, BrokerError, Denied, Fenced, Outgoing, Rejected
 from streams.restore import read_to
 from streams.shapes import Headers, Place, Record
@@ -38,7 +38,10 @@ _TYPES = {model.ce_type().encode(): model for model in (CommandResend, CommandDi
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter at `place`; `record` is what it was, at the place that it had."""
+    """A dead letter at `place`; `record` is what it was, at the place that it had.
+
+    One of a deferred topic is a record that no agent put there: it lies with the letters of the agent's first input.
+    """
 
     place: Place
     record: Record
@@ -55,7 +58,8 @@ class Letter:
         told = {name: value.decode("utf-8", "replace") for name, value in said}
         numbers = [told.get(f"ratchet-dlq-{name}", "") for name in ("partition", "offset", "attempts")]
         whole = tuple(told) == tuple(f"ratchet-dlq-{name}" for name in REASONS) and all(map(str.isdecimal, numbers))
-        if not whole or dlq_of(told["ratchet-dlq-topic"]) != row.topic:
+        parked = whole and told["ratchet-dlq-topic"] == deferred_topic(told["ratchet-dlq-agent"])
+        if not whole or not (parked or dlq_of(told["ratchet-dlq-topic"]) == row.topic):
             raise Undecodable(
                 f"{row.place} is no dead letter of ours",
                 kind="not-a-letter",
@@ -126,6 +130,12 @@ def returned(
 ) -> Returned:
     """What goes back to the topic. Refused where an edited copy is no valid event, or anything is too large or cannot be proven."""
     was = letter.record
+    if was.topic == deferred_topic(letter.agent):
+        raise Refused(
+            f"{letter.place} was put on {was.topic} by somebody else than {letter.agent}, and does not go back there",
+            kind="not-deferred",
+            accepted="`ratchet dlq discard`",
+        )
     told: Headers = (
         (FROM, str(letter.place).encode()),
         (RESENT + "record", str(was.place).encode()),

@@ -72,7 +72,10 @@ async def move(
     fold: bool,
     tell: Callable[[Move], Sent],
 ) -> None:
-    """Carry a plan out, lane by lane. Refused where the agent runs or the plan no longer holds; Unavailable says how far it came."""
+    """Carry a plan out, lane by lane. Refused where the agent runs or the plan no longer holds.
+
+    A refusal after the first lane, like an Unavailable, says which offsets were moved before it.
+    """
     admin, done = broker.admin(), list[Move]()
     try:
         await admin.start()
@@ -81,8 +84,19 @@ async def move(
             async with asyncio.timeout(COMMIT_S):
                 await _move_lane(broker, admin, clock, agent, inputs, mine, fold=fold, tell=tell)
             done += mine
+    except Refused as error:
+        if not done:
+            raise
+        moved = "; ".join(map(str, done))
+        raise Refused(
+            f"{agent}: moved: {moved}; not the rest: {error}",
+            kind=error.kind,
+            field=error.field,
+            accepted=error.accepted,
+        ) from error
     except Denied as error:
-        raise Refused(f"{agent}: {error}", kind="forbidden") from error
+        moved = f"; moved before: {'; '.join(map(str, done))}" if done else ""
+        raise Refused(f"{agent}: {error}{moved}", kind="forbidden") from error
     except (BrokerError, TimeoutError) as error:
         moved = "; ".join(map(str, done)) or "nothing for certain"
         raise Unavailable(
@@ -123,6 +137,9 @@ async def _move_lane(
         for future in waiting:
             await future
         await producer.commit()
+        before = {(one.topic, number): one.from_offset for one in moves}
+        while await committed(admin, group, list(before)) == before:  # noqa: ASYNC110  a commit is answered before it is told
+            await asyncio.sleep(0.02)
     finally:
         await producer.stop(STOP_S)
 

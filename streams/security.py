@@ -50,7 +50,14 @@ class Security:
         """TLS that trusts this authority and no other, and checks the broker's name. Raises `Refused` that names the file."""
         context = tls_context(self.ca)
         if self.certificate is not None:
-            context.load_cert_chain(self.certificate)
+            try:
+                context.load_cert_chain(self.certificate)
+            except (OSError, ssl.SSLError) as fault:
+                raise Refused(
+                    f"{self.certificate}: accepted is a readable PEM file with a certificate and its key "
+                    f"({getattr(fault, 'strerror', None) or 'they are not in it'})",
+                    kind="settings",
+                ) from fault
         return context
 
     def client(self) -> dict[str, Any]:

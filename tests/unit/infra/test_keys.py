@@ -23,6 +23,11 @@ def store(tmp_path: Path) -> LocalSecrets:
     return LocalSecrets.open(tmp_path / "secrets.json")
 
 
+@pytest.fixture
+def seen(tmp_path: Path) -> Path:
+    return tmp_path / "principals.seen"
+
+
 def plain(name: str = "r-1") -> Encoded:
     """A record that can be proven."""
     return Encoded(name.encode(), b"{}", (("ce_id", name.encode()), ("ce_type", b"ratchet.request.submitted.v1")))
@@ -146,10 +151,10 @@ async def test_many_at_once_lose_nothing(store: LocalSecrets, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
 
 
-async def test_a_keyring_follows_the_store(store: LocalSecrets) -> None:
+async def test_a_keyring_follows_the_store(store: LocalSecrets, seen: Path) -> None:
     """What is added is known a refresh later; the keys that were known are not read again."""
     await keys.ensure(store, {"shop": ["upstream"]}, now_ms=NOW)
-    keyring = await keys.Keyring.open(store)
+    keyring = await keys.Keyring.open(store, seen)
     following = asyncio.create_task(keyring.follow(0.01))
     await keys.ensure(store, {"bank": ["operator"]}, now_ms=NOW)
     await asyncio.sleep(0.2)
@@ -171,11 +176,11 @@ async def test_a_keyring_follows_the_store(store: LocalSecrets) -> None:
     ids=["all", "one", "its keys", "damaged"],
 )
 async def test_a_store_that_loses_keys_turns_no_proof_off(
-    store: LocalSecrets, caplog: pytest.LogCaptureFixture, loss
+    store: LocalSecrets, seen: Path, caplog: pytest.LogCaptureFixture, loss
 ) -> None:
-    """A process keeps what it knew, and says so; only a start reads what is there."""
+    """A process keeps what it knew, and says so."""
     await keys.ensure(store, {"shop": ["upstream"], "bank": ["operator"]}, now_ms=NOW)
-    keyring = await keys.Keyring.open(store)
+    keyring = await keys.Keyring.open(store, seen)
     ring = keyring.ring
     await store.put(keys.INDEX, loss(await store.get(keys.INDEX)))
     with caplog.at_level(logging.WARNING, "ratchet"):
@@ -184,7 +189,7 @@ async def test_a_store_that_loses_keys_turns_no_proof_off(
     assert "stay as they were" in caplog.text
 
 
-async def test_a_key_that_does_not_fit_is_refused_without_being_said(store: LocalSecrets) -> None:
+async def test_a_key_that_does_not_fit_is_refused_without_being_said(store: LocalSecrets, seen: Path) -> None:
     """Another key under the same id, a short one, none: the commitment tells, and no message holds a key."""
     await keys.ensure(store, {"shop": ["upstream"]}, now_ms=NOW)
     path = f"{keys.INDEX}/shop"
@@ -192,17 +197,31 @@ async def test_a_key_that_does_not_fit_is_refused_without_being_said(store: Loca
     for wrong in ("ab" * 32, "ab" * 8, "not hex", ""):
         await store.put(path, {kid: wrong})
         with pytest.raises(Refused, match="fits its commitment") as refused:
-            await keys.Keyring.open(store)
+            await keys.Keyring.open(store, seen)
         assert not wrong or wrong not in str(refused.value)
 
 
-async def test_no_key_is_shown(store: LocalSecrets, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_key_is_shown(store: LocalSecrets, seen: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither in the index, nor in a repr, nor in a log; a commitment is not the key's plain hash."""
     with caplog.at_level(logging.DEBUG):
         await keys.ensure(store, keys.LOCAL, now_ms=NOW)
-        keyring = await keys.Keyring.open(store)
+        keyring = await keys.Keyring.open(store, seen)
         given = await keys.credential(store, "demo", "upstream", NOW)
     secret = given.key.hex()
     shown = [json.dumps(dict(await store.get(keys.INDEX))), repr(keyring.ring), repr(given), caplog.text]
     assert not any(secret in text or repr(given.key) in text for text in shown)
     assert commitment(given.key) in shown[0]
+
+
+def test_a_store_that_was_emptied_turns_no_proof_off_at_a_restart(store: LocalSecrets, seen: Path) -> None:
+    """The start is refused by the file's name; without that file it begins anew."""
+    keyring = asyncio.run(keys.Keyring.open(store, seen))
+    assert not seen.exists()
+    asyncio.run(keys.ensure(store, {"shop": ["upstream"]}, now_ms=NOW))
+    asyncio.run(keyring.refresh())
+    assert seen.exists()
+    asyncio.run(store.put(keys.INDEX, {}))
+    with pytest.raises(Refused, match=str(seen)):
+        asyncio.run(keys.Keyring.open(store, seen))
+    seen.unlink()
+    assert asyncio.run(keys.Keyring.open(store, seen)).ring.since_ms is None

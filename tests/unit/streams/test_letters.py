@@ -12,9 +12,10 @@ from schemas.codec import encode
 from schemas.errors import Refused, Unavailable
 from schemas.events import CommandDiscard, CommandResend, RequestSubmitted
 from schemas.principal import Credential, KeyTerm, Principal, Ring, commitment, verify
+from schemas.topics import deferred_topic
 from streams.difference import written_by
 from streams.letters import FROM, ID, Edit, Letter, Settled, about, returned, settle, tell
-from streams.memory import MemoryBroker
+from streams.memory import MemoryBroker, run_until
 from streams.port import Outgoing
 from streams.runner import Runner
 from streams.shapes import Headers, Record
@@ -245,3 +246,18 @@ def test_a_request_is_proven_anew() -> None:
     keyless = dead(broker, Record("ratchet.requests", 0, 9, None, b"{}", (), 0))
     with pytest.raises(Refused, match="nobody can prove it"):
         returned(keyless, None, partitions=4, by="ann", at_ms=NOW, prove=lambda row: voice.prove(row, at_ms=NOW))
+
+
+async def test_what_somebody_else_put_on_a_deferred_topic_can_be_discarded_only() -> None:
+    """It is buried with the letters of the first input, is read as a letter, and does not go back."""
+    broker, seen = MemoryBroker(4, clock=SystemClock()), Echo("probe")
+    broker.append((deferred_topic("probe"), 0), Outgoing(b"k", b"no record of ours", ()), None)
+    runner = Runner(broker, SystemClock(), settings=FAST)
+    runner.add_transform(seen)
+    await run_until(runner, lambda: len(broker.records("requests.dlq")) == 1)
+    (found,) = letters(broker)
+    assert (found.record.topic, found.agent, found.kind) == (deferred_topic("probe"), "probe", "deferred")
+    with pytest.raises(Refused, match="does not go back"):
+        await send(broker, found)
+    await settle(broker, found, lambda _: [told(found, CommandDiscard)])
+    assert Settled(broker.records("commands")).of(found) is not None

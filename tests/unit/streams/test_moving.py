@@ -141,6 +141,26 @@ async def test_a_plan_that_no_longer_holds_is_refused(broker: MemoryBroker) -> N
     assert broker.records("commands") == []
 
 
+async def test_a_refusal_after_the_first_lane_says_what_was_moved() -> None:
+    """One lane stands where the plan says, the other has gone on: the first is moved, and the refusal tells it."""
+    broker = MemoryBroker(2, clock=CLOCK, offsets=False)
+    for topic in TRANSFORM:
+        broker.committed |= {("ratchet.probe", (topic, number)): 0 for number in (0, 1)}
+    for name in ("a", "b", "c", "d", "e", "f"):
+        broker.publish(request(name), event_id=name)
+    ends = {("ratchet.requests", number): end for number, end in (await _ends(broker)).items()}
+    moves = await plan(broker.admin(), "probe", TRANSFORM, ends, fold=False)
+    broker.committed["ratchet.probe", ("ratchet.requests", 1)] = 1
+    with pytest.raises(Refused, match=r"moved: ratchet\.requests\[0\] from 0 to .*; not the rest: probe has gone on"):
+        await move(broker, CLOCK, "probe", TRANSFORM, moves, fold=False, tell=told)
+    assert broker.committed["ratchet.probe", ("ratchet.requests", 0)] == ends["ratchet.requests", 0]
+
+
+async def _ends(broker: MemoryBroker) -> dict[int, int]:
+    found = await broker.admin().ends([("ratchet.requests", 0), ("ratchet.requests", 1)])
+    return {number: end for (_, number), end in found.items()}
+
+
 async def test_a_broker_that_goes_away_is_said(broker: MemoryBroker) -> None:
     """Unavailable names how far it came."""
     moves = await plan(broker.admin(), "probe", TRANSFORM, {REQUESTS: 3}, fold=False)

@@ -47,6 +47,16 @@ def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str 
         Security("sasl_ssl", file, "alice", "x").client()
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_certificate_of_ours_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    """The administrator's, which is in a file of its own."""
+    file = tmp_path / "administrator.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Refused, match=r"administrator\.pem: accepted is"):
+        Security("ssl", ensure_certificates(tmp_path / "made").authority, certificate=file).client()
+
+
 def test_tls_trusts_one_authority_and_checks_the_name(tmp_path: Path) -> None:
     """Every client gets TLS 1.2 or newer with verification, and the proof's mechanism."""
     made = ensure_certificates(tmp_path)
