@@ -54,7 +54,7 @@ def test_a_certificate_of_ours_that_cannot_be_read_is_named(tmp_path: Path, cont
     if content is not None:
         file.write_text(content)
     with pytest.raises(Refused, match=r"administrator\.pem: accepted is"):
-        Security("ssl", ensure_certificates(tmp_path / "made").authority, certificate=file).client()
+        Security("ssl", ensure_certificates(tmp_path / "made").authority, "administrator", certificate=file).client()
 
 
 def test_tls_trusts_one_authority_and_checks_the_name(tmp_path: Path) -> None:
