@@ -30,27 +30,30 @@ TASKS = (
 )  # what a consumer or a producer keeps running, by the part that runs it
 END_S = 0.5
 
-_opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+_opened: ContextVar[list[tuple[Any, Any]] | None] = ContextVar("opened", default=None)
 _closed: WeakSet[Any] = WeakSet()
 
 
 async def _connect(*args: Any, on_close: Any = None, **options: Any) -> Any:
     """In the place of the client's own function: the first connection of a start is noted, a closed client gets none."""
-    connection = await create_conn(*args, on_close=on_close, **options)
+    connection: Any = await create_conn(*args, on_close=on_close, **options)
     if on_close is None:
         if (opened := _opened.get()) is not None:
-            opened.append(connection)
+            opened.append((connection, connection._writer.transport))  # noqa: SLF001
     elif on_close.__self__ in _closed:
-        connection.close()
+        drop(connection)
         raise KafkaConnectionError("the client is closed")
     return connection
 
 
 @contextmanager
 def opening() -> Generator[None]:
-    """Around a client's start: where it fails or is cut off, no connection is left that the client does not know of."""
+    """Around a client's start: where it fails or is cut off, no connection is left that the client does not know of.
+
+    Nor is one left that the client has closed without waiting, as it does with the first: over TLS that would take a farewell.
+    """
     kafka_client.create_conn = _connect
-    opened: list[Any] = []
+    opened: list[tuple[Any, Any]] = []
     before = _opened.set(opened)
     with ExitStack() as undo:
         undo.callback(_close_all, opened)
@@ -59,11 +62,23 @@ def opening() -> Generator[None]:
         finally:
             _opened.reset(before)
         undo.pop_all()
+        for connection, transport in opened:
+            if not connection.connected():
+                transport.abort()
 
 
-def _close_all(connections: Collection[Any]) -> None:
-    for connection in connections:
+def drop(connection: Any) -> None:
+    """Close a connection on which nothing is under way, at once: the farewell of TLS may outlive the event loop."""
+    writer = connection._writer  # noqa: SLF001
+    connection.close()
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _close_all(opened: Collection[tuple[Any, Any]]) -> None:
+    for connection, transport in opened:
         connection.close()
+        transport.abort()
 
 
 async def start(*clients: Any) -> None:

@@ -33,6 +33,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from streams.kafka_clients import drop
 from streams.port import Denied, Fenced, Lost, OutOfRange, Rejected, ShutOut
 from streams.security import Security
 
@@ -152,7 +153,7 @@ async def _shut_out(bootstrap: str, security: Security) -> str:
             if await _answers_in_the_clear(host, int(port)):
                 return f"Kafka at {address} does not speak TLS: RATCHET_KAFKA_SECURITY says sasl_ssl"
             continue
-        connection.close()
+        drop(connection)
         return ""
     return ""
 
