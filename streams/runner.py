@@ -56,7 +56,7 @@ class Member:
     instance: str
     reader: Reader | None = None
     lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
-    stopping: bool = False
+    stopping: bool = False  # from `close` on no lane is started
 
     async def revoked(self, partitions: Collection[TP]) -> None:
         """Everything is revoked at once (the client rebalances eagerly)."""
@@ -66,6 +66,8 @@ class Member:
 
     async def assigned(self, partitions: Collection[TP]) -> None:
         """Note the partitions, open lanes in the background, return: no heartbeats run inside this callback."""
+        if self.stopping:  # the reader still rejoins until it is stopped: nobody would close these lanes
+            return
         columns: dict[int, set[str]] = {}
         for topic, number in partitions:
             columns.setdefault(number, set()).add(topic)
@@ -80,6 +82,7 @@ class Member:
             lane.start()
 
     async def close(self) -> None:
+        self.stopping = True
         lanes, self.lanes = list(self.lanes.values()), {}
         for lane in lanes:
             lane.shut()
