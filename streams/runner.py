@@ -16,7 +16,7 @@ from schemas.errors import Refused
 from schemas.topics import deferred_topic, full, order_topic, state_topic
 from streams.fold import FoldLane
 from streams.lane import AgentCrashed, Lane, MissingOffset, Notice, Observe, RuntimeSettings, Surroundings
-from streams.port import TP, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader, ShutOut
+from streams.port import TP, Admin, Artifacts, Broker, BrokerError, Clock, Fault, OutOfRange, Reader, ShutOut
 from streams.shapes import AnyFold, Place, Transform
 from streams.state import MemoryState, StateStore
 from streams.transform import TransformLane
@@ -56,7 +56,7 @@ class Member:
     instance: str
     reader: Reader | None = None
     lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
-    stopping: bool = False
+    stopping: bool = False  # from `close` on no lane is started
 
     async def revoked(self, partitions: Collection[TP]) -> None:
         """Everything is revoked at once (the client rebalances eagerly)."""
@@ -66,6 +66,8 @@ class Member:
 
     async def assigned(self, partitions: Collection[TP]) -> None:
         """Note the partitions, open lanes in the background, return: no heartbeats run inside this callback."""
+        if self.stopping:  # the reader still rejoins until it is stopped: nobody would close these lanes
+            return
         columns: dict[int, set[str]] = {}
         for topic, number in partitions:
             columns.setdefault(number, set()).add(topic)
@@ -80,6 +82,7 @@ class Member:
             lane.start()
 
     async def close(self) -> None:
+        self.stopping = True
         lanes, self.lanes = list(self.lanes.values()), {}
         for lane in lanes:
             lane.shut()
@@ -165,6 +168,7 @@ class Runner:
         self._folds: list[AnyFold] = []
         self._members: list[Member] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._admin: Admin | None = None
         self._failed: asyncio.Future[None] | None = None
         self._stop = asyncio.Event()
 
@@ -191,49 +195,12 @@ class Runner:
     async def run(self) -> None:
         """Until `stop()`, cancellation or a fatal error, which is raised (`AgentCrashed`, `MissingOffset`, …)."""
         self._failed = asyncio.get_running_loop().create_future()
-        admin = self.broker.admin()
-        started = False
         try:
-            while not started:
-                try:
-                    await admin.start()
-                    started = True
-                except ShutOut as error:  # waiting mends no password; a fresh start reads the secret again
-                    await admin.stop()
-                    raise Refused(str(error), kind="forbidden") from error
-                except BrokerError as error:
-                    log.warning("waiting for the broker: %s", error)
-                    await admin.stop()
-                    await self.clock.sleep(RETRY_S)
-                    admin = self.broker.admin()
-            around = Surroundings(
-                self.broker,
-                admin,
-                self.clock,
-                self.settings,
-                asyncio.Semaphore(self.settings.transactions),
-                self._decoder,
-                self._observe,
-                self._fatal,
-                self._fault,
-                self._state_dir,
-                self._state,
-                self._artifacts,
-            )
-            self._members = self._make_members(around)
-            around.partitions = self._decoder.partitions = await self._check_topics(around)
-            await self._race(self._run_views(around))
-            for member in self._members:
-                self._spawn(member.run())
-            self._spawn(self._look_after(around))
-            self._spawn(self._measure_stalls())
-            self.ready.set()
-            await self._race(self._stop.wait())
+            await self._unless_stopped(self._start())
+            await self._unless_stopped(self._stop.wait())
             await self._drain()
         finally:
             await self._close()
-            if started:
-                await admin.stop()
 
     async def stop(self) -> None:
         """Graceful: accept no more, let accepted work finish within the bound, commit it, leave; `run()` then returns."""
@@ -252,6 +219,46 @@ class Runner:
         self._members = []
         if self._failed is not None and not self._failed.done():
             self._failed.set_result(None)
+
+    async def _start(self) -> None:
+        """The broker, the topics and whole views, each waited for as long as it takes; then the members."""
+        around = Surroundings(
+            self.broker,
+            await self._reach(),
+            self.clock,
+            self.settings,
+            asyncio.Semaphore(self.settings.transactions),
+            self._decoder,
+            self._observe,
+            self._fatal,
+            self._fault,
+            self._state_dir,
+            self._state,
+            self._artifacts,
+        )
+        self._members = self._make_members(around)
+        around.partitions = self._decoder.partitions = await self._check_topics(around)
+        await self._run_views(around)
+        for member in self._members:
+            self._spawn(member.run())
+        self._spawn(self._look_after(around))
+        self._spawn(self._measure_stalls())
+        self.ready.set()
+
+    async def _reach(self) -> Admin:
+        """An admin that the broker has answered."""
+        while True:
+            self._admin = self.broker.admin()  # at once, so that it is stopped however this ends
+            try:
+                await self._admin.start()
+            except ShutOut as error:  # waiting mends no password; a fresh start reads the secret again
+                raise Refused(str(error), kind="forbidden") from error
+            except BrokerError as error:
+                log.warning("waiting for the broker: %s", error)
+                await self._admin.stop()
+                await self.clock.sleep(RETRY_S)
+            else:
+                return self._admin
 
     def _make_members(self, around: Surroundings) -> list[Member]:
         members: list[Member] = []
@@ -288,7 +295,11 @@ class Runner:
         return Member(name, inputs, make, around, f"{name}-{self.ordinal}")
 
     async def _check_topics(self, around: Surroundings) -> int:
-        """The one partition count of every topic that lanes read or write; refuses where one is missing or differs."""
+        """The one partition count of every topic that lanes and views read and that Folds keep their state and order in.
+
+        Refuses where one is missing or differs. Topics that are only written, of emits and dead letters, are known when they
+        are: `ratchet doctor` compares all of them with the table.
+        """
         names = {topic for member in self._members for topic in member.inputs} | set(self.views)
         for fold in self._folds:
             names |= {state_topic(fold.name), order_topic(fold.name)}
@@ -362,20 +373,22 @@ class Runner:
         crash.__cause__ = error
         self._failed.set_exception(crash)
 
-    async def _race(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for `work`, or raise what ended the process."""
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for `work` or for `stop()`, which ends `work`; or raise what ended the process."""
         failed = self._failed
         if failed is None:
             raise AssertionError("not running")
-        task = asyncio.ensure_future(work)
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait([task, failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, stopped, failed], return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
                 failed.result()
-            else:
+            elif task.done():
                 task.result()
         finally:
             task.cancel()
+            stopped.cancel()
+            await asyncio.wait([task, stopped])
 
     async def _drain(self) -> None:
         with suppress(TimeoutError):
@@ -390,9 +403,13 @@ class Runner:
             await asyncio.wait(tasks)
         await asyncio.gather(*(member.close() for member in self._members))
         readers = [member.reader for member in self._members if member.reader is not None]
-        with suppress(BrokerError):
-            await asyncio.gather(*(reader.stop() for reader in readers))
         self._members = []
+        ended = await asyncio.gather(*(reader.stop() for reader in readers), return_exceptions=True)
+        if self._admin is not None:
+            await self._admin.stop()
+        for error in ended:
+            if error is not None and not isinstance(error, BrokerError):
+                raise error
 
 
 __all__ = ["AgentCrashed", "MissingOffset", "Notice", "Observe", "Runner", "RuntimeSettings", "collect_rarely"]

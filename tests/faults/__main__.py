@@ -1,7 +1,8 @@
 """`python -m tests.faults`: break everything that can be broken, count what was lost, duplicated or wrong, and say so in a table.
 
-Exit codes: 0 all rows good; 1 something lost, duplicated or wrong, or a fault that did nothing; 2 used wrongly; 3 no server;
-130 stopped by a signal. However it ends, its processes are gone; its folder stays only where a row is bad.
+Exit codes: 0 all rows good; 1 something lost, duplicated or wrong, or a fault that did nothing, or an error that ended the run;
+2 used wrongly; 3 no server, or no disk to fill; 130 stopped by a signal. However it ends, its processes are gone, and the rows that
+it has are told; its folder stays only where a row is bad or an error ended the run.
 """
 
 import argparse
@@ -30,7 +31,7 @@ TO_STDOUT = Path("-")
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
-    kills = f"random SIGKILLs, a fifth of them during rebalances ({KILLS})"
+    kills = f"random SIGKILLs: a fifth of them is for shaken where that runs, the rest for kills ({KILLS})"
     only = "scenarios or parts of them: kills, points/exit (see --list)"
     told = "every row, to a file or instead of the table"
     parser.add_argument("--kills", type=int, default=KILLS, metavar="N", help=kills)
@@ -42,6 +43,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.kills < 5:
         parser.error(f"--kills {given.kills}: accepted are 5 and more")
+    if given.json and given.json != TO_STDOUT and (given.json.is_dir() or not given.json.parent.is_dir()):
+        parser.error(f"--json {given.json}: accepted is a file in a folder that there is")
     try:
         given.rows = chosen(given.only, short=given.short)
     except ValueError as error:
@@ -107,24 +110,25 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="ratchet-faults-"))
     run = Run(folder, load().resolved().cache_dir, given.kills, short=given.short)
-    keep = False
+    keep = True  # an error that nobody expected names logs in the folder
     try:
         asyncio.run(_main(given, run))
-        _report(given, run, time.monotonic() - began)
         keep = bad(run.rows)
-        if keep:
-            print(f"the workers' logs are in {folder}", file=sys.stderr)
     except Unavailable as error:
-        print(f"no server: {error}", file=sys.stderr)
+        keep = False
+        print(f"cannot run here: {error}", file=sys.stderr)
         return 3
     except asyncio.CancelledError:
-        if run.rows:
-            _report(given, run, time.monotonic() - began)
+        keep = False
         print("stopped", file=sys.stderr)
         return 130
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+        if run.rows:
+            _report(given, run, time.monotonic() - began)
+        if keep:
+            print(f"the workers' logs are in {folder}", file=sys.stderr)
     return int(keep)
 
 

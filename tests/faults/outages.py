@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from schemas.errors import Unavailable
 from tests.faults import raw
 from tests.faults.hosts import heard
 from tests.faults.proxy import Proxy, Swallow
@@ -246,6 +247,17 @@ async def swallowed(folder: Path, cache_dir: Path, only: Sequence[str] = LOST) -
             await proxy.stop()
 
 
+def check_disk() -> None:
+    """Raises Unavailable where nobody may mount a file system of their own."""
+    try:
+        subprocess.run(["unshare", "-rm", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Unavailable(
+            "to fill a disk takes a file system of our own, and `unshare -rm` makes none here "
+            f"({error}): it needs util-linux and user namespaces; `--only` without disk runs the rest"
+        ) from error
+
+
 class Disk:
     """A file system of 64 MiB that only the broker sees, in a mount namespace of its own. Needs no root where users may have one."""
 
@@ -261,7 +273,7 @@ class Disk:
         )
         if self._anchor.stdout is None or self._anchor.stdout.readline() != b"ready\n":
             self.close()
-            raise OSError("no file system of our own can be mounted here: user namespaces are not allowed")
+            raise Unavailable("no file system of our own can be mounted here; `--only` without disk runs the rest")
 
     @property
     def prefix(self) -> tuple[str, ...]:

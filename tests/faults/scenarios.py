@@ -25,9 +25,22 @@ class Run:
     cache_dir: Path
     kills: int = KILLS
     short: bool = False
+    shaken: bool = False  # that scenario runs too, and gets a fifth of the kills
     rows: list[Row] = field(default_factory=list[Row])
     _bootstrap: str = ""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def kills_in_rebalances(self) -> int:
+        """Of the kills those during rebalances."""
+        return self.kills // 5
+
+    @property
+    def other_kills(self) -> int:
+        """The other kills: all where there are none during rebalances."""
+        if self.short:
+            return SHORT_KILLS
+        return self.kills - self.kills_in_rebalances if self.shaken else self.kills
 
     async def kafka(self) -> str:
         """The broker that no scenario hurts; started at first use."""
@@ -44,13 +57,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`begin` gets the parts that are wanted, of `parts`; `alone`: it has brokers of its own."""
+    """`begin` gets the parts that are wanted, of `parts`; `alone`: it has brokers of its own; `check` says what it lacks."""
 
     about: str
     begin: Callable[[Run, Sequence[str]], Awaitable[list[Row]]]
     parts: tuple[str, ...] = ()
     short: tuple[str, ...] | None = None  # the parts that the short form takes, None: not in it
     alone: bool = False
+    check: Callable[[], None] | None = None  # raises Unavailable before anything has run
 
 
 async def _memory(run: Run, parts: Sequence[str]) -> list[Row]:
@@ -79,12 +93,11 @@ async def _clock(run: Run, parts: Sequence[str]) -> list[Row]:
 
 
 async def _kills(run: Run, parts: Sequence[str]) -> list[Row]:
-    wanted = SHORT_KILLS if run.short else run.kills - run.kills // 5
-    return await chaos.kills(await run.kafka(), run.folder, wanted, shaken=False)
+    return await chaos.kills(await run.kafka(), run.folder, run.other_kills, shaken=False)
 
 
 async def _shaken(run: Run, parts: Sequence[str]) -> list[Row]:
-    return await chaos.kills(await run.kafka(), run.folder, run.kills // 5, shaken=True)
+    return await chaos.kills(await run.kafka(), run.folder, run.kills_in_rebalances, shaken=True)
 
 
 async def _broker(run: Run, parts: Sequence[str]) -> list[Row]:
@@ -114,7 +127,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "kills": Scenario("SIGKILL at random, three workers each, under load", _kills, short=()),
     "shaken": Scenario("the same while a fourth joins and leaves", _shaken),
     "proxy": Scenario("an EndTxn is lost on the way", _proxy, outages.LOST, ("answer",), alone=True),
-    "disk": Scenario("the broker's disk is full, then has room again", _disk, alone=True),
+    "disk": Scenario("the broker's disk is full, then has room again", _disk, alone=True, check=outages.check_disk),
     "broker": Scenario("the broker ends, dies, is away, stalls", _broker, outages.OUTAGES, alone=True),
     "cluster": Scenario("one of three brokers", _cluster, outages.CLUSTER, alone=True),
 }
@@ -138,7 +151,11 @@ def chosen(only: Sequence[str] | None, *, short: bool = False) -> list[tuple[str
 
 
 async def run_scenarios(wanted: Sequence[tuple[str, tuple[str, ...]]], run: Run, say: Callable[[str], None]) -> None:
-    """One after the other; `run.rows` grows."""
+    """One after the other; `run.rows` grows. Raises Unavailable before the first where one cannot run here."""
+    run.shaken = any(name == "shaken" for name, _ in wanted)
+    for name, _ in wanted:
+        if check := SCENARIOS[name].check:
+            await whole(check)
     try:
         for name, parts in wanted:
             scenario = SCENARIOS[name]
