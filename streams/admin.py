@@ -189,6 +189,6 @@ async def cluster_alive(bootstrap: str, timeout_s: float = 5.0, *, security: Sec
     """Whether a broker answers there within the time."""
     try:
         async with asyncio.timeout(timeout_s), _admin(bootstrap, None, security) as known:
-            return await known.alive()
+            return await known.brokers() > 0
     except (Unavailable, TimeoutError):
         return False

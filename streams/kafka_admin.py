@@ -164,6 +164,6 @@ class KafkaAdmin:
         if bad:
             raise Rejected("topics not created: " + "; ".join(bad))
 
-    async def alive(self) -> bool:
+    async def brokers(self) -> int:
         with translated("describe cluster", self.security):
-            return bool((await self._admin.describe_cluster())["brokers"])
+            return len((await self._admin.describe_cluster())["brokers"])

@@ -167,8 +167,8 @@ class Admin(Protocol):
         """Create topics; one that exists meanwhile is left as it is."""
         ...
 
-    async def alive(self) -> bool:
-        """Whether a broker answers."""
+    async def brokers(self) -> int:
+        """How many brokers are live."""
         ...
 
 

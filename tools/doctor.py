@@ -16,7 +16,7 @@ from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
 from streams.admin import specs_of, topic_problems
 from streams.kafka import KafkaBroker
-from streams.port import BrokerError
+from streams.port import Admin, BrokerError
 from tools.stack import status
 from tools.stack.docker import docker_answers
 from tools.stack.kafka import VERSION as KAFKA
@@ -31,6 +31,7 @@ from tools.stack.vault import health
 
 LEAST_MEMORY_BYTES = 8 << 30
 JAVA_AT_LEAST = 17
+SAFE_REPLICAS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,9 @@ def run_checks(settings: Settings | None = None) -> list[Check]:
     except Refused as fault:
         return [_python(), Check("settings", False, str(fault), "correct the named variables")]
     checks = [_python(), Check("settings", True, "every variable is known and accepted")]
-    checks += [_state_dir(own), _disk(own), _memory(), _kafka(own), _redis(own), _vault(own), _ray(own)]
-    checks += [_engine(own), _stack(own)]
-    if own.kafka_bootstrap is not None:
-        checks += [_transport(own)]
-        if live_brokers(own.kafka_bootstrap, own.kafka_ca):
-            checks += [_topics(own)]
-    return checks
+    kafka, *within = [_kafka(own)] if own.kafka_bootstrap is None else _kafka_at(own.kafka_bootstrap, own)
+    checks += [_state_dir(own), _disk(own), _memory(), kafka, _redis(own), _vault(own), _ray(own)]
+    return [*checks, _engine(own), _stack(own), *within]
 
 
 def _python() -> Check:
@@ -110,13 +107,23 @@ def _memory() -> Check:
     )
 
 
+def _kafka_at(where: str, settings: Settings) -> list[Check]:
+    """The brokers at an address, how they are reached, and where one answers its topics.
+
+    Alone the first, where the authority in RATCHET_KAFKA_CA cannot be used: then nothing else can be asked.
+    """
+    try:
+        brokers = live_brokers(where, settings.kafka_ca)
+    except Refused as fault:
+        return [Check("kafka", False, str(fault), "docs/security.md: users, passwords and the authority")]
+    # Over TLS a broker does not tell how many there are before it knows who asks.
+    detail = f"answers at {where}" if brokers and settings.kafka_ca else f"{brokers} brokers at {where}"
+    fix = "start the brokers, or unset KAFKA_BOOTSTRAP to have one started here"
+    found = [Check("kafka", brokers > 0, detail, fix), _transport(settings)]
+    return [*found, _topics(settings)] if brokers else found
+
+
 def _kafka(settings: Settings) -> Check:
-    if settings.kafka_bootstrap is not None:
-        brokers = live_brokers(settings.kafka_bootstrap, settings.kafka_ca)
-        detail = f"{brokers} brokers at {settings.kafka_bootstrap}"
-        return Check(
-            "kafka", brokers > 0, detail, "start the brokers, or unset KAFKA_BOOTSTRAP to have one started here"
-        )
     if docker_answers():
         return Check("kafka", True, "will be started with Docker")
     java = _java()
@@ -196,7 +203,7 @@ def _stack(settings: Settings) -> Check:
     try:
         found = status(settings)
     except Refused as fault:
-        return Check("stack", False, "its record cannot be read", str(fault))
+        return Check("stack", False, "how it is cannot be told", str(fault))
     if found.state == "absent":
         busy = [port for port in (settings.metrics_port,) if port and taken(port)]
         return Check("stack", not busy, "none runs here", f"port {busy} of RATCHET_METRICS_PORT is taken: give another")
@@ -236,19 +243,33 @@ def _topics(settings: Settings) -> Check:
         not problems,
         "; ".join(problems) or "as the table says",
         "`ratchet up` creates what is missing; retention, compaction and min.insync.replicas of a topic that is there are set with "
-        "kafka-configs.sh --alter --entity-type topics, replicas with kafka-reassign-partitions.sh; partitions stay as they are, or "
-        "keys move: set RATCHET_PARTITIONS to what is, or begin with new topics",
+        "kafka-configs.sh --alter --entity-type topics; replicas: RATCHET_REPLICATION=3 for new topics, "
+        "kafka-reassign-partitions.sh for those that are there; partitions stay as they are, or keys move: set "
+        "RATCHET_PARTITIONS to what is, or begin with new topics",
     )
 
 
-async def _topic_problems(settings: Settings) -> list[str]:
+async def problems_of(admin: Admin, settings: Settings) -> list[str]:
+    """Topics that are not as the table says; and that they are asked for with fewer replicas than the cluster could keep."""
     from schemas.topics import plans
 
+    brokers = await admin.brokers()
+    few = (
+        [
+            f"RATCHET_REPLICATION={settings.replication} on {brokers} brokers: what they acknowledge may be lost, wanted 3"
+        ]
+        if brokers >= SAFE_REPLICAS > settings.replication
+        else []
+    )
     specs = specs_of(list(plans()), settings.partitions, settings.replication)
+    return few + await topic_problems(admin, specs)
+
+
+async def _topic_problems(settings: Settings) -> list[str]:
     admin = KafkaBroker(settings.kafka_bootstrap or "", await open_security(settings, "operator")).admin()
     await admin.start()
     try:
-        return await topic_problems(admin, specs)
+        return await problems_of(admin, settings)
     finally:
         await admin.stop()
 

@@ -5,13 +5,13 @@ Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away, 130
 
 import json
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from tools.cli.repair_words import dlq_app, offsets
+from tools.cli.words import By, Json, Reason, done, run, screen
 
 app = typer.Typer(
     name="ratchet",
@@ -37,36 +37,9 @@ app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
 
 INTERRUPTED = 130
 STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
 RouteArg = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
 RouteOpt = Annotated[str | None, typer.Option("--route", "-r", help="Only this route.", show_default=False)]
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--as",
-        "--operator",
-        help="The principal who acts. Default: operator; your login name where no key is set.",
-        show_default=False,
-    ),
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the command.", show_default=False)]
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the effect.")]
-
-
-def _done(code: int) -> NoReturn:
-    raise typer.Exit(int(code))
-
-
-def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
-    import asyncio
-
-    _done(asyncio.run(work))
-
-
-def _screen(as_json: bool) -> Any:
-    from tools.cli.screen import Screen
-
-    return Screen(as_json=as_json)
 
 
 @app.command(rich_help_panel=STACK)
@@ -84,7 +57,7 @@ def up(
     """Start what is missing (Kafka, Redis, Ray, the agents), wait until each answers, say where everything is."""
     from tools.cli import stack
 
-    _done(stack.up(_screen(as_json), vault=vault, secure=secure, partitions=partitions, routes=route or []))
+    done(stack.up(screen(as_json), vault=vault, secure=secure, partitions=partitions, routes=route or []))
 
 
 @app.command(rich_help_panel=STACK)
@@ -92,7 +65,7 @@ def down(as_json: Json = False) -> None:
     """Stop exactly what `up` started."""
     from tools.cli import stack
 
-    _done(stack.down(_screen(as_json)))
+    done(stack.down(screen(as_json)))
 
 
 @app.command(rich_help_panel=STACK)
@@ -100,7 +73,7 @@ def status(as_json: Json = False) -> None:
     """What runs, how each route and arm is doing, what was refused, and how far behind each agent is."""
     from tools.cli import status as work
 
-    _done(work.run(_screen(as_json)))
+    done(work.run(screen(as_json)))
 
 
 @app.command(rich_help_panel=STACK)
@@ -108,7 +81,7 @@ def doctor(as_json: Json = False) -> None:
     """Check every dependency, setting and permission, and say what to do about each."""
     from tools.cli import stack
 
-    _done(stack.doctor(_screen(as_json)))
+    done(stack.doctor(screen(as_json)))
 
 
 AclUser = Annotated[list[str] | None, typer.Option("--user", help="Only this user. Repeatable.", show_default=False)]
@@ -130,7 +103,7 @@ def acl_show(
     """The rights that the code declares, a user a block. Asks no server."""
     from tools.cli import acl
 
-    _done(acl.show(_screen(as_json), users=user or [], processes=process or [], as_table=table))
+    done(acl.show(screen(as_json), users=user or [], processes=process or [], as_table=table))
 
 
 @acl_app.command("apply")
@@ -144,7 +117,7 @@ def acl_apply(
     """Make the users that lack, give their passwords to the cluster, and make its rights the generated ones."""
     from tools.cli import acl
 
-    _run(acl.apply(_screen(as_json), processes=process or [], rotate=rotate or []))
+    run(acl.apply(screen(as_json), processes=process or [], rotate=rotate or []))
 
 
 @acl_app.command("check")
@@ -152,7 +125,7 @@ def acl_check(process: AclProcess = None, as_json: Json = False) -> None:
     """Compare the cluster's rights with the generated ones. Exit 1 where they differ."""
     from tools.cli import acl
 
-    _run(acl.check(_screen(as_json), processes=process or []))
+    run(acl.check(screen(as_json), processes=process or []))
 
 
 @app.command(rich_help_panel=WORK)
@@ -166,7 +139,7 @@ def apply(
     """Check a route file whole and make it the route's settings. Running agents follow without a restart."""
     from tools.cli import commands
 
-    _run(commands.apply(_screen(as_json), file, by=operator, reason=reason, wait_s=wait))
+    run(commands.apply(screen(as_json), file, by=operator, reason=reason, wait_s=wait))
 
 
 @app.command(rich_help_panel=WORK)
@@ -199,9 +172,9 @@ def submit(
         raise typer.BadParameter("give TEXT or --file, not both")
     if text is not None and route is None:
         raise typer.BadParameter("TEXT needs --route")
-    _run(
+    run(
         work.run(
-            _screen(as_json),
+            screen(as_json),
             text,
             file,
             route=route,
@@ -235,9 +208,9 @@ def tail(
     """Follow events as they are committed, one line each. Ctrl-C ends it."""
     from tools.cli import tail as work
 
-    _run(
+    run(
         work.run(
-            _screen(as_json),
+            screen(as_json),
             topics or [],
             route=route,
             kind=type_,
@@ -256,7 +229,7 @@ def trace(
     """Everything about one request as a tree: what caused what, when, and where it lies."""
     from tools.cli import trace as work
 
-    _run(work.run(_screen(as_json), request))
+    run(work.run(screen(as_json), request))
 
 
 @app.command(rich_help_panel=WORK)
@@ -285,9 +258,9 @@ def review(
     """List and answer what waits for a person. Which arm answered, and its score, stay hidden."""
     from tools.cli import review as work
 
-    _run(
+    run(
         work.run(
-            _screen(as_json),
+            screen(as_json),
             route=route,
             by=by,
             listed=listed,
@@ -302,7 +275,7 @@ def review(
 def _act(kind: str, route: str, operator: str | None, reason: str, wait: float, as_json: bool, **more: Any) -> NoReturn:
     from tools.cli import commands
 
-    _run(commands.act(_screen(as_json), kind, route, by=operator, reason=reason, wait_s=wait, **more))
+    run(commands.act(screen(as_json), kind, route, by=operator, reason=reason, wait_s=wait, **more))
 
 
 Challenger = Annotated[str | None, typer.Option(help="The arm meant. Default: the challenger now.", show_default=False)]
@@ -412,7 +385,7 @@ def principal_add(
     """Add a principal with a key. From the first key's start on, everything must be proven."""
     from tools.cli import principals
 
-    _run(principals.add(_screen(as_json), name, role, tenant or [], valid_days=days, key_file=key_file))
+    run(principals.add(screen(as_json), name, role, tenant or [], valid_days=days, key_file=key_file))
 
 
 @principal_app.command("list")
@@ -420,7 +393,7 @@ def principal_list(as_json: Json = False) -> None:
     """Every principal: roles, tenants, and when each key counts. No key is shown."""
     from tools.cli import principals
 
-    _run(principals.listed(_screen(as_json)))
+    run(principals.listed(screen(as_json)))
 
 
 @principal_app.command("rotate")
@@ -434,7 +407,7 @@ def principal_rotate(
     """Give a principal another key; its former keys end after the overlap."""
     from tools.cli import principals
 
-    _run(principals.rotate(_screen(as_json), name, overlap_s=overlap, valid_days=days, key_file=key_file))
+    run(principals.rotate(screen(as_json), name, overlap_s=overlap, valid_days=days, key_file=key_file))
 
 
 @principal_app.command("revoke")
@@ -446,7 +419,7 @@ def principal_revoke(
     """End a principal's keys, ten seconds from now. What was written before stays proven."""
     from tools.cli import principals
 
-    _run(principals.revoke(_screen(as_json), name, kid=key))
+    run(principals.revoke(screen(as_json), name, kid=key))
 
 
 @app.command(rich_help_panel=DECIDE)
@@ -454,7 +427,7 @@ def preview(route: RouteArg, as_json: Json = False) -> None:
     """What the judge would do now and why: every condition and where it stands. Nothing is changed."""
     from tools.cli import preview as work
 
-    _run(work.run(_screen(as_json), route))
+    run(work.run(screen(as_json), route))
 
 
 @evidence_app.command("verify")
@@ -468,7 +441,7 @@ def evidence_verify(
     """Verify an exported bundle without any server."""
     from tools.cli import evidence
 
-    _done(evidence.verify(_screen(as_json), folder, policy))
+    done(evidence.verify(screen(as_json), folder, policy))
 
 
 @evidence_app.command("export")
@@ -479,7 +452,7 @@ def evidence_export(
     """Copy the evidence log with its latest signed checkpoint into a folder that anyone can verify."""
     from tools.cli import evidence
 
-    _done(evidence.export(_screen(as_json), out))
+    done(evidence.export(screen(as_json), out))
 
 
 @app.command(rich_help_panel=STACK)
@@ -490,7 +463,7 @@ def model(
     """Put a base model into the artifact store and print its digest: what a route's arm names as `base`."""
     from tools.cli import models
 
-    _done(models.add(_screen(as_json), folder))
+    done(models.add(screen(as_json), folder))
 
 
 app.add_typer(dlq_app, name="dlq", rich_help_panel="Repair")
@@ -528,7 +501,7 @@ def replay(
     from tools.cli import replay as work
 
     asked = work.Asked(agent or (), from_, to, from_offsets or (), log, record, limit)
-    _run(work.run(_screen(as_json), asked))
+    run(work.run(screen(as_json), asked))
 
 
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -540,7 +513,7 @@ def bench(
     """Run a benchmark and print its figures with machine, commit and versions. Further options go to the benchmark."""
     from tools.cli import delegate
 
-    _done(delegate.bench(_screen(as_json), name, context.args))
+    done(delegate.bench(screen(as_json), name, context.args))
 
 
 @app.command(rich_help_panel=PROVE)
@@ -557,7 +530,7 @@ def demo(
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
-    _done(delegate.demo(_screen(as_json), useless=useless, chaos=chaos, keep=keep))
+    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, keep=keep))
 
 
 def main() -> None:

@@ -167,11 +167,16 @@ def summary(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for row in found.get("work", ()):
         told[f"{row['work_ms']:.0f} ms of work / (workers / latency)"] = figure(row["ratio"], at_least=0.85)
     if "latency" in found:
-        told["p50 at half load, ms"] = figure(found["latency"]["p50_ms"])
-        told["p99 at half load, ms"] = figure(found["latency"]["p99_ms"])
+        rate = found["latency"]["events_per_s"]
+        told[f"p50 at {rate:.0f} events/s, ms"] = figure(found["latency"]["p50_ms"])
+        told[f"p99 at {rate:.0f} events/s, ms"] = figure(found["latency"]["p99_ms"])
     for what, row in found.get("recovery", {}).items():
         told[f"recovery {what.replace('_', ', ')}, p50 s"] = figure(row["p50_s"], at_most=1.0)
         told[f"recovery {what.replace('_', ', ')}, worst s"] = figure(row["worst_s"], at_most=3.0)
+    if "recovery" in found:
+        # Kills that struck no open transaction prove nothing; so few as those of --quick may all have missed by chance.
+        copies = sum(row["aborted_copies"] for row in found["recovery"].values())
+        told["aborted copies"] = figure(copies, at_least=None if found["options"]["quick"] else 1)
     if "partitions" in found:
         told["partitions on the broker in memory"] = figure(found["partitions"]["memory"]["partitions"])
         told["partitions on Kafka"] = figure(found["partitions"]["kafka"]["fit"])

@@ -1,4 +1,4 @@
-"""Parts of `ratchet bench streams` beside throughput: work against workers and latency, latency at half load, linear cost, memory."""
+"""Parts of `ratchet bench streams` beside throughput: work against workers and latency, latency at a given rate, linear cost, memory."""
 
 import asyncio
 import tracemalloc

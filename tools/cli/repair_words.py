@@ -1,40 +1,18 @@
 """The words of `ratchet dlq` and `ratchet offsets`. What they do is in `letters.py` and `offsets.py`, imported when called."""
 
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
+from tools.cli.words import By, Json, Reason, run, screen
+
 dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, send back, discard; free a halted lane.")
 
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, one object a line.")]
 PlaceArg = Annotated[
     str, typer.Argument(metavar="PLACE", help="requests.dlq/0/12 or 'requests.dlq[0]@12'.", show_default=False)
 ]
-As = Annotated[
-    str | None,
-    typer.Option(
-        "--as",
-        "--operator",
-        help="The principal who acts. Default: operator; your login name where no key is set.",
-        show_default=False,
-    ),
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the event that tells of it.", show_default=False)]
 Again = Annotated[bool, typer.Option("--again", help="Though it was sent back or discarded before.")]
-
-
-def _run(work: Coroutine[Any, Any, int]) -> NoReturn:
-    import asyncio
-
-    raise typer.Exit(int(asyncio.run(work)))
-
-
-def _screen(as_json: bool) -> Any:
-    from tools.cli.screen import Screen
-
-    return Screen(as_json=as_json)
 
 
 @dlq_app.command("list")
@@ -49,7 +27,7 @@ def dlq_list(
     """The dead letters that nobody has settled: agent, kind, reason, place."""
     from tools.cli import letters
 
-    _run(letters.run_list(_screen(as_json), letters.Asked(agent, kind, topic, every, limit)))
+    run(letters.run_list(screen(as_json), letters.Asked(agent, kind, topic, every, limit)))
 
 
 @dlq_app.command("show")
@@ -64,7 +42,7 @@ def dlq_show(
     """One dead letter: why, its headers, its payload, what became of it."""
     from tools.cli import letters
 
-    _run(letters.run_show(_screen(as_json), place, save))
+    run(letters.run_show(screen(as_json), place, save))
 
 
 @dlq_app.command("send")
@@ -87,16 +65,16 @@ def dlq_send(
         ),
     ] = None,
     again: Again = False,
-    operator: As = None,
+    operator: By = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Send a dead letter back to its topic, as it was or edited. Once: a settled one is refused."""
     from tools.cli import letters
 
-    _run(
+    run(
         letters.run_send(
-            _screen(as_json), place, by=operator, sender=sender, reason=reason, value=value, type_=type_, again=again
+            screen(as_json), place, by=operator, sender=sender, reason=reason, value=value, type_=type_, again=again
         )
     )
 
@@ -108,13 +86,13 @@ def dlq_discard(
         str, typer.Option("--reason", help="Why; kept with the event that tells of it.", show_default=False)
     ],
     again: Again = False,
-    operator: As = None,
+    operator: By = None,
     as_json: Json = False,
 ) -> None:
     """Settle a dead letter without sending it."""
     from tools.cli import letters
 
-    _run(letters.run_discard(_screen(as_json), place, by=operator, reason=reason, again=again))
+    run(letters.run_discard(screen(as_json), place, by=operator, reason=reason, again=again))
 
 
 @dlq_app.command("skip")
@@ -124,13 +102,13 @@ def dlq_skip(
     ],
     agent: Annotated[str, typer.Option("--agent", help="Whose lane.", show_default=False)],
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with the dead letter.", show_default=False)],
-    operator: As = None,
+    operator: By = None,
     as_json: Json = False,
 ) -> None:
     """Make a dead letter of the record that halted a lane, so that the lane goes on behind it."""
     from tools.cli import letters
 
-    _run(letters.run_skip(_screen(as_json), place, agent, by=operator, reason=reason))
+    run(letters.run_skip(screen(as_json), place, agent, by=operator, reason=reason))
 
 
 def offsets(
@@ -144,11 +122,11 @@ def offsets(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Really move. Without it only said.")] = False,
-    operator: As = None,
+    operator: By = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Where every agent's group stands and how far it is behind; or, with --move and while the agent is stopped, elsewhere."""
     from tools.cli import offsets as work
 
-    _run(work.run(_screen(as_json), agent, move or [], by=operator, reason=reason, yes=yes))
+    run(work.run(screen(as_json), agent, move or [], by=operator, reason=reason, yes=yes))

@@ -19,7 +19,7 @@ from tools.cli.screen import Exit, Screen
 from tools.doctor import run_checks
 from tools.stack import down, status, up
 from tools.stack.processes import tagged
-from tools.stack.secure import SECURED, administration, open_security, with_credentials
+from tools.stack.secure import IN_THE_CLEAR, SECURED, administration, open_security, with_credentials
 from tools.stack.stack import Record
 from tools.stack.vault import VaultServer
 
@@ -149,9 +149,11 @@ def assert_hidden(settings: Settings, tag: str, secret: set[str]) -> None:
 
 
 def test_a_stack_is_not_made_secure_while_it_runs(settings: Settings) -> None:
-    """What runs in the clear is refused `--secure`, with what to do; status and doctor say loudly that it is open."""
+    """What runs in the clear is refused `--secure`, with what to do; up, status and doctor say that it is open."""
     where = up(settings=settings, agents=(), prepare=lambda _: None, ray=False)
-    assert "open" in where["transport"]
+    assert where["transport"] == status_command.gather()["transport"] == IN_THE_CLEAR
+    told = next(check for check in run_checks() if check.name == "transport")
+    assert IN_THE_CLEAR in told.detail
     with pytest.raises(Refused, match=r"whose Kafka is open.*`ratchet down`.*--secure"):
         up(settings=settings, secure=True, agents=(), ray=False)
     assert status(settings).state == "whole"

@@ -102,8 +102,8 @@ def test_all_agents_and_no_other_have_rights() -> None:
     assert set(principals(AGENT_GROUPS)) > {"-".join(group) for group in AGENT_GROUPS}
 
 
-def test_nobody_but_shredder_and_repair_touches_the_keyring() -> None:
-    """Wrapped keys are for no agent that there is now."""
+def test_nobody_touches_the_keyring() -> None:
+    """The topic of wrapped keys is read and written by no agent and nobody outside, `repair` among them."""
     assert not [acl for acl in generated(AGENT_GROUPS) if "keyring" in acl.right.name]
 
 

@@ -118,4 +118,28 @@ def test_one_lost_event_fails_the_whole() -> None:
     told = verdicts(report)
     assert (told["lost"], told["duplicated"]) == (False, True)
     assert told["20 ms of work / (workers / latency)"] is True
-    assert "p50 at half load, ms" not in told
+    assert "aborted copies" not in told
+
+
+def killed(*copies: int, quick: bool = False) -> dict[str, Any]:
+    """A report of recovery alone, so many aborted copies a row, nothing lost or late."""
+    rows = {
+        f"row_{number}": {"p50_s": 0.1, "worst_s": 0.2, "aborted_copies": found, "lost": 0, "duplicated": 0}
+        for number, found in enumerate(copies)
+    }
+    return {"options": {"quick": quick}, "recovery": rows}
+
+
+def test_kills_that_aborted_nothing_prove_nothing() -> None:
+    """A recovery run fails where no kill struck an open transaction; with --quick, of two kills a row, the figure has no limit."""
+    assert all(verdicts(killed(0, 3)).values())
+    assert {name for name, holds in verdicts(killed(0, 0)).items() if not holds} == {"aborted copies"}
+    assert verdicts(killed(0, 0, quick=True))["aborted copies"] is None
+    assert streams.summary(killed(2, 3))["aborted copies"]["value"] == 5
+
+
+def test_latency_is_told_with_its_rate() -> None:
+    """Half of what was measured just before, or a fixed rate: the figure's name says which events per second it is of."""
+    told = streams.summary({"latency": {"events_per_s": 2000.0, "p50_ms": 3.0, "p99_ms": 9.0}})
+    assert told["p50 at 2000 events/s, ms"]["value"] == 3.0
+    assert told["p99 at 2000 events/s, ms"]["value"] == 9.0

@@ -1,8 +1,10 @@
 """`ratchet principal` and whoever speaks by it, on a local secret store: who is named, what is said, what is never shown."""
 
 import asyncio
+import getpass
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +124,27 @@ def test_a_key_file_is_never_overwritten(ratchet: Run, store: LocalSecrets, tmp_
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("folder", ["missing", "secrets.json", "shut"])
+@pytest.mark.parametrize("words", [("add", "shop", "--role", "upstream"), ("rotate", "demo")])
+def test_a_key_is_not_made_for_a_file_that_cannot_be(
+    ratchet: Run,
+    store: LocalSecrets,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    folder: str,
+) -> None:
+    """A key file in a folder that is missing, is none or may not be written is refused before anything has changed."""
+    (tmp_path / "shut").mkdir()
+    monkeypatch.setattr(
+        os, "access", lambda path, _: path != tmp_path / "shut"
+    )  # root, who may run this, is shut out nowhere
+    before = asyncio.run(keys.principals(store))
+    code, _, said = ratchet(*words, "--key-file", str(tmp_path / folder / "shop.json"))
+    assert (code, "is no folder that can be written" in said) == (2, True)
+    assert asyncio.run(keys.principals(store)) == before
+
+
 async def test_each_command_speaks_as_whom_the_stack_has(store: LocalSecrets) -> None:
     """Without a name the stack's own of the role; a name without the role is refused, with who could."""
     for topic, speaker in (await voices(settings())).items():
@@ -145,6 +168,31 @@ async def test_where_no_key_was_ever_set_the_login_name_speaks_unproven(ratchet:
     spoken = await voice("operator", "ann")
     assert (spoken.name, spoken.credential) == ("ann", None)
     assert spoken.prove(plain()) == plain()
+
+
+@pytest.fixture(params=[KeyError("uid not found"), OSError("no username")], ids=["before 3.13", "since"])
+def nameless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a login name, as a container that was given any user id has it."""
+
+    def nobody() -> str:
+        raise request.param
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+
+
+@pytest.mark.usefixtures("nameless")
+async def test_with_keys_no_login_name_is_needed(store: LocalSecrets) -> None:
+    """The stack's own principal of the role speaks, whoever the user is."""
+    assert (await voice("operator", None)).name == "operator"
+    assert (await voice("reviewer", None)).name == "reviewer"
+
+
+@pytest.mark.usefixtures("nameless")
+async def test_without_keys_who_has_no_login_name_is_told_to_give_one(ratchet: Run) -> None:
+    """Refused with what would be accepted; a name that is given speaks."""
+    with pytest.raises(Refused, match=r"operator '': accepted: .*; give --as NAME"):
+        await voice("operator", None)
+    assert (await voice("operator", "ann")).name == "ann"
 
 
 def dead(topic: str) -> Letter:

@@ -1,6 +1,7 @@
 """`ratchet replay` as a person or a script meets it: what it prints, how it ends, what it refuses."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from replayed import LOOP, changed, one, put
 
-from streams.recorded import write_file
+from streams.recorded import RecordedLog, write_file
 from tools.cli.replay import agents_of, instant_ms
 from tools.ratchet import main
 
@@ -114,6 +115,20 @@ def test_a_recording_never_replaces_a_file(ratchet: Run, tmp_path: Path, monkeyp
     assert code == 2
     assert f"{file} exists; accepted: the name of a new file in a folder" in err
     assert file.read_text() == "mine"
+
+
+def test_a_recording_is_for_its_owners_eyes(tmp_path: Path) -> None:
+    """Mode 0600 whatever the mask, also where a run that was killed has left a part that others may read."""
+    file, part = tmp_path / "log.xz", tmp_path / "log.xz.part"
+    part.write_text("half of it")
+    part.chmod(0o644)
+    before = os.umask(0)
+    try:
+        size = write_file(RecordedLog(1), file)
+    finally:
+        os.umask(before)
+    assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, size)
+    assert not part.exists()
 
 
 def test_times_and_agents() -> None:
