@@ -404,10 +404,8 @@ class Runner:
         await asyncio.gather(*(member.close() for member in self._members))
         readers = [member.reader for member in self._members if member.reader is not None]
         self._members = []
-        ended = await asyncio.gather(*(reader.stop() for reader in readers), return_exceptions=True)
-        if self._admin is not None:
-            await self._admin.stop()
-        for error in ended:
+        clients = readers if self._admin is None else [*readers, self._admin]
+        for error in await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True):
             if error is not None and not isinstance(error, BrokerError):
                 raise error
 
