@@ -71,6 +71,7 @@ class Lane:
         self.halt_at: str | None = None
         self.halted: Place | None = None
         self._crashes = Crashes(around.state_dir, agent, partition)
+        self._crashed = False
         self.working: Place | None = None
         self._producer: TransactionalProducer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,10 +123,18 @@ class Lane:
             self.around.fatal(error, self.agent, self.partition, self.working)
 
     def crash(self, error: BaseException, place: Place | None) -> None:
-        """An agent's own fault: remembered for the count of crashes at one place, then fatal."""
-        if place is not None:
-            self._crashes.count(place)
-        self.around.fatal(error, self.agent, self.partition, place)
+        """An agent's own fault: remembered for the count of crashes at one place, then fatal, counted or not.
+
+        Only a lane's first crash counts: of several bad records in its windows each would begin the count anew.
+        """
+        try:
+            if place is not None and not self._crashed:
+                self._crashed = True
+                self._crashes.count(place)
+        except OSError as uncounted:
+            log.error("%s[%d]: the crash at %s is not counted: %r", self.agent, self.partition, place, uncounted)  # noqa: TRY400  the crash's own trace follows
+        finally:
+            self.around.fatal(error, self.agent, self.partition, place)
 
     async def _run(self) -> None:
         while not self.leaving:
