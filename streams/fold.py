@@ -19,7 +19,7 @@ from streams.order import TICK, Position, SnapshotTaken, encode_runs, encode_sna
 from streams.port import BrokerError, Lost, Outgoing, Reader
 from streams.restore import POSITION, SNAPSHOT, read_to
 from streams.shapes import AnyFold, Change, Out, Record, Tick
-from streams.state import StateStore, state_version
+from streams.state import StateStore, state_version, torn
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
 log = logging.getLogger("streams")
@@ -75,16 +75,25 @@ class FoldLane(Lane):
         self._check_version(position)
         for _ in state.settle():
             await asyncio.sleep(0)
-        known = position.following
-        wrong = {topic: (at, committed[topic]) for topic, at in known.items() if committed.get(topic, at) != at}
-        if wrong:
+        starts = await self._starts(position)
+        if torn(position, committed, starts):
             again = await self._committed()
-            wrong = {topic: (at, again[topic]) for topic, at in known.items() if again.get(topic, at) != at}
+            wrong = torn(position, again, starts)
             if wrong or again != committed:
-                raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
+                found = "; ".join(wrong) or f"the group said {committed}, then {again}"
+                raise AssertionError(
+                    f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {found}: "
+                    f"put {self.state} back as it was at those offsets, else delete the group, {self.state} and {self.order} and "
+                    "make them anew (`ratchet up`): the log is then folded again from its start and every output sent again"
+                )
         self.stand_at(state, Position(committed, position.tick_ms))
         self.snapshot_ms = json.loads(raw.get(SNAPSHOT) or b'{"at": 0}')["at"]
         self._notice("restored", self.around.clock.monotonic() - began)
+
+    async def _starts(self, position: Position) -> dict[str, int]:
+        """Where the inputs begin that the changelog says nothing of."""
+        tps = [(topic, self.partition) for topic in self.inputs if topic not in position.following]
+        return {topic: at for (topic, _), at in (await self.around.admin.starts(tps)).items()} if tps else {}
 
     def stand_at(self, state: StateStore, position: Position) -> None:
         """Go on from a state and its position: of the changelog, or, in a replay, of a snapshot."""
