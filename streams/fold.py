@@ -18,7 +18,7 @@ from streams.lane import Lane, Prefix, Surroundings
 from streams.order import TICK, Position, SnapshotTaken, encode_runs, encode_snapshot
 from streams.port import BrokerError, Lost, Outgoing, Reader
 from streams.restore import POSITION, SNAPSHOT, read_to
-from streams.shapes import AnyFold, Change, Out, Record, Tick
+from streams.shapes import AnyFold, Change, Out, Place, Record, Tick
 from streams.state import StateStore, state_version, torn
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
@@ -141,6 +141,7 @@ class FoldLane(Lane):
             began = clock.monotonic()
             for _ in range(min(YIELD_EVERY, len(self.queue))):
                 self.fold_now(self.queue.popleft())
+            self.working = None
             self._pending.worked_s += clock.monotonic() - began
             if not self.queue:
                 self._work_ready.clear()
@@ -218,6 +219,7 @@ class FoldLane(Lane):
         self._notice("tick")
         self._pending.events += 1
         for due_ms, key in self.table.due(tick.at_ms):
+            self.working = Place(f"{TICK} of {key!r}", self.partition, tick.at_ms)
             tick_id = ids.derive(f"{TICK}/{key}", self.agent, str(tick.at_ms))
             own = Tick(tick.at_ms, tick_id, ids.trace_parent(None, tick_id))
             change = self.fold.fold(self.table.view(key), own)
@@ -237,6 +239,7 @@ class FoldLane(Lane):
                 if record is None:
                     raise
                 self._dead(record, "oversize", str(error))
+                return  # the state moves with the outputs or not at all
         self.table.apply(key, change)
 
     def _dead(self, record: Record, kind: str, message: str) -> None:
@@ -304,6 +307,7 @@ class FoldLane(Lane):
 
     def forget(self) -> None:
         self.rest()
+        self.working = None
         self.queue = deque()
         self._waiting = {}
         self._pending, self._runs, self._orders, self._kept = Prefix(0, {}), [], [], []

@@ -125,10 +125,11 @@ class Lane:
     def crash(self, error: BaseException, place: Place | None) -> None:
         """An agent's own fault: remembered for the count of crashes at one place, then fatal, counted or not.
 
-        Only a lane's first crash counts: of several bad records in its windows each would begin the count anew.
+        Only a lane's first crash counts: of several bad records in its windows each would begin the count anew. One at a tick never
+        does, for there is no record to halt before.
         """
         try:
-            if place is not None and not self._crashed:
+            if place is not None and place.topic in self.inputs and not self._crashed:
                 self._crashed = True
                 self._crashes.count(place)
         except OSError as uncounted:
