@@ -98,8 +98,7 @@ async def test_an_error_between_two_folds_is_blamed_on_no_record(tmp_path: Path)
     """What a snapshot raises is the lane's: the record that was folded last neither is named nor counted."""
     broker = MemoryBroker(1)
     broker.publish(request("k"))
-    often = replace(FAST, snapshot_s=0.001)
     with pytest.raises(AgentCrashed, match="probe crashed at partition 0") as error:
-        await asyncio.wait_for(runner_of(broker, Count("probe"), tmp_path, often).run(), 5)
+        await asyncio.wait_for(runner_of(broker, Count("probe"), tmp_path, replace(FAST, snapshot_s=0.0)).run(), 5)
     assert isinstance(error.value.__cause__, ZeroDivisionError)
     assert not (tmp_path / "crashes").exists()
