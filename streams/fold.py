@@ -18,8 +18,8 @@ from streams.lane import Lane, Prefix, Surroundings
 from streams.order import TICK, Position, SnapshotTaken, encode_runs, encode_snapshot
 from streams.port import BrokerError, Lost, Outgoing, Reader
 from streams.restore import POSITION, SNAPSHOT, read_to
-from streams.shapes import AnyFold, Change, Out, Record, Tick
-from streams.state import StateStore, state_version
+from streams.shapes import AnyFold, Change, Out, Place, Record, Tick
+from streams.state import StateStore, state_version, torn
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
 
 log = logging.getLogger("streams")
@@ -75,16 +75,25 @@ class FoldLane(Lane):
         self._check_version(position)
         for _ in state.settle():
             await asyncio.sleep(0)
-        known = position.following
-        wrong = {topic: (at, committed[topic]) for topic, at in known.items() if committed.get(topic, at) != at}
-        if wrong:
+        starts = await self._starts(position)
+        if torn(position, committed, starts):
             again = await self._committed()
-            wrong = {topic: (at, again[topic]) for topic, at in known.items() if again.get(topic, at) != at}
+            wrong = torn(position, again, starts)
             if wrong or again != committed:
-                raise AssertionError(f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {wrong}")
+                found = "; ".join(wrong) or f"the group said {committed}, then {again}"
+                raise AssertionError(
+                    f"{self.agent}[{self.partition}]: changelog and committed offsets differ: {found}: "
+                    f"put {self.state} back as it was at those offsets, else delete the group, {self.state} and {self.order} and "
+                    "make them anew (`ratchet up`): the log is then folded again from its start and every output sent again"
+                )
         self.stand_at(state, Position(committed, position.tick_ms))
         self.snapshot_ms = json.loads(raw.get(SNAPSHOT) or b'{"at": 0}')["at"]
         self._notice("restored", self.around.clock.monotonic() - began)
+
+    async def _starts(self, position: Position) -> dict[str, int]:
+        """Where the inputs begin that the changelog says nothing of."""
+        tps = [(topic, self.partition) for topic in self.inputs if topic not in position.following]
+        return {topic: at for (topic, _), at in (await self.around.admin.starts(tps)).items()} if tps else {}
 
     def stand_at(self, state: StateStore, position: Position) -> None:
         """Go on from a state and its position: of the changelog, or, in a replay, of a snapshot."""
@@ -132,6 +141,7 @@ class FoldLane(Lane):
             began = clock.monotonic()
             for _ in range(min(YIELD_EVERY, len(self.queue))):
                 self.fold_now(self.queue.popleft())
+            self.working = None
             self._pending.worked_s += clock.monotonic() - began
             if not self.queue:
                 self._work_ready.clear()
@@ -209,6 +219,7 @@ class FoldLane(Lane):
         self._notice("tick")
         self._pending.events += 1
         for due_ms, key in self.table.due(tick.at_ms):
+            self.working = Place(f"{TICK} of {key!r}", self.partition, tick.at_ms)
             tick_id = ids.derive(f"{TICK}/{key}", self.agent, str(tick.at_ms))
             own = Tick(tick.at_ms, tick_id, ids.trace_parent(None, tick_id))
             change = self.fold.fold(self.table.view(key), own)
@@ -228,6 +239,7 @@ class FoldLane(Lane):
                 if record is None:
                     raise
                 self._dead(record, "oversize", str(error))
+                return  # the state moves with the outputs or not at all
         self.table.apply(key, change)
 
     def _dead(self, record: Record, kind: str, message: str) -> None:
@@ -295,6 +307,7 @@ class FoldLane(Lane):
 
     def forget(self) -> None:
         self.rest()
+        self.working = None
         self.queue = deque()
         self._waiting = {}
         self._pending, self._runs, self._orders, self._kept = Prefix(0, {}), [], [], []

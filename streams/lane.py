@@ -71,6 +71,7 @@ class Lane:
         self.halt_at: str | None = None
         self.halted: Place | None = None
         self._crashes = Crashes(around.state_dir, agent, partition)
+        self._crashed = False
         self.working: Place | None = None
         self._producer: TransactionalProducer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,10 +123,19 @@ class Lane:
             self.around.fatal(error, self.agent, self.partition, self.working)
 
     def crash(self, error: BaseException, place: Place | None) -> None:
-        """An agent's own fault: remembered for the count of crashes at one place, then fatal."""
-        if place is not None:
-            self._crashes.count(place)
-        self.around.fatal(error, self.agent, self.partition, place)
+        """An agent's own fault: remembered for the count of crashes at one place, then fatal, counted or not.
+
+        Only a lane's first crash counts: of several bad records in its windows each would begin the count anew. One at a tick never
+        does, for there is no record to halt before.
+        """
+        try:
+            if place is not None and place.topic in self.inputs and not self._crashed:
+                self._crashed = True
+                self._crashes.count(place)
+        except OSError as uncounted:
+            log.error("%s[%d]: the crash at %s is not counted: %r", self.agent, self.partition, place, uncounted)  # noqa: TRY400  the crash's own trace follows
+        finally:
+            self.around.fatal(error, self.agent, self.partition, place)
 
     async def _run(self) -> None:
         while not self.leaving:
@@ -172,7 +182,7 @@ class Lane:
         await self.point("restored")
         if self.leaving:
             raise Lost("let go while it opened")
-        self.halt_at, self.halted, self.draining = self._crashes.halted_at(), None, False
+        self.halt_at, self.halted = self._crashes.halted_at(), None
         self._broken = None
         self._due.clear()
         self._paused.clear()
@@ -180,7 +190,8 @@ class Lane:
         tps = [(topic, self.partition) for topic in self.inputs]
         for topic, partition in tps:
             self.reader.seek((topic, partition), committed[topic])
-        self.reader.resume(tps)
+        if not self.draining:  # whoever was asked to drain stays so, however often it opens
+            self.reader.resume(tps)
         self.open = True
         self.begin_work()
         self._notice("opened")
@@ -204,8 +215,9 @@ class Lane:
 
     def accept(self, topic: str, records: Sequence[Record]) -> None:
         """Let polled records into the windows. Synchronous, so that no rebalance falls between."""
-        if not self.open or self.draining:
+        if not self._lets_in():
             return
+        accepted = 0
         for record in records:
             if record.offset < self.expected[topic]:
                 raise AssertionError(f"{record.place} is below the expected {self.expected[topic]}")
@@ -214,17 +226,21 @@ class Lane:
                 break
             self.expected[topic] = record.offset + 1
             self.take(record)
+            accepted += 1
         self._accepted = True
-        self._notice("accepted", len(records))
+        self._notice("accepted", accepted)
         if self.held(topic) >= self.settings.window and topic not in self._paused:
             self._paused.add(topic)
             self.reader.pause([(topic, self.partition)])
         if self.around.fault is not None:
             self._due.set()
 
+    def _lets_in(self) -> bool:
+        """Whether new records are taken: the lane is open, was not asked to drain, and has not halted."""
+        return self.open and not self.draining and self.halted is None
+
     def _halt(self, place: Place) -> None:
-        self.halted = place
-        self.draining = True  # what is in the windows still commits; the rest of the process goes on
+        self.halted = place  # what is in the windows still commits; the rest of the process goes on
         self.reader.pause([(name, self.partition) for name in self.inputs])
         self._notice("halted", text=str(place))
         log.error(
@@ -243,7 +259,7 @@ class Lane:
         """To be called when an event has been finished: starts the linger, or commits at once when a batch is full or no more comes."""
         if self._due.is_set():
             return
-        if self.finished() >= self.settings.batch or (self.draining and self.finished()):
+        if self.finished() >= self.settings.batch or (not self._lets_in() and self.finished()):
             self._due.set()
         elif self._timer is None and self.finished():
             self._timer = asyncio.get_running_loop().call_later(self.settings.linger_s, self._due.set)
@@ -327,7 +343,7 @@ class Lane:
     def _resume(self) -> None:
         for topic in [name for name in self._paused if self.held(name) <= self.settings.window // 2]:
             self._paused.discard(topic)
-            if not self.draining:
+            if self._lets_in():
                 self.reader.resume([(topic, self.partition)])
 
     def shut(self) -> None:

@@ -19,6 +19,7 @@ from streams.order import Position, Skipped, encode_skip
 from streams.port import NONE, TP, Admin, Broker, BrokerError, Clock, Denied, Outgoing
 from streams.restore import POSITION, first_from, last_under
 from streams.shapes import Place, Record
+from streams.state import torn
 from streams.wire import Sent, letter, unparked
 
 STOP_S = 2.0
@@ -143,12 +144,17 @@ async def fold_rows(
     tp = (state_topic(agent), number)
     start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
     position = Position.of(await last_under(broker, tp, start, end, POSITION))
-    wrong = [topic for topic, offset in position.following.items() if at.get((topic, number), offset) != offset]
+    offsets = {topic: offset for (topic, _), offset in at.items()}
+    unknown = [one for one in at if one[0] not in position.following]
+    starts = {topic: offset for (topic, _), offset in (await admin.starts(unknown)).items()} if unknown else {}
+    wrong = torn(position, offsets, starts)
     if wrong:
-        raise Refused(f"{agent}[{number}]: changelog and offsets differ on {wrong}", kind="torn-state")
-    moved = Position(
-        {topic: offset for (topic, _), offset in at.items()} | dict(following), position.tick_ms, position.version
-    )
+        raise Refused(
+            f"{agent}[{number}]: changelog and offsets differ: {'; '.join(wrong)}",
+            kind="torn-state",
+            accepted=f"{tp[0]} as it was at those offsets",
+        )
+    moved = Position(offsets | dict(following), position.tick_ms, position.version)
     skipped = [encode_skip(Skipped(topic, offset - 1, now_ms)) for topic, offset in following.items()]
     return [
         Sent(*tp, Outgoing(POSITION, moved.encode())),

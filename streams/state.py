@@ -11,13 +11,14 @@ of one version: a key that was migrated is written whole with its first change.
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from schemas.errors import Refused
+from streams.order import Position
 from streams.port import Outgoing
 from streams.shapes import AnyFold, Change, Headers, KeyState, Migrating, RawState, Record, Unchanged
 
@@ -69,6 +70,18 @@ class StateStore(Protocol):
 def state_version(fold: AnyFold) -> int:
     """The version of a Fold's state; 1 where it says none."""
     return int(getattr(fold, "state_version", 1))
+
+
+def torn(position: Position, committed: Mapping[str, int], starts: Mapping[str, int]) -> list[str]:
+    """In what a changelog's `~position` and a group's offsets cannot be of one transaction; nothing where they can.
+
+    `starts`: where the inputs begin that the position does not name. Of those nothing was folded, so their offset must be the start that
+    the group was given; retention only moves a start on. An offset behind it means state that is not there.
+    """
+    known = position.following
+    wrong = [f"{t}: state at {at}, offset {committed[t]}" for t, at in known.items() if committed.get(t, at) != at]
+    lost = [t for t, at in committed.items() if t not in known and at > starts.get(t, at)]
+    return wrong + [f"{t}: no state, offset {committed[t]}, the log begins at {starts[t]}" for t in lost]
 
 
 class Cell:

@@ -85,8 +85,8 @@ class TransformLane(Lane):
             window.workers.append(task)
 
     def _worker_ended(self, task: "asyncio.Task[None]") -> None:
+        at = self._at.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            at = self._at.get(task)
             self.crash(error, None if at is None else at.place)
 
     async def _work(self, window: Window) -> None:
