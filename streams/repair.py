@@ -141,6 +141,12 @@ async def fold_rows(
     now_ms: int,
 ) -> list[Sent]:
     """`~position` at the `following` offsets of some inputs, and what the order topic says of it. `at`: all that is committed now."""
+    if none := sorted(topic for (topic, _), offset in at.items() if offset == NONE):
+        raise Refused(
+            f"ratchet.{agent} has no offset on partition {number} of {', '.join(none)}",
+            kind="missing-offset",
+            accepted="`ratchet up` first",
+        )
     tp = (state_topic(agent), number)
     start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
     position = Position.of(await last_under(broker, tp, start, end, POSITION))

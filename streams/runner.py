@@ -56,7 +56,7 @@ class Member:
     instance: str
     reader: Reader | None = None
     lanes: dict[int, Lane] = field(default_factory=dict[int, Lane])
-    stopping: bool = False  # from `close` on no lane is started
+    stopping: bool = False  # from `drain` or `close` on no lane is started
 
     async def revoked(self, partitions: Collection[TP]) -> None:
         """Everything is revoked at once (the client rebalances eagerly)."""
@@ -122,6 +122,7 @@ class Member:
 
     async def drain(self) -> None:
         """Accept no more; wait until what was accepted is committed."""
+        self.stopping = True
         for lane in self.lanes.values():
             lane.draining = True
             lane.moved()

@@ -22,8 +22,10 @@ from schemas.topics import deferred_topic, order_topic, state_topic
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.lane import MissingOffset, RuntimeSettings
+from streams.order import Position
 from streams.port import NONE, Broker, Fenced, Outgoing, Rejected, TopicSpec
 from streams.reader import EveryOffset
+from streams.restore import POSITION
 from streams.runner import Runner
 from streams.shapes import Change, Emit, Event, Gap, KeyState, Out, Record, Tick
 from streams.wire import BROKER_BYTES, LETTER_BYTES, decode, partition_of, size_of
@@ -139,8 +141,11 @@ class World:
         else:
             await self.topics(deferred_topic(agent))
             inputs.append(deferred_topic(agent))
-        tps = [(topic, number) for topic in inputs for number in range(PARTITIONS)]
-        await self.admin.set_offsets(f"ratchet.{agent}", await self.admin.ends(tps))
+        ends = await self.admin.ends([(topic, number) for topic in inputs for number in range(PARTITIONS)])
+        await self.admin.set_offsets(f"ratchet.{agent}", ends)
+        for (topic, number), end in ends.items() if fold else ():  # a Fold behind the log's start must have a state
+            row = Outgoing(POSITION, Position({topic: end}).encode())
+            await self.producer.send(state_topic(agent), number, [row])
 
     async def publish(self, *payloads: RequestSubmitted) -> list[str]:
         """Send requests; the id of each is its text's digest."""

@@ -13,7 +13,7 @@ from schemas.topics import order_topic, state_topic
 from streams.lane import AgentCrashed
 from streams.memory import MemoryBroker, run_until
 from streams.order import Position
-from streams.port import Outgoing
+from streams.port import NONE, Outgoing
 from streams.repair import fold_rows, skip
 from streams.runner import Runner
 from streams.shapes import Place
@@ -139,3 +139,9 @@ async def test_before_the_first_fold_a_repair_writes_the_first_position(broker: 
     rows = await fold_rows(broker, broker.admin(), "probe", 0, {REQUESTS: 0}, {REQUESTS[0]: 1}, 1)
     assert [(row.topic, row.partition) for row in rows] == [STATE, ORDER]
     assert Position.of(rows[0].record.value).following == {REQUESTS[0]: 1}
+
+
+async def test_a_position_names_no_input_without_an_offset(broker: MemoryBroker) -> None:
+    """An input that `ratchet up` has not reached yet: refused, for -1 in a position would never fit again."""
+    with pytest.raises(Refused, match=r"no offset on partition 0 of ratchet\.results"):
+        await fold_rows(broker, broker.admin(), "probe", 0, {REQUESTS: 0, OTHER: NONE}, {REQUESTS[0]: 1}, 1)
