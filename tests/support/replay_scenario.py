@@ -31,6 +31,7 @@ from schemas.events import (
     VerdictGiven,
 )
 from schemas.payload import Payload
+from schemas.principal import Prove
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
 from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
@@ -38,7 +39,7 @@ from tools.cli.bus import Bus
 from tools.cli.events import as_row
 from tools.stack import down, up
 from tools.stack.supervise import read_state
-from tools.voice import Prove, Voice, unproven, voices
+from tools.voice import Voice, unproven, voices
 
 GROUPS = (("router", "trust"), ("cases", "ladder", "judge"), ("inference",), ("trainer",))
 LOOSE = JudgeSettings(
