@@ -166,6 +166,8 @@ def _together(settings: Settings) -> list[str]:
         problems.append("VAULT_ADDR: missing, RATCHET_SECRETS=vault needs it")
     if settings.kafka_security == "sasl_ssl" and settings.kafka_ca is None:
         problems.append("RATCHET_KAFKA_CA: missing, RATCHET_KAFKA_SECURITY=sasl_ssl needs it")
+    if settings.kafka_security == "plaintext" and settings.kafka_ca is not None:
+        problems.append("RATCHET_KAFKA_CA: of no use in the clear; set RATCHET_KAFKA_SECURITY=sasl_ssl, or unset it")
     return problems
 
 

@@ -62,6 +62,8 @@ def test_kafka_over_tls_needs_its_authority() -> None:
     assert load({}).kafka_security == "plaintext"
     with pytest.raises(Refused, match="RATCHET_KAFKA_CA: missing"):
         load({"RATCHET_KAFKA_SECURITY": "sasl_ssl"})
+    with pytest.raises(Refused, match="RATCHET_KAFKA_CA: of no use in the clear"):
+        load({"RATCHET_KAFKA_CA": "ca.pem"})
     with pytest.raises(Refused, match="RATCHET_KAFKA_SECURITY: 'ssl' is not accepted"):
         load({"RATCHET_KAFKA_SECURITY": "ssl"})
     assert load({"RATCHET_KAFKA_SECURITY": "sasl_ssl", "RATCHET_KAFKA_CA": "ca.pem"}).resolved().kafka_ca == (
