@@ -93,27 +93,32 @@ class Keyring:
     `seen`: a file that says that there was a key once, so that a store which was emptied turns the proof off at no restart.
     """
 
-    def __init__(self, source: Reads, ring: Ring, seen: Path) -> None:
+    def __init__(self, source: Reads, seen: Path) -> None:
         self._source = source
         self._seen = seen
-        self.ring = ring
-        self._note()
+        self.ring = EMPTY
 
     @classmethod
     async def open(cls, source: Reads, seen: Path) -> "Keyring":
         """Raises `Refused` or `Unavailable`: without knowing the keys there is no start."""
-        return cls(source, await load_ring(source), seen)
+        keyring = cls(source, seen)
+        keyring._take(await load_ring(source))
+        keyring._check_kept()
+        return keyring
 
-    def _note(self) -> None:
-        """Remember that there are keys. Raises `Refused` where there are none any more."""
-        if self.ring.since_ms is not None:
-            self._seen.touch(0o600)
-        elif self._seen.exists():
+    def _check_kept(self) -> None:
+        if self.ring.since_ms is None and self._seen.exists():
             raise Refused(
                 f"the secret store holds no principal's key, and {self._seen} says that it did: restore it; whoever gives up "
                 "proof for good removes that file",
                 kind="secrets",
             )
+
+    def _take(self, ring: Ring) -> None:
+        """This ring from now on; that there is a key is remembered with the first."""
+        if ring.since_ms is not None and self.ring.since_ms is None:
+            self._seen.touch(0o600)
+        self.ring = ring
 
     async def refresh(self) -> None:
         """Look again. What cannot be read, or has lost a key, changes nothing and is said."""
@@ -131,8 +136,7 @@ class Keyring:
         if lost:  # else whoever can empty the store turns the proof off
             log.error("principals' keys stay as they were: the store has lost %s; keys are revoked, not removed", lost)
             return
-        self.ring = fresh
-        self._note()
+        self._take(fresh)
 
     async def follow(self, every_s: float = REFRESH_S) -> None:
         """For ever."""

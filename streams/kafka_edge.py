@@ -131,7 +131,21 @@ async def _answers_in_the_clear(host: str, port: int) -> bool:
 
 
 async def _shut_out(bootstrap: str, security: Security) -> str:
-    """Why no broker lets us in, in words; empty where the reason is not our credentials. The client tells it to its log only."""
+    """Why no broker lets us in, in words; empty where the reason is not our credentials. The client tells it to its log only.
+
+    Where it was empty a moment before nobody is asked again: many lanes want to know while a broker is away.
+    """
+    now = asyncio.get_running_loop().time()
+    if now < _found_away.get(bootstrap, -AGAIN_S) + AGAIN_S:
+        return ""
+    reason = await _refusal(bootstrap, security)
+    if not reason:
+        _found_away[bootstrap] = now
+    return reason
+
+
+async def _refusal(bootstrap: str, security: Security) -> str:
+    """The same, asked now."""
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         options = security.client() | {"request_timeout_ms": int(PROBE_S * 1000), "client_id": "ratchet-probe"}
@@ -169,14 +183,10 @@ async def starting(what: str, bootstrap: str, security: Security, *, first: bool
         with translated(what, security):
             yield
     except Lost as lost:
-        reason = ""
-        now = asyncio.get_running_loop().time()
-        if not security.open and now >= _found_away.get(bootstrap, 0.0) + AGAIN_S:
+        if security.open:
+            reason = await _wants_tls(bootstrap) if first else ""
+        else:
             reason = await _shut_out(bootstrap, security)
-            if not reason:
-                _found_away[bootstrap] = now
-        elif first:
-            reason = await _wants_tls(bootstrap)
         if reason:
             raise ShutOut(f"{what}: {reason}") from lost
         raise

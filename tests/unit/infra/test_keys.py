@@ -225,3 +225,14 @@ def test_a_store_that_was_emptied_turns_no_proof_off_at_a_restart(store: LocalSe
         asyncio.run(keys.Keyring.open(store, seen))
     seen.unlink()
     assert asyncio.run(keys.Keyring.open(store, seen)).ring.since_ms is None
+
+
+async def test_another_process_may_see_the_first_key_first(store: LocalSecrets, seen: Path) -> None:
+    """One that has not read it yet goes on, and reads it at its next look."""
+    keyring = await keys.Keyring.open(store, seen)
+    seen.touch()  # noqa: ASYNC240  what the other does
+    await keyring.refresh()
+    assert keyring.ring.since_ms is None
+    await keys.ensure(store, {"shop": ["upstream"]}, now_ms=NOW)
+    await keyring.refresh()
+    assert set(keyring.ring.principals) == {"shop"}

@@ -128,3 +128,13 @@ async def test_a_broker_in_the_clear_is_named_and_one_that_closes_is_away(
         told = await shut_out(server.sockets[0].getsockname()[1], ensure_certificates(tmp_path).authority)
     assert told.startswith(kind)
     assert ("does not speak TLS" in told) == answers
+
+
+async def test_a_broker_that_is_starting_is_away_however_often_it_is_asked(tmp_path: Path) -> None:
+    """It speaks TLS already and closes: a client that wants TLS is never told to want it."""
+    made = ensure_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.broker)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        told = [await shut_out(server.sockets[0].getsockname()[1], made.authority) for _ in range(2)]
+    assert [text.partition(":")[0] for text in told] == ["Lost", "Lost"]
