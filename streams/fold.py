@@ -17,7 +17,7 @@ from streams import snapshot
 from streams.lane import Lane, Prefix, Surroundings
 from streams.order import TICK, Position, SnapshotTaken, encode_runs, encode_snapshot
 from streams.port import BrokerError, Lost, Outgoing, Reader
-from streams.restore import POSITION, SNAPSHOT, read_to
+from streams.restore import POSITION, SNAPSHOT, read_to, unnamed_starts
 from streams.shapes import AnyFold, Change, Out, Place, Record, Tick
 from streams.state import StateStore, state_version, torn
 from streams.wire import Cause, Sent, TooLarge, cause_of, letter, outgoing
@@ -75,7 +75,7 @@ class FoldLane(Lane):
         self._check_version(position)
         for _ in state.settle():
             await asyncio.sleep(0)
-        starts = await self._starts(position)
+        starts = await unnamed_starts(self.around.admin, position, [(topic, self.partition) for topic in self.inputs])
         if torn(position, committed, starts):
             again = await self._committed()
             wrong = torn(position, again, starts)
@@ -89,11 +89,6 @@ class FoldLane(Lane):
         self.stand_at(state, Position(committed, position.tick_ms))
         self.snapshot_ms = json.loads(raw.get(SNAPSHOT) or b'{"at": 0}')["at"]
         self._notice("restored", self.around.clock.monotonic() - began)
-
-    async def _starts(self, position: Position) -> dict[str, int]:
-        """Where the inputs begin that the changelog says nothing of."""
-        tps = [(topic, self.partition) for topic in self.inputs if topic not in position.following]
-        return {topic: at for (topic, _), at in (await self.around.admin.starts(tps)).items()} if tps else {}
 
     def stand_at(self, state: StateStore, position: Position) -> None:
         """Go on from a state and its position: of the changelog, or, in a replay, of a snapshot."""

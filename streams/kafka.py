@@ -22,7 +22,7 @@ from aiokafka.errors import (
 )
 
 from streams.kafka_admin import KafkaAdmin
-from streams.kafka_clients import END_S, close, opening, start
+from streams.kafka_clients import close, opening, start
 from streams.kafka_edge import denied, quiet_client_logs, starting, translated
 from streams.kafka_names import take_any_names
 from streams.kafka_settings import CONSUMER, PRODUCER, TRANSACTION_TIMEOUT_MS
@@ -254,10 +254,7 @@ class KafkaTransactionalProducer:
         if producer is None:
             return
         try:
-            async with asyncio.timeout(
-                max(timeout_s - 2 * END_S, timeout_s / 2)
-            ):  # the client's own stop would wait for the broker
-                await close(producer)
+            await close(producer, timeout_s)
         except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
             log.debug("%s: let go by force: %r", self.id, exc)
 

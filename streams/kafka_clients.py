@@ -62,9 +62,7 @@ def opening() -> Generator[None]:
         finally:
             _opened.reset(before)
         undo.pop_all()
-        for connection, transport in opened:
-            if not connection.connected():
-                transport.abort()
+        _close_all([(connection, transport) for connection, transport in opened if not connection.connected()])
 
 
 def drop(connection: Any) -> None:
@@ -93,15 +91,18 @@ async def start(*clients: Any) -> None:
         undo.pop_all()
 
 
-async def close(client: Any) -> None:
+async def close(client: Any, within_s: float | None = None) -> None:
     """Stop a consumer, a producer or an admin client, started or not; a second call does nothing.
 
-    Where it raises, and where the caller is cancelled meanwhile, its connections and its tasks are ended all the same.
+    Where it raises, and where the caller is cancelled meanwhile, its connections and its tasks are ended all the same. So they
+    are `within_s`, where that is given: the client's own stop would wait for the broker. Then TimeoutError.
     """
+    own_s = None if within_s is None else max(within_s - 2 * END_S, within_s / 2)
     task = asyncio.current_task()
     cancelled = 0 if task is None else task.cancelling()
     try:
-        await (client.stop() if hasattr(client, "stop") else client.close())
+        async with asyncio.timeout(own_s):
+            await (client.stop() if hasattr(client, "stop") else client.close())
     finally:
         await _end(client)
     if task is not None and task.cancelling() > cancelled:

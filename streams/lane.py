@@ -10,6 +10,7 @@ Rules:
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class Prefix:
         return found
 
 
-class Lane:
+class Lane(ABC):
     """Shared life of Transform and Fold lanes. `accept` is called by the agent's poll loop, the rest by the lane's task."""
 
     def __init__(self, around: Surroundings, agent: str, inputs: Sequence[str], partition: int, reader: Reader) -> None:
@@ -84,31 +85,34 @@ class Lane:
 
     # what a shape defines
 
-    async def restore(self, committed: Mapping[str, int]) -> None:
+    async def restore(self, committed: Mapping[str, int]) -> None:  # noqa: B027  a shape without state has nothing to do
         """Bring the state to what the committed offsets say."""
 
+    @abstractmethod
     def begin_work(self) -> None:
         """Start tasks; the lane is open."""
 
+    @abstractmethod
     def take(self, record: Record) -> None:
         """Let one accepted record in."""
-        raise NotImplementedError
 
+    @abstractmethod
     def held(self, topic: str) -> int:
         """Events of a topic that are not committed yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self) -> int:
         """Events that the next transaction could take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cut(self) -> Prefix:
         """Take the finished prefix out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rest(self) -> None:
         """Cancel work, keep what is finished. Synchronous."""
 
+    @abstractmethod
     def forget(self) -> None:
         """Cancel work, drop windows and state. Synchronous."""
 
@@ -337,6 +341,7 @@ class Lane:
         except (OSError, Unavailable) as error:
             raise Lost(f"the artifact store does not take {len(data)} bytes: {error}") from error
 
+    @abstractmethod
     def advance(self, prefix: Prefix) -> None:
         """Memory moves: Kafka has."""
 

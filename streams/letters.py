@@ -58,8 +58,10 @@ class Letter:
         told = {name: value.decode("utf-8", "replace") for name, value in said}
         numbers = [told.get(f"ratchet-dlq-{name}", "") for name in ("partition", "offset", "attempts")]
         whole = tuple(told) == tuple(f"ratchet-dlq-{name}" for name in REASONS) and all(map(str.isdecimal, numbers))
-        parked = whole and told["ratchet-dlq-topic"] == deferred_topic(told["ratchet-dlq-agent"])
-        if not whole or not (parked or dlq_of(told["ratchet-dlq-topic"]) == row.topic):
+        if not whole or (
+            row.topic != dlq_of(told["ratchet-dlq-topic"])
+            and told["ratchet-dlq-topic"] != deferred_topic(told["ratchet-dlq-agent"])
+        ):
             raise Undecodable(
                 f"{row.place} is no dead letter of ours",
                 kind="not-a-letter",

@@ -87,23 +87,26 @@ async def move(
     except Refused as error:
         if not done:
             raise
-        moved = "; ".join(map(str, done))
         raise Refused(
-            f"{agent}: moved: {moved}; not the rest: {error}",
+            f"{agent}: moved: {_said(done)}; not the rest: {error}",
             kind=error.kind,
             field=error.field,
             accepted=error.accepted,
         ) from error
     except Denied as error:
-        moved = f"; moved before: {'; '.join(map(str, done))}" if done else ""
+        moved = f"; moved before: {_said(done)}" if done else ""
         raise Refused(f"{agent}: {error}{moved}", kind="forbidden") from error
     except (BrokerError, TimeoutError) as error:
-        moved = "; ".join(map(str, done)) or "nothing for certain"
+        moved = _said(done) or "nothing for certain"
         raise Unavailable(
             f"{agent}: moved: {moved}; the next is not known, `ratchet offsets` says it: {error!r}"
         ) from error
     finally:
         await admin.stop()
+
+
+def _said(moves: Sequence[Move]) -> str:
+    return "; ".join(map(str, moves))
 
 
 async def _move_lane(

@@ -17,7 +17,7 @@ from streams.admin import committed
 from streams.crashes import Crashes
 from streams.order import Position, Skipped, encode_skip
 from streams.port import NONE, TP, Admin, Broker, BrokerError, Clock, Denied, Outgoing
-from streams.restore import POSITION, first_from, last_under
+from streams.restore import POSITION, first_from, last_under, unnamed_starts
 from streams.shapes import Place, Record
 from streams.state import torn
 from streams.wire import Sent, letter, unparked
@@ -151,9 +151,7 @@ async def fold_rows(
     start, end = (await admin.starts([tp]))[tp], (await admin.ends([tp]))[tp]
     position = Position.of(await last_under(broker, tp, start, end, POSITION))
     offsets = {topic: offset for (topic, _), offset in at.items()}
-    unknown = [one for one in at if one[0] not in position.following]
-    starts = {topic: offset for (topic, _), offset in (await admin.starts(unknown)).items()} if unknown else {}
-    wrong = torn(position, offsets, starts)
+    wrong = torn(position, offsets, await unnamed_starts(admin, position, at))
     if wrong:
         raise Refused(
             f"{agent}[{number}]: changelog and offsets differ: {'; '.join(wrong)}",

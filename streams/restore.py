@@ -1,8 +1,9 @@
 """Reading a partition from an offset to an end that was asked for: what restoring and repairing share."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from streams.port import TP, Broker
+from streams.order import Position
+from streams.port import TP, Admin, Broker
 from streams.shapes import Record
 
 POSITION = b"~position"
@@ -53,3 +54,9 @@ async def first_from(broker: Broker, tp: TP, start: int, end: int) -> Record | N
 
     await read_to(broker, tp, start, end, take)
     return found[0] if found else None
+
+
+async def unnamed_starts(admin: Admin, position: Position, inputs: Iterable[TP]) -> dict[str, int]:
+    """Where those inputs of one partition begin that the position does not name; what `streams.state.torn` needs."""
+    tps = [tp for tp in inputs if tp[0] not in position.following]
+    return {topic: at for (topic, _), at in (await admin.starts(tps)).items()} if tps else {}

@@ -4,6 +4,8 @@ The password travels as a proof only, and stands in no repr, log line or error.
 """
 
 import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,14 +52,8 @@ class Security:
         """TLS that trusts this authority and no other, and checks the broker's name. Raises `Refused` that names the file."""
         context = tls_context(self.ca)
         if self.certificate is not None:
-            try:
+            with _reading(f"{self.certificate}", "a certificate and its key", "they are not in it"):
                 context.load_cert_chain(self.certificate)
-            except (OSError, ssl.SSLError) as fault:
-                raise Refused(
-                    f"{self.certificate}: accepted is a readable PEM file with a certificate and its key "
-                    f"({getattr(fault, 'strerror', None) or 'they are not in it'})",
-                    kind="settings",
-                ) from fault
         return context
 
     def client(self) -> dict[str, Any]:
@@ -78,15 +74,21 @@ class Security:
 PLAINTEXT = Security()
 
 
-def tls_context(ca: Path | None) -> ssl.SSLContext:
-    """The client's side of TLS 1.2 or newer, trusting the authority in `ca`. Raises `Refused` that names the file."""
+@contextmanager
+def _reading(name: str, what: str, lacking: str) -> Generator[None]:
+    """Around what reads a PEM file: `Refused` that names it."""
     try:
-        context = ssl.create_default_context(cafile=ca)
+        yield
     except (OSError, ssl.SSLError) as fault:
         raise Refused(
-            f"RATCHET_KAFKA_CA={ca}: accepted is a readable PEM file with the authority of the brokers' certificates "
-            f"({getattr(fault, 'strerror', None) or 'no certificate in it'})",
+            f"{name}: accepted is a readable PEM file with {what} ({getattr(fault, 'strerror', None) or lacking})",
             kind="settings",
         ) from fault
+
+
+def tls_context(ca: Path | None) -> ssl.SSLContext:
+    """The client's side of TLS 1.2 or newer, trusting the authority in `ca`. Raises `Refused` that names the file."""
+    with _reading(f"RATCHET_KAFKA_CA={ca}", "the authority of the brokers' certificates", "no certificate in it"):
+        context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
