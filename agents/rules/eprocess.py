@@ -18,9 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
 from agents.rules.wealth import Floats, Powers, Wealth, power, powers, times, total
 
-_RESCALE_EVERY = (
-    64  # each factor lies within 2^-7 (F1) and 2^7 (margins): 64 of them on 1/2…2^255 neither vanish nor overflow
-)
+_RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
 _STEPS = 64
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fair import ALL, Law, folded, law, mean_of, means, value
@@ -12,6 +13,7 @@ from agents.rules.bets import F1_W
 from agents.rules.eprocess import Bets, Nulls, Track, gain_bets, margin_bets, risk_wealth, win_bets, worse_bets
 from agents.rules.metrics import contrast, exceedance, gain_of, margin_of, overlaid, overlay_scale, routed
 from agents.rules.wealth import at_least, log_of
+from schemas.routes import JudgeSettings
 
 TIGHT = 1e-12
 HALF = Fraction(1, 2)
@@ -291,3 +293,9 @@ def test_a_bar_is_evidence_only_past_it() -> None:
     assert d == pytest.approx(gain_of(0.9))
     assert log_of(folded([d] * 200, nulls).wealth("gain", nulls)) > 3
     assert log_of(folded([-d] * 200, nulls).wealth("gain", nulls)) < -0.5
+
+
+def test_the_page_names_every_number_of_a_route() -> None:
+    """docs/statistics.md says of each of the judge's settings that there is one: a new one belongs there."""
+    page = (Path(__file__).parents[3] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert [name for name in JudgeSettings.model_fields if f"`{name}`" not in page] == []
