@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
 from agents.rules.wealth import Floats, Powers, Wealth, power, powers, times, total
 
-_RESCALE_EVERY = 64  # 64 factors of at least 1/25 and at most 2 stay within 2^-300 and 2^64
+_RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
 _STEPS = 64
 
@@ -66,21 +66,29 @@ def gain_bets() -> Bets:
     return Bets(F2_ZERO, _UNIFORM, 1.0, 0.0)
 
 
+_LEAST_ROOM = 0.015625  # 1/64: a margin of all but everything bets no higher than one of 63/64
+
+
 @lru_cache(maxsize=1024)
 def margin_bets(margin: float) -> Bets:
     """F2. Null: mean(D) ≤ -margin given the past, -1 < margin < 1: rejecting it says "not worse by the margin".
 
-    x = D + d, 16 bets 0.08 to 0.7 geometric, over (1 - d). A missing verdict is D = -1.
+    x = D + d, 16 bets 0.08 to 0.7 geometric, over (1 - d), at least 1/64. A missing verdict is D = -1. Raises ValueError outside.
     """
-    return Bets(tuple(bet / (1.0 - margin) for bet in F2_MARGIN), _UNIFORM, 1.0, margin, -1)
+    if not -1.0 < margin < 1.0:
+        raise ValueError(f"the margin is {margin!r}; accepted: between -1 and 1")
+    room = max(1.0 - margin, _LEAST_ROOM)
+    return Bets(tuple(bet / room for bet in F2_MARGIN), _UNIFORM, 1.0, margin, -1)
 
 
 @lru_cache(maxsize=1024)
 def worse_bets(allowance: float) -> Bets:
-    """The harm process. Null: mean(D) ≥ -allowance, "worse by at most a": rejecting it says that the challenger harms.
+    """The harm process. Null: mean(D) ≥ -allowance given the past, "worse by at most a": rejecting it says that the challenger harms.
 
-    x = -D - a, 16 bets 0.05 to 0.9 geometric, over (1 + a).
+    x = -D - a, 0 ≤ a < 1, 16 bets 0.05 to 0.9 geometric, over (1 + a). A missing verdict is D = 0. Raises ValueError outside.
     """
+    if not 0.0 <= allowance < 1.0:
+        raise ValueError(f"the allowance is {allowance!r}; accepted: 0 up to below 1")
     return Bets(tuple(bet / (1.0 + allowance) for bet in F2_ZERO), _UNIFORM, -1.0, -allowance)
 
 
