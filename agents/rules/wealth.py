@@ -10,6 +10,7 @@ import base64
 import math
 import struct
 from functools import lru_cache
+from math import frexp, ldexp
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -17,6 +18,7 @@ from pydantic import BeforeValidator, PlainSerializer
 Wealth = tuple[float, int]
 ONE: Wealth = (0.5, 1)
 _HALF_DIGITS = 2200  # beyond this difference of exponents the smaller summand is nothing
+_NEVER = 1 << 62  # no exponent is so large
 _STEP = 64  # a power is small[n % 64] · large[n // 64]
 _BASES = 8192  # far more than one process ever asks for
 
@@ -66,14 +68,17 @@ def power(base: float, exponent: int) -> Wealth:
 
 def total(parts: "list[Wealth] | tuple[Wealth, ...]") -> Wealth:
     """The sum, aligned to the largest exponent, in the order given."""
-    top = max((exponent for mantissa, exponent in parts if mantissa), default=0)
+    top = -_NEVER
+    for mantissa, exponent in parts:
+        if exponent > top and mantissa:
+            top = exponent
     value = 0.0
     for mantissa, exponent in parts:
         if top - exponent < _HALF_DIGITS:
-            value += math.ldexp(mantissa, exponent - top)
+            value += ldexp(mantissa, exponent - top)
     if not value:
         return 0.0, 0
-    mantissa, shift = math.frexp(value)
+    mantissa, shift = frexp(value)
     return mantissa, top + shift
 
 

@@ -53,7 +53,7 @@ def test_a_merge_equals_folding_in_any_order(parts: list[list[float | None]]) ->
     for track in reversed(tracks):
         backwards = track.merge(backwards)
     assert forwards == backwards == whole
-    assert forwards.model_dump_json() == whole.model_dump_json()
+    assert forwards.to_json() == whole.to_json()
 
 
 def test_a_merge_refuses_values() -> None:
@@ -68,10 +68,10 @@ def test_a_merge_refuses_values() -> None:
 def test_a_value_outside_its_range_is_refused(d: float) -> None:
     """A D beyond one would break the bound on the bets: it is named, and the track stands as before."""
     track = folded([0.25, 1.0, None])
-    before = track.model_dump_json()
+    before = track.to_json()
     with pytest.raises(ValueError, match="accepted: -1 to 1"):
         track.add(d, ALL)
-    assert track.model_dump_json() == before
+    assert track.to_json() == before
 
 
 def test_whole_values_are_counted() -> None:
@@ -114,11 +114,11 @@ def test_saving_after_every_pair_changes_no_bit() -> None:
     straight = saved = Track()
     for d in drawn(300, 5):
         straight = straight.add(d, ALL)
-        saved = Track.model_validate_json(saved.model_dump_json()).add(d, ALL)
-        assert saved.model_dump_json() == straight.model_dump_json()
+        saved = Track.of_json(saved.to_json()).add(d, ALL)
+        assert saved.to_json() == straight.to_json()
     assert straight.others > 64
     assert wealths(saved) == wealths(straight)
-    assert len(straight.model_dump_json()) < 2000
+    assert len(straight.to_json()) < 2000
 
 
 ELSEWHERE = """
@@ -126,10 +126,10 @@ import json, sys
 from agents.rules.eprocess import Nulls, Track, gain_bets, margin_bets, win_bets, worse_bets
 asked = json.load(sys.stdin)
 nulls = Nulls(win=win_bets(), gain=gain_bets(), margin=margin_bets(.03), harm=margin_bets(.05), worse=worse_bets(.01))
-track = Track.model_validate_json(asked["track"])
+track = Track.of_json(asked["track"])
 for d in asked["row"]:
-    track = Track.model_validate_json(track.add(d, nulls).model_dump_json())
-print(json.dumps([track.model_dump_json(), {name: track.wealth(name, nulls) for name in nulls.bets}]))
+    track = Track.of_json(track.add(d, nulls).to_json())
+print(json.dumps([track.to_json(), {name: track.wealth(name, nulls) for name in nulls.bets}]))
 """
 
 
@@ -138,7 +138,7 @@ def test_another_process_goes_on_to_the_same_bits(seed: str) -> None:
     """Half the pairs here, the state through JSON, the rest in another process with another hash seed: as uninterrupted."""
     row = drawn(400, 9)
     here = folded(row)
-    asked = json.dumps({"track": folded(row[:200]).model_dump_json(), "row": row[200:]})
+    asked = json.dumps({"track": folded(row[:200]).to_json(), "row": row[200:]})
     root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
@@ -150,5 +150,5 @@ def test_another_process_goes_on_to_the_same_bits(seed: str) -> None:
         text=True,
     )
     state, found = json.loads(done.stdout)
-    assert state == here.model_dump_json()
+    assert state == here.to_json()
     assert {name: tuple(wealth) for name, wealth in found.items()} == wealths(here)
