@@ -15,7 +15,7 @@ Rules:
 
 from collections.abc import Mapping
 
-from agents.cases.joined import CasePart, CaseRecord, Joined, Result, human_sampled, part_of
+from agents.cases.joined import CasePart, CaseRecord, Joined, Result, asks_people, human_sampled, part_of
 from agents.rules.grading import asks_model, blind_order, chance, grade, heads, lacks
 from agents.rules.text import same
 from schemas.events import (
@@ -157,17 +157,17 @@ class Cases:
         released = score is not None and score.action == "release"
         if not case.record.settled and not released:
             self._settle(case, decision, held=held, window_ended=window_ended)
-        done = score is not None and case.arms_done(decision) and self._judged(case, decision)
+        done = score is not None and case.arms_done(decision) and self._judged(case, decision, score)
         if (done and (released or case.record.settled != "")) or window_ended:
             self._close(case, decision, why="complete" if done else "window_ended")
 
-    def _judged(self, case: Joined, decision: DecisionRouted) -> bool:
-        """Whether the verdicts that were asked for are in; a held answer waits for its settling besides."""
+    def _judged(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> bool:
+        """Whether the verdicts that were asked for are in."""
         decisive = case.first(model=False) is not None
         if decision.grader not in MODEL_GRADERS:
             return decisive
         graded = case.first(model=True) is not None
-        return (graded or not self._asks_model(case, decision)) and (decisive or not human_sampled(decision))
+        return (graded or not self._asks_model(case, decision)) and (decisive or not asks_people(decision, score))
 
     def _asks_model(self, case: Joined, decision: DecisionRouted) -> bool:
         return asks_model(decision.grader, len(blind_order(case.key, case.texts())))
@@ -230,7 +230,7 @@ class Cases:
         people, model = score.review, False
         if decision.grader in MODEL_GRADERS:
             in_time = case.now_ms < decision.window_end_ms
-            people = (score.review and score.action == "hold") or (in_time and human_sampled(decision))
+            people = asks_people(decision, score) and (score.review or in_time)
             model = in_time and self._asks_model(case, decision)
         if not people and not model:
             return

@@ -61,6 +61,11 @@ def human_sampled(decision: DecisionRouted) -> bool:
     return heads(decision.request_id, "human", decision.human_share)
 
 
+def asks_people(decision: DecisionRouted, score: ScoreAssigned) -> bool:
+    """Whether a person is asked beside a judge model: by that coin, or because the answer waits for one."""
+    return human_sampled(decision) or (score.review and score.action == "hold")
+
+
 @dataclass(slots=True)
 class Joined:
     """A case while one event is folded: what is known, and what will be emitted."""
