@@ -60,3 +60,21 @@ F2_ZERO = _floats(
     """
 )
 """F2 without a margin: 16 geometric points 0.05 to 0.9."""
+
+SR_WIDE = _floats(
+    """
+        0x1.999999999999ap-4 0x1.17018ff2abbdbp-3 0x1.7c1981b6bbf96p-3 0x1.02e952df62767p-2
+        0x1.60b95544ad6a2p-2 0x1.e0872bbc54e68p-2 0x1.4751e79ec5e6bp-1 0x1.bdeb538036deap-1
+        0x1.2fbede69c2183p+0 0x1.9dcd96ab98bbdp+0 0x1.19de7d8e70067p+1 0x1.8000000000000p+1
+    """
+)
+"""SR e-detector, p0 at most 0.1: 12 geometric points 0.1 to 3."""
+
+SR_NARROW = _floats(
+    """
+        0x1.999999999999ap-4 0x1.f4290d3532722p-4 0x1.315f1eae12bdfp-3 0x1.74e337f1bdf18p-3
+        0x1.c754bd0f35e9ap-3 0x1.160049a998b03p-2 0x1.537736a9c3da0p-2 0x1.9e850bfb5389cp-2
+        0x1.fa2af48f6d87ap-2 0x1.350a1534151c0p-1 0x1.795dc7fb88051p-1 0x1.ccccccccccccdp-1
+    """
+)
+"""SR e-detector, p0 above 0.1: 12 geometric points 0.1 to 0.9."""

@@ -1,61 +1,244 @@
 """E-processes: evidence against a null that may be looked at every second.
 
-Each starts at 1 and has mean at most 1 under its null at any stopping time; so P(ever ≥ 1/α) ≤ α (Ville 1939).
+Each starts at 1 and has mean at most 1 under its null at any stopping time; so P(ever ≥ 1/α) ≤ α (Ville 1939). All are
+finite mixtures E = Σ_g w_g Π_i (1 + f_g·x_i), Σ w = 1, with bets fixed before the data (Waudby-Smith & Ramdas 2023, arXiv
+2010.09686). `agents.rules.wealth` holds the rules of the arithmetic.
 
-Rules (replay to the bit):
-1. Only + - × ÷, compare, frexp, ldexp and integers, in plain Python order. No log, exp or pow decides anything.
-2. A wealth is (mantissa in [1/2, 1), exponent): it never under- or overflows.
-3. `log_e` is for display.
+A `Track` is the evidence of one metric: what D, challenger against champion, in [-1, 1] and + good for the challenger, has
+been. Values of -1, 0 and 1 are counted (exact, mergeable, free of order); any other multiplies a float per bet (in order).
+`Bets` says against which null a track is read: any number of nulls (`Nulls`) read the same counts.
 """
 
 import math
+from dataclasses import dataclass
+from functools import cache, lru_cache
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
+from agents.rules.wealth import ONE, Floats, Powers, Wealth, at_least, log_of, power, powers, times, total
 
-Wealth = tuple[float, int]
-ONE: Wealth = (0.5, 1)
-_HALF_DIGITS = 2200  # beyond this difference of exponents the smaller summand is nothing
-
-
-def times(one: Wealth, other: Wealth) -> Wealth:
-    """The product."""
-    mantissa, shift = math.frexp(one[0] * other[0])
-    return mantissa, one[1] + other[1] + shift
+_RESCALE_EVERY = 64  # 64 factors of at least 1/25 and at most 2 stay within 2^-300 and 2^64
+_SHIFT = 256
+_STEPS = 64
 
 
-def power(base: float, exponent: int) -> Wealth:
-    """`base ** exponent` by binary exponentiation, exponent ≥ 0."""
-    result, square = ONE, math.frexp(base)
-    while exponent:
-        if exponent & 1:
-            result = times(result, square)
-        square = times(square, square)
-        exponent >>= 1
-    return result
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """One null and the bets against it: a value D multiplies bet g by (1 + f_g·offset) + (sign·f_g)·D.
+
+    `missing`: the D that a pair without a verdict counts as.
+    """
+
+    fractions: tuple[float, ...]
+    weights: tuple[float, ...]
+    sign: float
+    offset: float
+    missing: int = 0
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """What D = 0 multiplies each bet by."""
+        return tuple(1.0 + f * self.offset for f in self.fractions)
+
+    @property
+    def slopes(self) -> tuple[float, ...]:
+        """How much more or less D = 1 does."""
+        return tuple(self.sign * f for f in self.fractions)
 
 
-def total(parts: "list[Wealth] | tuple[Wealth, ...]") -> Wealth:
-    """The sum, aligned to the largest exponent, in the order given."""
-    top = max(exponent for mantissa, exponent in parts if mantissa != 0.0)
-    value = 0.0
-    for mantissa, exponent in parts:
-        if top - exponent < _HALF_DIGITS:
-            value += math.ldexp(mantissa, exponent - top)
-    mantissa, shift = math.frexp(value)
-    return mantissa, top + shift
+_UNIFORM = (0.0625,) * 16
 
 
-def at_least(wealth: Wealth, level: float) -> bool:
-    """Whether the wealth is ≥ `level` (a positive float)."""
-    mantissa, exponent = math.frexp(level)
-    return (wealth[1], wealth[0]) >= (exponent, mantissa)
+@cache
+def win_bets() -> Bets:
+    """F1. Null: P(win | discordant) ≤ 1/2; of graded values: mean(D) ≤ 0. Assumed: so at each pair, given the past.
+
+    Σ w_g (2p_g)^W (2-2p_g)^L, p = 48 midpoints of (1/2, 1), w ∝ (p(1-p))^5: the beta-binomial mixture with a Beta(6, 6) prior cut
+    to (1/2, 1) (Robbins 1970). In the common form f = 2p-1 on D.
+    """
+    return Bets(tuple(2.0 * p - 1.0 for p in F1_P), F1_W, 1.0, 0.0)
 
 
-def log_of(wealth: Wealth) -> float:
-    """Natural logarithm, for display only; -inf for zero."""
-    return -math.inf if wealth[0] == 0 else math.log(wealth[0]) + wealth[1] * math.log(2)
+@cache
+def gain_bets() -> Bets:
+    """F2 with d = 0. Null: mean(D) ≤ 0 given the past. 16 bets, 0.05 to 0.9 geometric. For F4 (latency) and F8 (cost)."""
+    return Bets(F2_ZERO, _UNIFORM, 1.0, 0.0)
+
+
+@lru_cache(maxsize=1024)
+def margin_bets(margin: float) -> Bets:
+    """F2. Null: mean(D) ≤ -margin given the past, -1 < margin < 1: rejecting it says "not worse by the margin".
+
+    x = D + d, 16 bets 0.08 to 0.7 geometric, over (1 - d). A missing verdict is D = -1.
+    """
+    return Bets(tuple(bet / (1.0 - margin) for bet in F2_MARGIN), _UNIFORM, 1.0, margin, -1)
+
+
+@lru_cache(maxsize=1024)
+def worse_bets(allowance: float) -> Bets:
+    """The harm process. Null: mean(D) ≥ -allowance, "worse by at most a": rejecting it says that the challenger harms.
+
+    x = -D - a, 16 bets 0.05 to 0.9 geometric, over (1 + a).
+    """
+    return Bets(tuple(bet / (1.0 + allowance) for bet in F2_ZERO), _UNIFORM, -1.0, -allowance)
+
+
+class Nulls:
+    """All that one track is read against, by name: the same for its whole life."""
+
+    __slots__ = ("bets", "levels", "places", "slopes")
+
+    def __init__(self, **bets: Bets) -> None:
+        self.bets = bets
+        self.levels = tuple(level for one in bets.values() for level in one.levels)
+        self.slopes = tuple(slope for one in bets.values() for slope in one.slopes)
+        self.places: dict[str, slice] = {}
+        at = 0
+        for name, one in bets.items():
+            self.places[name] = slice(at, at + len(one.fractions))
+            at += len(one.fractions)
+
+
+class Track(BaseModel):
+    """All that is kept of one metric's pairs: O(1) of their number. Two tracks of counts only merge exactly.
+
+    `missing`: pairs whose verdict never came. `others`, `total`: how many values were no -1, 0 or 1, and their sum in order; `rest`: per
+    null and bet the product that they make, times 2^(-256·`shifts`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    losses: int = Field(default=0, ge=0)
+    ties: int = Field(default=0, ge=0)
+    wins: int = Field(default=0, ge=0)
+    missing: int = Field(default=0, ge=0)
+    others: int = Field(default=0, ge=0)
+    total: float = 0.0
+    rest: Floats = ()
+    shifts: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """How many pairs."""
+        return self.losses + self.ties + self.wins + self.missing + self.others
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of D, a missing verdict as 0; None of nothing."""
+        return (self.wins - self.losses + self.total) / self.n if self.n else None
+
+    def add(self, d: float | None, nulls: Nulls) -> "Track":
+        """The track after one pair; None: its verdict is missing. Raises ValueError outside [-1, 1] and changes nothing."""
+        if d is None:
+            return self.model_copy(update={"missing": self.missing + 1})
+        if d == 0.0:
+            return self.model_copy(update={"ties": self.ties + 1})
+        if d == 1.0:
+            return self.model_copy(update={"wins": self.wins + 1})
+        if d == -1.0:
+            return self.model_copy(update={"losses": self.losses + 1})
+        if not -1.0 < d < 1.0:
+            raise ValueError(f"D is {d!r}; accepted: -1 to 1")
+        others = self.others + 1
+        rest = self.rest or (1.0,) * len(nulls.levels)
+        grown = [one * (level + slope * d) for one, level, slope in zip(rest, nulls.levels, nulls.slopes, strict=True)]
+        update = {"others": others, "total": self.total + d, "rest": tuple(grown)}
+        if others % _RESCALE_EVERY == 0:
+            update |= _rescaled(grown, self.shifts)
+        return self.model_copy(update=update)
+
+    def merge(self, other: "Track") -> "Track":
+        """Both together, where neither holds other values than counts. Raises ValueError where one does."""
+        if self.others or other.others:
+            raise ValueError("only counts merge exactly: a track holds values that are no -1, 0 or 1")
+        return Track(
+            losses=self.losses + other.losses,
+            ties=self.ties + other.ties,
+            wins=self.wins + other.wins,
+            missing=self.missing + other.missing,
+        )
+
+    def wealth(self, name: str, nulls: Nulls) -> Wealth:
+        """E against the null of that name."""
+        bets = nulls.bets[name]
+        losses, ties = self.losses, self.ties
+        if bets.missing:
+            losses += self.missing
+        else:
+            ties += self.missing
+        parts = counted(bets, losses, ties, self.wins)
+        if self.rest:
+            place = nulls.places[name]
+            values = self.rest[place]
+            shifts = self.shifts[place] or (0,) * len(values)
+            scaled = [math.frexp(value) for value in values]
+            parts = [
+                (m * scale, e + up + _SHIFT * shift)
+                for (m, e), (scale, up), shift in zip(parts, scaled, shifts, strict=True)
+            ]
+        return total(parts)
+
+
+def _rescaled(values: list[float], shifts: tuple[int, ...]) -> dict[str, object]:
+    """The same numbers, each near 1 again: exact."""
+    steps = [math.frexp(value)[1] // _SHIFT for value in values]
+    moved = tuple(old + step for old, step in zip(shifts or (0,) * len(values), steps, strict=True))
+    scaled = tuple(math.ldexp(value, -_SHIFT * step) for value, step in zip(values, steps, strict=True))
+    return {"rest": scaled, "shifts": moved if any(moved) else ()}
+
+
+@lru_cache(maxsize=1024)
+def _tables(bets: Bets) -> list[tuple[Wealth, Powers, Powers, Powers]]:
+    rows = zip(bets.weights, bets.levels, bets.slopes, strict=True)
+    return [(math.frexp(w), powers(a - b), powers(a), powers(a + b)) for w, a, b in rows]
+
+
+def counted(bets: Bets, losses: int, ties: int, wins: int) -> list[Wealth]:
+    """Per bet its weight times the powers of its three factors; mantissas in (2^-7, 1)."""
+    dh, dl = divmod(losses, _STEPS)
+    th, tl = divmod(ties if bets.offset else 0, _STEPS)
+    uh, ul = divmod(wins, _STEPS)
+    parts: list[Wealth] = []
+    for (mantissa, exponent), down, level, up in _tables(bets):
+        d0, d1 = down.large_at(dh), down.small[dl]
+        t0, t1 = level.large_at(th), level.small[tl]
+        u0, u1 = up.large_at(uh), up.small[ul]
+        parts.append(
+            (
+                mantissa * d0[0] * d1[0] * t0[0] * t1[0] * u0[0] * u1[0],
+                exponent + d0[1] + d1[1] + t0[1] + t1[1] + u0[1] + u1[1],
+            )
+        )
+    return parts
+
+
+RISK_BETS = 32
+
+
+def risk_wealth(bad: int, n: int, risk: float) -> Wealth:
+    """A rung's evidence: `bad` of `n` labels were rejects. Null: P(reject) ≥ risk given the past, 0 < risk < 1. Counts.
+
+    E = (1/32) Σ_g (θ_g/t)^bad ((1-θ_g)/(1-t))^(n-bad), θ_g = t(g-1/2)/32: a mixture of likelihood ratios over risks below t.
+    Raises ValueError where the counts are none.
+    """
+    if not 0 <= bad <= n or not 0.0 < risk < 1.0:
+        raise ValueError(f"{bad!r} of {n!r} at risk {risk!r}; accepted: 0 <= bad <= n, 0 < risk < 1")
+    parts = [times(power(up, bad), power(down, n - bad)) for up, down in _risk_bases(risk)]
+    mantissa, exponent = total(parts)
+    return mantissa, exponent - 5  # the mean of 32
+
+
+@lru_cache(maxsize=256)
+def _risk_bases(risk: float) -> tuple[tuple[float, float], ...]:
+    bases: list[tuple[float, float]] = []
+    for g in range(1, RISK_BETS + 1):
+        theta = risk * (g - 0.5) / RISK_BETS
+        bases.append((theta / risk, (1.0 - theta) / (1.0 - risk)))
+    return tuple(bases)
+
+
+# until the judge folds tracks
 
 
 class Discordant(BaseModel):
@@ -151,3 +334,6 @@ class Worse(BaseModel):
     def wealth(self) -> Wealth:
         mantissa, exponent = total(tuple(zip(self.mantissas, self.exponents, strict=True)))
         return mantissa, exponent - 4
+
+
+__all__ = ["ONE", "at_least", "log_of"]

@@ -1,0 +1,111 @@
+"""The arithmetic of evidence: a wealth is a float of any size, and its bits are the same on every machine.
+
+Rules (replay to the bit):
+1. Only + - × ÷, compare, frexp, ldexp and integers, in plain Python order. No log, exp or pow decides anything.
+2. A wealth is (mantissa in [1/2, 1), exponent), or (0.0, 0) for nothing: it never under- or overflows.
+3. `log_of` is for display.
+"""
+
+import base64
+import math
+import struct
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+Wealth = tuple[float, int]
+ONE: Wealth = (0.5, 1)
+_HALF_DIGITS = 2200  # beyond this difference of exponents the smaller summand is nothing
+_STEP = 64  # a power is small[n % 64] · large[n // 64]
+_BASES = 8192  # far more than one process ever asks for
+
+
+def times(one: Wealth, other: Wealth) -> Wealth:
+    """The product."""
+    mantissa, shift = math.frexp(one[0] * other[0])
+    return mantissa, one[1] + other[1] + shift
+
+
+class Powers:
+    """The powers of one base, made as they are needed. What a power is does not depend on what was asked before."""
+
+    __slots__ = ("large", "small")
+
+    def __init__(self, base: float) -> None:
+        self.small: list[Wealth] = [ONE]
+        unit = math.frexp(base)
+        for _ in range(_STEP):
+            self.small.append(times(self.small[-1], unit))
+        self.large: list[Wealth] = [ONE]
+
+    def large_at(self, steps: int) -> Wealth:
+        """The base to the power of 64·`steps`."""
+        large = self.large
+        while len(large) <= steps:
+            large.append(times(large[-1], self.small[_STEP]))
+        return large[steps]
+
+
+@lru_cache(maxsize=_BASES)
+def powers(base: float) -> Powers:
+    """The table of a base > 0."""
+    return Powers(base)
+
+
+def power(base: float, exponent: int) -> Wealth:
+    """`base ** exponent` in steps of 64, exponent ≥ 0, base > 0. Relative error below (n/64 + 64)·2^-52."""
+    steps, rest = divmod(exponent, _STEP)
+    table = powers(base)
+    return times(table.large_at(steps), table.small[rest])
+
+
+def total(parts: "list[Wealth] | tuple[Wealth, ...]") -> Wealth:
+    """The sum, aligned to the largest exponent, in the order given."""
+    top = max((exponent for mantissa, exponent in parts if mantissa), default=0)
+    value = 0.0
+    for mantissa, exponent in parts:
+        if top - exponent < _HALF_DIGITS:
+            value += math.ldexp(mantissa, exponent - top)
+    if not value:
+        return 0.0, 0
+    mantissa, shift = math.frexp(value)
+    return mantissa, top + shift
+
+
+def at_least(wealth: Wealth, level: float) -> bool:
+    """Whether the wealth is ≥ `level` (a positive float)."""
+    if not wealth[0]:
+        return False
+    mantissa, exponent = math.frexp(level)
+    return (wealth[1], wealth[0]) >= (exponent, mantissa)
+
+
+def capped(wealth: Wealth) -> float:
+    """The wealth as a float, at most 2^1000 and 0.0 below 2^-1000: for a peak that is kept."""
+    if wealth[1] > 1000:
+        return math.ldexp(1.0, 1000)
+    return math.ldexp(wealth[0], wealth[1]) if wealth[1] > -1000 else 0.0
+
+
+def log_of(wealth: Wealth) -> float:
+    """Natural logarithm, for display only; -inf for zero."""
+    return -math.inf if wealth[0] == 0 else math.log(wealth[0]) + wealth[1] * math.log(2)
+
+
+def _unpacked(value: Any) -> Any:
+    """Floats from their packed text. ValueError where it is none."""
+    if not isinstance(value, str):
+        return value
+    raw = base64.b85decode(value)
+    return struct.unpack(f"<{len(raw) // 8}d", raw)
+
+
+def _packed(values: tuple[float, ...]) -> str:
+    return base64.b85encode(struct.pack(f"<{len(values)}d", *values)).decode("ascii")
+
+
+Floats = Annotated[
+    tuple[float, ...], BeforeValidator(_unpacked), PlainSerializer(_packed, return_type=str, when_used="json")
+]
+"""Floats whose JSON is their bits (IEEE 754 binary64, little-endian, base 85): ten characters each, read back to the bit."""
