@@ -19,7 +19,7 @@ WHOLE = 65_536
 
 def heads(identity: str, label: str, share: float) -> bool:
     """A hash coin that shows heads for `chance(share)` of the identities; another label is another coin."""
-    return ids.coin(identity, label) < share * WHOLE
+    return share > 0 and ids.coin(identity, label) < share * WHOLE
 
 
 def chance(share: float) -> float:
