@@ -83,7 +83,6 @@ class DecisionRouted(DerivedEvent):
     double_share: float = Field(
         default=0.0, ge=0, le=1, description="Share of reviews that a second person is offered."
     )
-    arenas: tuple[str, ...] = Field(default=(), description="The arenas' keys that this decision's fleet named.")
     session: str | None = Field(default=None, description="Hash of the session id.")
     session_arm: str | None = Field(default=None, description="The arm the session had, as observed.")
     subject: str | None = Field(default=None, description="Pseudonym.")
@@ -330,7 +329,6 @@ class CaseEvent(RouteEvent):
     experiment: str = ""
     arenas: tuple[str, ...] = Field(default=(), description="Keys of the arenas that the decision's fleet named.")
     subject: str | None = None
-    arenas: tuple[str, ...] = Field(default=(), description="The arenas' keys that this decision's fleet named.")
 
 
 class CaseAnswered(CaseEvent):

@@ -203,7 +203,6 @@ class Cases:
             "experiment": decision.experiment,
             "arenas": decision.arenas,
             "subject": decision.subject,
-            "arenas": decision.arenas,
         }
 
     def _answered(self, case: Joined, decision: DecisionRouted) -> None:
