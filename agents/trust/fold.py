@@ -296,10 +296,12 @@ def _commanded(turn: Turn, command: CommandTrust) -> None:
     if command.action == "grant":
         update = protocol.granted(record, by, record.threshold if command.threshold is None else command.threshold)
         if all(getattr(record, name) == value for name, value in update.items() if name != "granted_by"):
+            turn.publish(command.at_ms)  # as it stands: whoever asked is answered
             return
         standing.change(**update)
     elif command.action == "withdraw":
         if record.withdrawn and record.mode == "SHADOW" and record.gate:
+            turn.publish(command.at_ms)
             return
         protocol.withdraw(standing, command.at_ms)
     elif command.action == "drill":
@@ -321,6 +323,7 @@ def _asked(turn: Turn, command: CommandTrust, why: str) -> None:
         return
     record = standing.record
     if record.mode == "ENFORCE" and not record.gate:
+        turn.publish(command.at_ms)
         return
     if record.mode != "ENFORCE":
         protocol.enforce(standing, command.operator)
