@@ -4,17 +4,19 @@
 2. A label counts once: where the score stood before the verdict or the verdict is a reference's, where the case was drawn for review
    by its coin, and never for a scorer that was fitted on it.
 3. Each change of mode or rung is `trust.changed`, in the same transaction as the policy that makes it so.
-4. Bad numbers are never folded: a case whose signals or grade are out of range teaches nothing.
+4. Labels enter a ladder in the order in which requests were assigned, once all cases from before are closed: rejects may take longer
+   than approvals, and in the order of arrival the first labels would be too good. The detector and the maps learn at once.
+5. Bad numbers are never folded: a case whose signals or grade are out of range teaches nothing.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from agents.rules.commands import objection, remembered
 from agents.trust import labels, protocol
-from agents.trust.state import CANDIDATE, LEARNER, RUNNING, Part, RouteTrust, Standing, Version
+from agents.trust.state import CANDIDATE, LEARNER, RUNNING, Part, RouteTrust, Row, Standing, Version
 from schemas import ids
 from schemas.events import (
     CaseAmended,
@@ -34,7 +36,6 @@ PUBLISH_EVERY = 25
 
 State: TypeAlias = KeyState[RouteTrust, Part]
 Result: TypeAlias = Change[RouteTrust, Part]
-Told: TypeAlias = CommandApply | CommandTrust | ModelPromoted | ModelRolledBack | CaseClosed
 
 
 class Ladder:
@@ -68,7 +69,7 @@ class Ladder:
 
     def fold(self, state: State, event: Event[Payload] | Tick) -> Result:
         if isinstance(event, Tick):
-            return Change()
+            return _ticked(state, event)
         data, record = event.data, state.record
         if isinstance(data, CommandApply | CommandTrust):
             return _heeded(state, data, event)
@@ -93,12 +94,12 @@ class Turn:
     emits: list[Out] = field(default_factory=list[Out])
     said: int = 0
 
-    def tell(self, cause: Told, before: str, reason: str, by: str, *, refused: bool = False) -> None:
+    def tell(self, at_ms: int, before: str, reason: str, by: str, *, refused: bool = False) -> None:
         """`trust.changed`."""
         payload = TrustChanged(
             tenant=self.standing.record.tenant,
-            at_ms=cause.at_ms,
-            route=cause.route,
+            at_ms=at_ms,
+            route=self.standing.route,
             before=before,
             after=protocol.words(self.standing),
             reason=reason,
@@ -108,12 +109,13 @@ class Turn:
         self.emits.append(Emit(payload, "changed" if not self.said else f"changed/{self.said}"))
         self.said += 1
 
-    def done(self, cause: Told, reason: str, by: str, deed: Callable[[Standing], None]) -> None:
-        """A deed that is told where it changes how the route stands."""
-        before = protocol.words(self.standing)
-        deed(self.standing)
-        if protocol.words(self.standing) != before:
-            self.tell(cause, before, reason, by)
+    def follow(self, at_ms: int, before: str | None = None) -> bool:
+        """What the ladder may do now on its own, told; whether there was any."""
+        before = protocol.words(self.standing) if before is None else before
+        reasons = protocol.advance(self.standing)
+        if reasons:
+            self.tell(at_ms, before, "; ".join(reasons), "")
+        return bool(reasons)
 
     def publish(self, at_ms: int) -> None:
         """`policy.trust` as it stands now."""
@@ -128,51 +130,84 @@ class Turn:
             record=UNCHANGED if same else record,
             put=self.standing.put,
             drop=tuple(self.standing.drop),
+            due_ms=record.due_ms,
         )
 
 
 def _closed(turn: Turn, case: CaseClosed) -> None:
-    """A case's score and label; what follows is told and published at once, else the map every 25 labels."""
+    """A case comes: the maps and the detector learn at once, the ladders when it is its turn."""
     standing = turn.standing
     record = standing.record
     if not labels.scored(case, record):
         return
     right = labels.label_of(case)
-    collecting = any(version.rungs is None for version in (standing.running, standing.candidate) if version is not None)
+    versions = [version for version in (standing.running, standing.candidate) if version is not None]
+    collecting = any(version.rungs is None for version in versions)
     if (right is None and not collecting) or standing.said_of(case.request_id) is not None:
         return
-    before, covered = protocol.words(standing), standing.running.covers()
     counted = right is not None and labels.counts(case, record)
-    for name in (RUNNING, CANDIDATE):
-        version = standing.version(name) or (Version() if name == RUNNING else None)
-        if version is not None:
-            standing.write(name, Part(version=_met(standing, name, version, case, right, counted=counted)))
+    if counted or collecting:
+        row = Row(
+            assigned_at_ms=case.assigned_at_ms,
+            id=case.request_id,
+            seq=record.told,
+            signals=case.signals,
+            said=labels.word_of(right if counted else None),
+        )
+        standing.wait(row, labels.turn_ms(case))
     if right is not None:
         standing.write(LEARNER, Part(learner=standing.learner.add(case.signals, right=right)))
         standing.change(unpublished=standing.record.unpublished + 1)
+        _mapped(standing, case, right)
         _watched(standing, case, right, counted=counted)
     standing.remember(case.request_id, labels.word_of(right if case.verdict_kind == "person" else None))
-    reasons = protocol.advance(standing)
-    if not reasons and standing.running.covers() != covered:
-        reasons = (f"certified: {standing.running.covers()} %",)
-    if reasons:
-        turn.tell(case, before, "; ".join(reasons), "")
-    if reasons or standing.record.unpublished >= PUBLISH_EVERY:
+    told = turn.follow(case.at_ms)
+    if told or standing.record.unpublished >= PUBLISH_EVERY:
         turn.publish(case.at_ms)
 
 
-def _met(
-    standing: Standing, name: str, version: Version, case: CaseClosed, right: bool | None, *, counted: bool
-) -> Version:
-    """A version after a case. It scores the case itself, so that versions stand side by side."""
-    z = version.scorer.z(case.signals)
-    if right is not None:
-        version = version.model_copy(update={"platt": version.platt.add(z, right=right)})
-    if version.rungs is None:
-        return standing.collect(name, version, z, labels.word_of(right if counted else None))
-    if right is None or not counted:
-        return version
-    return version.model_copy(update={"rungs": version.rungs.add(z, right=right), "counted": version.counted + 1})
+def _mapped(standing: Standing, case: CaseClosed, right: bool) -> None:
+    """Each version's map to probabilities learns the label."""
+    for name in (RUNNING, CANDIDATE):
+        version = standing.version(name) or (Version() if name == RUNNING else None)
+        if version is not None:
+            platt = version.platt.add(version.scorer.z(case.signals), right=right)
+            standing.write(name, Part(version=version.model_copy(update={"platt": platt})))
+
+
+def _ticked(state: State, tick: Tick) -> Result:
+    """The cases whose turn has come enter the ladders, one after the other."""
+    if state.record is None:
+        return Change()
+    turn = Turn(Standing.of(state, state.record), state.record)
+    told = False
+    for row in turn.standing.turns(tick.at_ms):
+        covered, before = turn.standing.running.covers(), protocol.words(turn.standing)
+        _entered(turn.standing, row)
+        covers = turn.standing.running.covers()
+        if turn.follow(tick.at_ms, before):
+            told = True
+        elif covers != covered:
+            turn.tell(tick.at_ms, before, f"certified: {covers} %", "")
+            told = True
+    if told:
+        turn.publish(tick.at_ms)
+    return turn.change()
+
+
+def _entered(standing: Standing, row: Row) -> None:
+    """A case in its turn. Each version scores it itself, so that they stand side by side."""
+    for name in (RUNNING, CANDIDATE):
+        version = standing.version(name) or (Version() if name == RUNNING else None)
+        if version is None or row.seq < version.since:
+            continue
+        z = version.scorer.z(row.signals)
+        if version.rungs is None:
+            version = standing.collect(name, version, z, row.said)
+        elif row.said != "none":
+            rungs = version.rungs.add(z, right=row.said == "right")
+            version = version.model_copy(update={"rungs": rungs, "counted": version.counted + 1})
+        standing.write(name, Part(version=version))
 
 
 def _watched(standing: Standing, case: CaseClosed, right: bool, *, counted: bool) -> None:
@@ -271,19 +306,10 @@ def _applied(turn: Turn, command: CommandApply) -> None:
         standing.change(threshold=settings.trust_threshold)
     if protocol.words(standing) != before:
         why = f"{' and '.join(fresh)} changed by command.apply" if fresh else "trust.enforce is off by command.apply"
-        turn.tell(command, before, why, command.operator)
-    reasons = _follow(turn, command)
-    if fresh or stopped or threshold or reasons:
+        turn.tell(command.at_ms, before, why, command.operator)
+    followed = turn.follow(command.at_ms)
+    if fresh or stopped or threshold or followed:
         turn.publish(command.at_ms)
-
-
-def _follow(turn: Turn, cause: Told) -> bool:
-    """What the ladder may do now on its own."""
-    before = protocol.words(turn.standing)
-    reasons = protocol.advance(turn.standing)
-    if reasons:
-        turn.tell(cause, before, "; ".join(reasons), "")
-    return bool(reasons)
 
 
 def _commanded(turn: Turn, command: CommandTrust) -> None:
@@ -309,8 +335,8 @@ def _commanded(turn: Turn, command: CommandTrust) -> None:
     else:
         protocol.reset(standing, command.at_ms)
         standing.change(gate=False, withdrawn=False)
-    turn.tell(command, before, why, by)
-    _follow(turn, command)
+    turn.tell(command.at_ms, before, why, by)
+    turn.follow(command.at_ms)
     turn.publish(command.at_ms)
 
 
@@ -319,7 +345,7 @@ def _asked(turn: Turn, command: CommandTrust, why: str) -> None:
     standing, before = turn.standing, protocol.words(turn.standing)
     missing = protocol.lacks(standing)
     if missing:
-        turn.tell(command, before, "refused: " + "; ".join(missing), command.operator, refused=True)
+        turn.tell(command.at_ms, before, "refused: " + "; ".join(missing), command.operator, refused=True)
         return
     record = standing.record
     if record.mode == "ENFORCE" and not record.gate:
@@ -328,7 +354,7 @@ def _asked(turn: Turn, command: CommandTrust, why: str) -> None:
     if record.mode != "ENFORCE":
         protocol.enforce(standing, command.operator)
     standing.change(gate=False, withdrawn=False)
-    turn.tell(command, before, why, command.operator)
+    turn.tell(command.at_ms, before, why, command.operator)
     turn.publish(command.at_ms)
 
 
@@ -336,11 +362,11 @@ def _replaced(turn: Turn, told: ModelPromoted | ModelRolledBack) -> None:
     """Another model serves: its scores mean something else."""
     champion = told.challenger if isinstance(told, ModelPromoted) else told.champion
 
-    def deed(standing: Standing) -> None:
-        standing.change(arm=champion, model="")
-        protocol.reset(standing, told.at_ms)
-
-    turn.done(told, f"{told.TYPE}: {champion}", "", deed)
+    standing, before = turn.standing, protocol.words(turn.standing)
+    standing.change(arm=champion, model="")
+    protocol.reset(standing, told.at_ms)
+    if protocol.words(standing) != before:
+        turn.tell(told.at_ms, before, f"{told.TYPE}: {champion}", "")
     turn.publish(told.at_ms)
 
 

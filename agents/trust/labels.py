@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from agents.trust.state import Label, RouteTrust
+from agents.trust.state import GRACE_MS, Label, RouteTrust
 from schemas.events import CaseClosed
 from schemas.policies import SIGNALS
 
@@ -52,3 +52,9 @@ def counts(case: CaseClosed, record: RouteTrust) -> bool:
 def word_of(right: bool | None) -> Label:
     """The label as it is kept."""
     return "none" if right is None else "right" if right else "wrong"
+
+
+def turn_ms(case: CaseClosed) -> int:
+    """When all that was assigned before this case has closed: its window's end, `cases`' grace, and as much again for what is under way."""
+    window_ms = max(0, case.window_end_ms - case.assigned_at_ms)
+    return max(case.assigned_at_ms, case.window_end_ms) + 2 * min(GRACE_MS, max(1_000, window_ms))

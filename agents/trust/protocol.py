@@ -111,7 +111,7 @@ def _refit(standing: Standing) -> None:
     standing.remove_version(CANDIDATE)
     standing.change(number=standing.record.number + 1)
     scorer = learner.freeze(f"logistic/{standing.record.number}")
-    standing.write(CANDIDATE, Part(version=Version(scorer=scorer)))
+    standing.write(CANDIDATE, Part(version=Version(scorer=scorer, since=standing.record.told)))
 
 
 def reset(standing: Standing, at_ms: int) -> None:
@@ -125,7 +125,8 @@ def reset(standing: Standing, at_ms: int) -> None:
         scorer = old.model_copy(update={"name": f"{old.name.partition('/')[0]}/{number}"})
     standing.remove_version(RUNNING)
     standing.remove_version(CANDIDATE)
-    standing.write(RUNNING, Part(version=Version(scorer=scorer)))
+    standing.forget_waiting()
+    standing.write(RUNNING, Part(version=Version(scorer=scorer, since=record.told)))
     standing.write(LEARNER, Part(learner=learner.restart()))
     standing.change(
         mode="SHADOW",

@@ -6,6 +6,7 @@
 | `running`, `candidate` | a frozen scorer with its ladder and its map to probabilities |
 | `running/03`, `candidate/03` | scores that a ladder will be cut from, 32 an entry, dropped once it is |
 | `told/07` | the newest 1,024 cases by a short digest, and what was said of them |
+| `wait/<time>/02` | cases until all that were assigned before them have closed: how long a verdict takes may depend on what it says |
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ from streams.shapes import KeyState
 
 CHUNK: Final = 32
 TOLD_CHUNKS: Final = 32
+SPAN_MS: Final = 10_000  # what waits goes on in steps of so much event time
+MOST_WAITING: Final = 50_000
+GRACE_MS: Final = 60_000  # `cases` closes a case at most so long after its window
 RUNNING: Final = "running"
 CANDIDATE: Final = "candidate"
 LEARNER: Final = "learner"
@@ -37,10 +41,14 @@ class Frozen(BaseModel):
 
 
 class Version(Frozen):
-    """One scorer with its ladder. `collected`: how many scores wait for the cut; `counted`: labels that its ladder took."""
+    """One scorer with its ladder. `collected`: how many scores wait for the cut; `counted`: labels that its ladder took.
+
+    `since`: how many cases had come when it was frozen; what came before may have fitted it, and never counts.
+    """
 
     scorer: Scorer = Scorer()
     platt: Platt = Platt()
+    since: int = 0
     collected: int = 0
     counted: int = 0
     rungs: Rungs | None = None
@@ -64,8 +72,23 @@ class Told(Frozen):
     said: str = ""
 
 
+class Row(Frozen):
+    """A case that waits for its turn: turns come by (assigned_at, id), whatever the verdict took. `seq`: as which it came."""
+
+    assigned_at_ms: int
+    id: str
+    seq: int
+    signals: Floats
+    said: Label
+
+    def turn(self) -> tuple[int, str]:
+        return self.assigned_at_ms, self.id
+
+
 class Part(Frozen):
     """One entry. Exactly one field is set."""
+
+    waiting: tuple[Row, ...] | None = None
 
     version: Version | None = None
     learner: Learner | None = None
@@ -104,6 +127,7 @@ class RouteTrust(Frozen):
 
     `arm`: the champion that serves now, by its own events; `model`: a digest of how it is declared; `plain`: declared arms without an
     adapter. `number`: scorers so far. `since_ms`: labels from before do not count. `withdrawn`: only an operator may let answers out again.
+    `waiting`: cases that wait for their turn, the first until `due_ms`; `passed_ms`: to where turns have come; `left_out`: came too late.
     """
 
     tenant: str
@@ -127,6 +151,10 @@ class RouteTrust(Frozen):
     since_ms: int = 0
     unpublished: int = 0
     told: int = 0
+    waiting: int = 0
+    due_ms: int | None = None
+    passed_ms: int = 0
+    left_out: int = 0
     detector: Detector | None = None
     agreement: Agreement = Agreement()
     commands: tuple[str, ...] = ()
@@ -204,6 +232,51 @@ class Standing:
         told = Told() if part is None or part.told is None or place % CHUNK == 0 else part.told
         self.write(name, Part(told=Told(ids=(*told.ids, short(request_id)), said=told.said + said)))
         self.change(told=place + 1)
+
+    def wait(self, row: Row, due_ms: int) -> None:
+        """Keep a case until event time has reached `due_ms`: by then all that were assigned before it have closed.
+
+        One that comes after its turn, or where 50,000 wait, is left out and counted.
+        """
+        record, step = self.record, due_ms // SPAN_MS
+        end_ms = (step + 1) * SPAN_MS
+        if end_ms <= record.passed_ms or record.waiting >= MOST_WAITING:
+            self.change(left_out=record.left_out + 1)
+            return
+        number, rows = 0, tuple[Row, ...]()
+        while (part := self.entries.get(f"wait/{step:014d}/{number:04d}")) is not None:
+            rows = part.waiting or ()
+            number += 1
+        if rows and len(rows) < CHUNK:
+            number -= 1
+        else:
+            rows = ()
+        self.write(f"wait/{step:014d}/{number:04d}", Part(waiting=(*rows, row)))
+        due = end_ms if record.due_ms is None else min(record.due_ms, end_ms)
+        self.change(waiting=record.waiting + 1, due_ms=due)
+
+    def turns(self, now_ms: int) -> list[Row]:
+        """The cases whose turn has come, in order; they wait no longer."""
+        steps = sorted(name for name in self.entries if name.startswith("wait/"))
+        rows: list[Row] = []
+        due_ms = None
+        for name in steps:
+            end_ms = (int(name.split("/")[1]) + 1) * SPAN_MS
+            if end_ms > now_ms:
+                due_ms = end_ms
+                break
+            rows += self.entries[name].waiting or ()
+            self.remove(name)
+        passed_ms = max(self.record.passed_ms, now_ms // SPAN_MS * SPAN_MS)
+        self.change(waiting=self.record.waiting - len(rows), due_ms=due_ms, passed_ms=passed_ms)
+        return sorted(rows, key=Row.turn)
+
+    def forget_waiting(self) -> None:
+        """Nothing of what waits will count."""
+        for name in sorted(self.entries):
+            if name.startswith("wait/"):
+                self.remove(name)
+        self.change(waiting=0, due_ms=None)
 
     def collect(self, name: str, version: Version, z: float, label: Label) -> Version:
         """Keep a score until the ladder is cut; cut it where there are enough."""

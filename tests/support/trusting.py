@@ -7,9 +7,10 @@ from typing import Any
 from folding import Folding
 
 from agents.trust.fold import Ladder
-from agents.trust.state import Part, RouteTrust, Standing
+from agents.trust.state import SPAN_MS, Part, RouteTrust, Standing
 from schemas import ids
 from schemas.events import CaseArm, CaseClosed, CommandApply, CommandTrust, Message, ModelPromoted, ModelRolledBack
+from schemas.payload import Payload
 from schemas.policies import PolicyTrust
 from schemas.routes import Arm, Route
 
@@ -75,7 +76,17 @@ class Trusted(Folding):
     def __init__(self, **changes: Any) -> None:
         super().__init__(Ladder())
         self.given = 0
+        self.passed_ms = 0
         self.take(apply(**changes))
+
+    def take(self, payload: Payload, event_id: str | None = None) -> list[Payload]:
+        """A case is assigned after the one before, and event time goes on until it has its turn."""
+        if type(payload) is not CaseClosed:
+            return super().take(payload, event_id)
+        self.passed_ms += SPAN_MS
+        at = {"assigned_at_ms": NOW + self.passed_ms, "window_end_ms": NOW + self.passed_ms}
+        found = super().take(payload.model_copy(update=at), event_id)
+        return found + self.tick(NOW + self.passed_ms + SPAN_MS + 2_000)
 
     def label(self, count: int = 1, *, right: bool | None = True, mean: float | None = None, **changes: Any) -> None:
         """So many more cases; scores spread evenly unless a mean is given."""

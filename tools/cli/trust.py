@@ -99,6 +99,8 @@ def account(standing: Standing) -> dict[str, Any]:
         "detector": None
         if record.detector is None
         else {"level": record.detector.level(), "alarm_at": ALARM, "labels": record.detector.n},
+        "waiting": record.waiting,
+        "left_out": record.left_out,
         "kappa": record.agreement.kappa(),
         "double_labels": record.agreement.n,
     }
@@ -149,6 +151,10 @@ def explain(screen: Screen, told: dict[str, Any]) -> None:
         f"promised: of what is released, at most {told['risk']:.0%} would be rejected, {1 - told['delta']:.0%} sure at all times"
     )
     screen.say(f"scorer {clean(scorer['name'])}, {scorer['counted']} labels counted" + _beside(told["candidate"]))
+    if told["waiting"] or told["left_out"]:
+        screen.say(
+            f"{told['waiting']} cases wait until all from before them are closed; {told['left_out']} came too late"
+        )
     if not told["rungs"]:
         screen.say(f"the rungs are cut once {scorer['scores_needed']} scores are in: {scorer['scores']} so far")
     screen.table(

@@ -146,9 +146,9 @@ def run(seed: str, labels: int, risk_of_all: float | None = None) -> tuple[int, 
 
 @pytest.mark.timeout(60)
 def test_a_useless_score_at_the_edge_is_seldom_certified() -> None:
-    """Every rung's risk is 5 % exactly, 2,000 labels, a look after each: of 60 ladders at most 5 ever certify one (5 % are 3)."""
-    ever = sum(any(run(f"edge{seed}", 2000, 0.05)[1]) for seed in range(60))
-    assert ever <= 5
+    """Every rung's risk is 5 % exactly, 2,000 labels, a look after each: of 40 ladders at most 4 ever certify one (5 % are 2)."""
+    ever = sum(any(run(f"edge{seed}", 2000, 0.05)[1]) for seed in range(40))
+    assert ever <= 4
 
 
 @pytest.mark.timeout(60)
