@@ -65,6 +65,7 @@ class DecisionRouted(DerivedEvent):
     arm: str
     chain: tuple[str, ...] = Field(default=(), description="Fallback arms, in order, after `arm`.")
     shadows: tuple[str, ...] = ()
+    second_arm: str | None = Field(default=None, description="Asked too, only to see whether it agrees.")
     arms: tuple[ArmChoice, ...]
     strategy: str
     draw: int = Field(ge=0, le=65_535)
@@ -134,6 +135,9 @@ class ResultCompleted(ResultEvent):
     engine_ms: float = Field(ge=0, description="Inside the engine, queueing included.")
     finish_reason: str
     logprobs: tuple[float, ...] = Field(description="Of the chosen tokens, natural log.")
+    agreement: float | None = Field(
+        default=None, ge=0, le=1, description="1: the second arm said the same; None: unknown."
+    )
     engine: str
     replica: str = ""
 
@@ -501,6 +505,7 @@ class TrustChanged(RouteEvent):
     after: str
     reason: str
     by: str = ""
+    refused: bool = Field(default=False, description="A grant that was asked for and is not given; nothing changed.")
 
 
 # training: by trainer (Fold), jobs and inference (facts)
@@ -653,11 +658,13 @@ class CommandResume(Command):
 
 
 class CommandTrust(Command):
-    """Grant: scores at or above the threshold are released on a gated route. Withdraw: back to SHADOW."""
+    """Grant: what the ladder certified is released; with a threshold, scores at or above it are, uncertified. Withdraw, the kill
+    switch: SHADOW, and every answer waits for a person. Drill: tests the kill switch. Reset: the ladder begins anew.
+    """
 
     TYPE = "command.trust"
 
-    action: Literal["grant", "withdraw"]
+    action: Literal["grant", "withdraw", "drill", "reset"]
     threshold: float | None = Field(default=None, ge=0, le=1)
 
 

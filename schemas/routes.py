@@ -130,6 +130,24 @@ class JudgeSettings(Strict):
         return self
 
 
+class TrustSettings(Strict):
+    """The ladder's numbers. A change of `risk` or `delta` begins the ladder anew."""
+
+    enforce: Literal["automatic", "operator", "off"] = Field(
+        default="operator", description="Who lets certified answers out without a person."
+    )
+    risk: float = Field(default=0.05, gt=0, lt=0.5, description="Most of what is released that may be wrong.")
+    delta: float = Field(
+        default=0.05, gt=0, le=0.2, description="Chance that the ladder ever certifies more than that."
+    )
+    audit_share: float = Field(default=0.05, gt=0, le=1, description="Of what could be released, judged blind instead.")
+    double_share: float = Field(default=0.05, ge=0, le=1, description="Of the reviews, for two people.")
+    min_scores: int = Field(default=1000, ge=20, le=10_000, description="Scores that the rungs are cut from.")
+    second_arm: str | None = Field(
+        default=None, pattern=ID_PATTERN, description="An arm that is asked too: whether it agrees is a signal."
+    )
+
+
 class TrainingSettings(Strict):
     """When and how the trainer trains. `shuffle_labels` makes a useless challenger on purpose (a test of the judge)."""
 
@@ -176,6 +194,7 @@ class Route(Strict):
     trust_threshold: float = Field(default=0.9, ge=0, le=1, description="Least score released under a grant.")
     judge: JudgeSettings = JudgeSettings()
     grading: GraderSettings = GraderSettings()
+    trust: TrustSettings = TrustSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
@@ -186,6 +205,7 @@ class Route(Strict):
         for field, arm in (
             ("champion", self.champion),
             *(("challengers", name) for name in self.challengers),
+            *(("trust.second_arm", name) for name in (self.trust.second_arm,) if name is not None),
         ):
             if arm not in names:
                 told = repr(arm) if re.fullmatch(ID_PATTERN, arm) else "a text that is no name"

@@ -74,8 +74,8 @@ _LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offse
 TABLE: Mapping[str, Row] = {
     "request.submitted": Row(("deadline_ms",), ("messages", "session_id"), counts=("messages",)),
     "decision.routed": Row(
-        (*_AT, *_SPAN, "arm", "chain", "shadows", "strategy", "draw", "experiment", "bucket", "rollout_bp",
-         "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
+        (*_AT, *_SPAN, "arm", "chain", "shadows", "second_arm", "strategy", "draw", "experiment", "bucket",
+         "rollout_bp", "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
          "session_arm", "store_seen", "code"),
         ("messages", "draw_identity", "session"),
         counts=("messages",),
@@ -83,7 +83,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "shadow.ordered": Row((*_AT, *_SPAN, "arm", "decision_id", "deadline_at_ms"), ("messages",)),
     "result.completed": Row(
-        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica"), ("text",)
+        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica", "agreement"), ("text",)
     ),
     "result.failed": Row((*_RESULT, "kind"), ("reason",)),
     "score.assigned": Row(
@@ -118,7 +118,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "policy.trust": Row(
         ("version", "scorer", "signals", "weights", "center", "scale", "bias", "platt_a", "platt_b",
-         "threshold", "mode", "labels"),
+         "threshold", "mode", "labels", "arm", "tau", "rung", "certified", "floor", "gate", "counted", "drilled", "kappa"),
         (),
         ("granted_by",),
     ),
@@ -138,7 +138,7 @@ TABLE: Mapping[str, Row] = {
     "promotion.rejected": Row((*_ARENA, "pairs", "log_e"), ("reason",)),
     "model.promoted": Row((*_ARENA, "pairs", "log_e", "fleet_version", "evaluation"), (), ("approved_by",)),
     "model.rolled_back": Row((*_ARENA, "fleet_version"), ("reason",), ("by",)),
-    "trust.changed": Row(("before", "after"), ("reason",), ("by",)),
+    "trust.changed": Row(("before", "after", "refused"), ("reason",), ("by",)),
     "training.ordered": Row(
         ("order_id", "reason", "base", "champion", "parent_adapter", "cases_partition", "cases_first", "cases_last",
          "rows", "classes", "max_tokens", "settings", "attempt"),

@@ -264,6 +264,7 @@ def _route(
     shadows = tuple(name for name in others if not masks[name]) if drawn else ()
     fallback = (fleet.champion, fleet.rollback) if arm != fleet.champion else (fleet.rollback,)
     chain = tuple(name for name in fallback if name in masks and not masks[name] and name != arm)
+    second = settings.trust.second_arm
     deadline = now + int(settings.deadline_s * 1000)
     if request.deadline_ms is not None:
         deadline = min(deadline, request.at_ms + request.deadline_ms)
@@ -283,6 +284,7 @@ def _route(
         arm=arm,
         chain=chain,
         shadows=shadows,
+        second_arm=second if second in masks and not masks[second] and second != arm else None,
         arms=tuple(
             ArmChoice(arm=name, adapter=adapters[name], propensity=share, masks=masks[name])
             for name, share in shares.items()

@@ -173,10 +173,15 @@ def _effects(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         "rollback": (("model.rolled_back",), ()),
         "pause": (("policy.fleet",), ()),
         "resume": (("policy.fleet",), ()),
-        "trust": (("policy.trust",), ()),
+        "trust": (("policy.trust",), ("trust.changed",)),
         "train": (("training.ordered",), ("training.failed", "training.cancelled")),
         "cancel": (("training.cancelled",), ()),
     }[kind]
+
+
+def _answers(row: dict[str, Any], yes: tuple[str, ...], no: tuple[str, ...]) -> bool:
+    """Whether a row says done or no; `trust.changed` goes with a policy, and says no only where it says so."""
+    return row["type"] in yes or (row["type"] in no and (row["type"] != "trust.changed" or row["data"]["refused"]))
 
 
 async def act(
@@ -236,7 +241,7 @@ async def act(
             _, rows = await send_and_wait(
                 bus,
                 command,
-                lambda row: row["type"] in yes + no,
+                lambda row: _answers(row, yes, no),
                 wait_s=wait_s,
                 progress=progress,
                 prove=voice.prove,
