@@ -8,10 +8,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from agents.judge import pairs
 from agents.judge.pairs import Outcome, Pending
@@ -49,6 +51,14 @@ PROCESSES = (
 """In the order of `Arena.peaks`."""
 
 
+def _set(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield name, {key: part for key, part in cast("dict[str, Any]", value).items() if part}
+        else:
+            yield name, value
+
+
 class Arena(BaseModel):
     """See the module. `peaks`: the greatest wealth of each of `PROCESSES` at a look. `warmup`: champion latencies until x0 is frozen."""
 
@@ -77,7 +87,7 @@ class Arena(BaseModel):
     slowness: Track = Track()
     error: Track = Track()
     cost: Track = Track()
-    peaks: Floats = (0.0,) * len(PROCESSES)
+    peaks: Floats = ()
     stage: int = 0
     stage_since_ms: int = 0
     asked_approval: bool = False
@@ -85,6 +95,11 @@ class Arena(BaseModel):
     holdback: bool = False
     strangers: int = 0
     done: str = ""
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is empty, 0 or null: every default is one of these, so it is read back the same."""
+        return {name: value for name, value in _set(handler(self)) if value}
 
 
 def version_key(champion: Arm, challenger: Arm, route: Route) -> str:

@@ -1,7 +1,7 @@
 """A pair: the same request answered by champion and challenger. What each arm did, and what that says of every metric. Pure.
 
-1. A failed arm, or one without a result, is quality 0, exceedance 1, an error; F4 and F8 -1 if it is the challenger, 0 if only the
-   champion. A pair is never dropped for it.
+1. A failed arm, or one without a result, is quality 0, exceedance 1, an error. F4 and F8 are -1 where only the challenger failed, else 0
+   where one did. A pair is never dropped for it.
 2. Equal answers are a tie without a verdict. A verdict that should have come and did not is `None`: 0 for superiority, -1 for
    non-inferiority.
 3. A request that was not sampled for review says nothing of quality; its other metrics count.
@@ -101,7 +101,7 @@ def _gap(champion: Outcome, challenger: Outcome, before: int | None, after: int 
 def latency(champion: Outcome, challenger: Outcome) -> float:
     """F4 of a pair."""
     if not (champion.ok and challenger.ok):
-        return 0.0 if challenger.ok else -1.0
+        return -1.0 if champion.ok else 0.0
     return contrast(champion.latency_us, challenger.latency_us)
 
 
@@ -119,5 +119,5 @@ def error(champion: Outcome, challenger: Outcome) -> float:
 def cost(champion: Outcome, challenger: Outcome) -> float:
     """F8 of a pair."""
     if not (champion.ok and challenger.ok):
-        return 0.0 if challenger.ok else -1.0
+        return -1.0 if champion.ok else 0.0
     return contrast(champion.nano_usd, challenger.nano_usd)

@@ -30,6 +30,8 @@ MODULES = {
     "agents/trust/decide.py": "trust",
     "agents/trust/fold.py": "ladder",
     "agents/cases/fold.py": "cases",
+    "agents/judge/bench.py": "judge",
+    "agents/judge/course.py": "judge",
     "agents/judge/decide.py": "judge",
     "agents/judge/fold.py": "judge",
     "agents/trainer/fold.py": "trainer",
