@@ -34,8 +34,8 @@ class History:
 
     @property
     def holdback(self) -> bool:
-        """Whether it is what went on after a promotion."""
-        return bool(self.looks) and self.looks[0][1].holdback
+        """Whether it is what went on after a promotion; a rollback before its first look is all that such a one may have said."""
+        return self.looks[0][1].holdback if self.looks else self.rows[0]["type"] == ModelRolledBack.TYPE
 
     @property
     def arms(self) -> tuple[object, ...]:
@@ -88,6 +88,12 @@ def holdbacks(found: Mapping[str, History], history: History) -> list[History]:
         return []
     later = [other for other in found.values() if other.holdback and other.arms == history.arms]
     return [other for other in later if other.first["at_ms"] >= promoted[-1]]
+
+
+def outcome_of(found: Mapping[str, History], history: History) -> str:
+    """What became of the arena, and of its promotion."""
+    back = any(other.outcome == "rolled back" for other in holdbacks(found, history))
+    return f"{history.outcome}, rolled back" if back else history.outcome
 
 
 def histories(rows: Sequence[Row]) -> dict[str, History]:

@@ -7,7 +7,7 @@ from typing import Any
 from schemas.errors import Refused
 from schemas.events import PromotionEvaluated
 from schemas.topics import BY_NAME
-from tools.cli.arenas import Again, History, again, histories, holdbacks, pick
+from tools.cli.arenas import Again, History, again, histories, holdbacks, outcome_of, pick
 from tools.cli.bus import Bus
 from tools.cli.chart import draw
 from tools.cli.events import as_row, one_line
@@ -46,17 +46,16 @@ def show(
     """Show the arena that is meant, as read."""
     meant = pick(known, asked)
     if len(meant) != 1:
-        return _unclear(screen, list(known.values()), meant, asked)
+        return _unclear(screen, known, meant, asked)
     history = meant[0]
     checked = [found for row, look in history.looks if (found := again(row, look)) is not None] if recompute else None
     drawn = png is not None and bool(history.looks)
     if png is not None and drawn:
         from tools.cli.judge_picture import picture
 
-        picture(history, png)
+        picture(history, outcome_of(known, history), png)
     if screen.as_json:
-        after = [other.arena for other in holdbacks(known, history)]
-        screen.json(answer(history, checked, png if drawn else None) | {"holdbacks": after})
+        screen.json(answer(history, known, checked, png if drawn else None))
     else:
         _show(screen, history, known)
         if png is not None:
@@ -66,8 +65,8 @@ def show(
     return Exit.NO if any(found.differs for found in checked or ()) else Exit.DONE
 
 
-def _unclear(screen: Screen, known: Sequence[History], meant: Sequence[History], asked: str) -> int:
-    rows = [_summary(history) for history in (meant or known)]
+def _unclear(screen: Screen, known: Mapping[str, History], meant: Sequence[History], asked: str) -> int:
+    rows = [_summary(history, known) for history in (meant or known.values())]
     if screen.as_json:
         screen.json({"asked": asked, "found": len(meant), "known": rows})
         return Exit.NO
@@ -89,8 +88,8 @@ def _list(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _summary(history: History) -> dict[str, Any]:
-    outcome = f"holdback, {history.outcome}" if history.holdback else history.outcome
+def _summary(history: History, known: Mapping[str, History]) -> dict[str, Any]:
+    outcome = f"holdback, {history.outcome}" if history.holdback else outcome_of(known, history)
     return {
         "arena": history.arena,
         "route": history.route,
@@ -101,10 +100,13 @@ def _summary(history: History) -> dict[str, Any]:
     }
 
 
-def answer(history: History, checked: Sequence[Again] | None, png: Path | None) -> dict[str, Any]:
+def answer(
+    history: History, known: Mapping[str, History], checked: Sequence[Again] | None, png: Path | None
+) -> dict[str, Any]:
     """All of it, for `--json`. A look's basis stays on the topic: it is the judge's whole state of the arena."""
-    return _summary(history) | {
+    return _summary(history, known) | {
         "holdback": history.holdback,
+        "holdbacks": [other.arena for other in holdbacks(known, history)],
         "looks": [
             {"at_ms": look.at_ms, "place": row["place"]}
             | look.model_dump(mode="json", exclude={"basis", "tenant", "route", "arena", "at_ms"})
@@ -128,7 +130,8 @@ def _counts(history: History, checked: Sequence[Again]) -> dict[str, Any]:
 
 def _show(screen: Screen, history: History, known: Mapping[str, History]) -> None:
     screen.say(f"[bold]{clean(history.title)}[/]")
-    screen.say(f"arena {history.arena}: {history.outcome}, {history.pairs} pairs, {len(history.looks)} looks")
+    outcome = outcome_of(known, history)
+    screen.say(f"arena {history.arena}: {outcome}, {history.pairs} pairs, {len(history.looks)} looks")
     found = panels(history)
     for panel in found:
         for line in draw(panel):

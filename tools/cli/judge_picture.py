@@ -27,12 +27,12 @@ STYLES: dict[str, Any] = {
 WORDS = {"A": "approval asked for", "P": "promoted", "X": "rejected", "O": "resumed"}
 
 
-def picture(history: History, path: Path) -> None:
+def picture(history: History, outcome: str, path: Path) -> None:
     """Write the picture. Raises OSError where the file cannot be written."""
     found = panels(history)
     figure = Figure(figsize=(10.5, 1.5 + 2.5 * len(found)), dpi=130, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr]  # constrained, as made above
-    under = f"{history.outcome}, {history.pairs:,} pairs, {len(history.looks)} looks; arena {history.arena[:12]}"
+    under = f"{outcome}, {history.pairs:,} pairs, {len(history.looks)} looks; arena {history.arena[:12]}"
     figure.suptitle(f"{history.title}\n", x=0.012, ha="left", color=INK, fontsize=14, fontweight="bold")
     figure.text(0.012, 1 - 0.52 / figure.get_figheight(), under, color=MUTED, fontsize=10)
     rows: Any = figure.subplots(len(found), 1, sharex=True, squeeze=False)

@@ -13,7 +13,7 @@ from schemas.errors import Refused
 from schemas.events import CommandPromote, CommandReject, CommandRollback, PromotionEvaluated
 from schemas.events import PromotionApprovalRequested as Asked
 from tools.cli import judge, preview
-from tools.cli.arenas import again, histories, pick
+from tools.cli.arenas import again, histories, outcome_of, pick
 from tools.cli.chart import Panel, draw
 from tools.cli.events import one_line
 from tools.cli.panels import legend, panels
@@ -114,6 +114,13 @@ def test_a_rollback_is_told_with_the_arena_that_had_promoted(promoted: Made) -> 
     (history,) = histories(made.rows).values()
     assert history.rows[-1]["data"]["arena"] == ""
     assert history.outcome == "rolled back"
+    made = Made(FAST | {"stages": ()})
+    made.live("old", None)
+    made.pairs(300, 0.6, 0.8)
+    made.say(CommandRollback(route="r", at_ms=made.now, operator="ann", reason="before the holdback's first look"))
+    found = histories(made.rows)
+    assert len(found) == 2
+    assert outcome_of(found, pick(found, "r")[0]) == "promoted, rolled back"
 
 
 def test_a_rejected_one_shows_harm(capsys: pytest.CaptureFixture[str]) -> None:
