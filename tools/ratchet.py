@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Serve language models that improve themselves in production, with evidence for every step.",
     epilog="Every command takes --json. Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away.",
 )
+judge_app = typer.Typer(no_args_is_help=True, help="What the judge saw and decided.")
 trust_app = typer.Typer(
     no_args_is_help=True, help="What goes out without a person: show it, grant, withdraw, drill, reset."
 )
@@ -33,6 +34,7 @@ acl_app = typer.Typer(
     no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
 )
 app.add_typer(acl_app, name="acl", rich_help_panel="Stack")
+app.add_typer(judge_app, name="judge", rich_help_panel="Decisions")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
@@ -459,10 +461,27 @@ def principal_revoke(
 
 @app.command(rich_help_panel=DECIDE)
 def preview(route: RouteArg, as_json: Json = False) -> None:
-    """What the judge would do now and why: every condition and where it stands. Nothing is changed."""
+    """What the judge would do now and why: every condition, where it stands, how many more pairs. Nothing is changed."""
     from tools.cli import preview as work
 
     run(work.run(screen(as_json), route))
+
+
+@judge_app.command("show")
+def judge_show(
+    arena: Annotated[
+        str, typer.Argument(help="An arena's key or its beginning, or a route: its newest arena.", show_default=False)
+    ],
+    png: Annotated[Path | None, typer.Option("--png", help="Also draw it into this file.", show_default=False)] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Make every look again from what it was made of, and compare.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The history of an arena: evidence against pairs, the last look, what was decided when. Nothing is changed."""
+    from tools.cli import judge as work
+
+    run(work.run(screen(as_json), arena, png=png, recompute=recompute))
 
 
 @evidence_app.command("verify")
