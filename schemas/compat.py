@@ -5,7 +5,8 @@ Rules:
 2. It may refuse what is in truth compatible; it never passes what it cannot judge (a keyword outside the lists below).
 3. A writer writes only the fields its schema names. So a new optional field of an object without `additionalProperties`
    is compatible, though a stranger might have written something else under that name.
-4. A changed default counts: an old record without the field would be read as something else.
+4. A changed default counts: an old record without the field would be read as something else. An object's default may gain fields at
+   their own defaults.
 
 Not seen: rules that a model checks beyond its schema (validators across fields).
 """
@@ -244,7 +245,7 @@ def _objects(reader: _Root, writer: _Root, where: str, assumed: frozenset[str]) 
     for name, field in old_fields.items():
         place = f"{where}.{name}"
         if name in new_fields:
-            found += _defaults(new_fields[name], field, place)
+            found += _defaults(reader.to(new_fields[name]), field, place)
             found += _compare(reader.to(new_fields[name]), writer.to(field), place, assumed)
         elif closed is False:
             found.append(f"{place}: is refused now")
@@ -265,13 +266,21 @@ def _objects(reader: _Root, writer: _Root, where: str, assumed: frozenset[str]) 
     return found
 
 
-def _defaults(new: Schema, old: Schema, where: str) -> list[str]:
-    """A field that may be missing must keep meaning what it meant when missing."""
-    if "default" in old:
-        before: Any = old["default"]
-        after: Any = new.get("default", "(none)")
-        if json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
-            return [f"{where}: the default was {before!r} and is now {after!r}"]
+def _defaults(reader: _Root, old: Schema, where: str) -> list[str]:
+    """A field that may be missing must keep meaning what it meant when missing.
+
+    An object means the same with a further field that has the very value that it has when missing.
+    """
+    if "default" not in old:
+        return []
+    before: Any = old["default"]
+    after: Any = reader.schema.get("default", "(none)")
+    if isinstance(before, dict) and isinstance(after, dict):
+        fields: Schema = _resolve(reader).schema.get("properties", {})
+        rows = cast("dict[str, Any]", after)
+        after = {name: row for name, row in rows.items() if name in before or fields[name].get("default", ...) != row}
+    if json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+        return [f"{where}: the default was {before!r} and is now {after!r}"]
     return []
 
 

@@ -70,6 +70,7 @@ class DecisionRouted(DerivedEvent):
     draw: int = Field(ge=0, le=65_535)
     draw_identity: str
     experiment: str = ""
+    arenas: tuple[str, ...] = Field(default=(), description="Keys of the arenas that the fleet named.")
     bucket: int = Field(default=0, ge=0, lt=10_000)
     rollout_bp: int = 0
     shadow_probability: int = Field(default=0, ge=0, le=65_536)
@@ -311,6 +312,7 @@ class CaseEvent(RouteEvent):
     request_at_ms: int = 0
     arm: str = Field(description="The serving arm.")
     experiment: str = ""
+    arenas: tuple[str, ...] = Field(default=(), description="Keys of the arenas that the decision's fleet named.")
     subject: str | None = None
 
 
@@ -378,6 +380,9 @@ class EProcess(Part):
     n: int
     estimate: float | None = None
     crossed: bool
+    mantissa: float | None = Field(default=None, description="Wealth now: mantissa·2^exponent.")
+    exponent: int | None = None
+    peak: float | None = Field(default=None, description="Greatest wealth at a look, at most 2^1000.")
 
 
 class PromotionEvent(RouteEvent):
@@ -410,6 +415,21 @@ class PromotionEvaluated(PromotionEvent):
     processes: tuple[EProcess, ...]
     conditions: dict[str, bool]
     decision: Literal["continue", "promote", "request_approval", "reject"]
+    reason: str = ""
+    stage: int = Field(default=0, description="0: shadow; from 1 on: on its way to all requests.")
+    holdback: bool = Field(default=False, description="After the promotion: challenger is who serves now.")
+    late: int = Field(default=0, description="Pairs that were announced after their place in the order.")
+    basis: str = Field(default="", description="JSON of all that the decision was made from: see docs/statistics.md.")
+
+
+class PromotionStaged(PromotionEvent):
+    """The challenger serves `rollout_bp` of 10,000 buckets from now on; 0: it is in the shadow again."""
+
+    TYPE = "promotion.staged"
+
+    stage: int
+    rollout_bp: int = Field(ge=0, le=10_000)
+    pairs: int
     reason: str = ""
 
 

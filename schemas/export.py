@@ -43,6 +43,7 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "promotion.opened",
         "promotion.evaluated",
         "promotion.approval_requested",
+        "promotion.staged",
         "promotion.rejected",
         "model.promoted",
         "model.rolled_back",

@@ -57,7 +57,8 @@ class PolicyFleet(RoutePolicy):
     """Which arms a route has and what each does now. By the judge.
 
     `rollout_bp` (0..10000): the share of rollout buckets that the challenger serves. `shadow_bp`: the share of requests
-    that both arms answer. `rollback` names the arm kept loaded to return to.
+    that both arms answer. `rollback` names the arm kept loaded to return to. `shadows`: the arms that answer beside the serving one where
+    the coin says so (empty: the challenger); `loaded`: arms kept loaded though they serve nobody; `arenas`: whose pairs these are.
     """
 
     TYPE = "policy.fleet"
@@ -69,7 +70,10 @@ class PolicyFleet(RoutePolicy):
     rollback: str | None = None
     rollout_bp: int = Field(default=0, ge=0, le=10_000)
     shadow_bp: int = Field(default=0, ge=0, le=10_000)
-    experiment: str = ""
+    experiment: str = Field(default="", description="Salt of the rollout's buckets: the arena's key.")
+    shadows: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
+    arenas: tuple[str, ...] = ()
     paused: bool = False
     reason: str = ""
 

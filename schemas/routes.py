@@ -6,7 +6,7 @@ Declared in TOML by an operator, carried whole by `command.apply`, published by 
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.payload import ID_PATTERN
 
@@ -31,6 +31,8 @@ class Arm(Strict):
     max_tokens: int = Field(default=64, ge=1, le=8192)
     stop: tuple[str, ...] = ()
     template: str = "{text}"
+    nano_usd_in: int = Field(default=0, ge=0, le=10**9, description="Price of an input token, nano-USD.")
+    nano_usd_out: int = Field(default=0, ge=0, le=10**9, description="Price of an output token, nano-USD.")
 
     @model_validator(mode="after")
     def _template(self) -> Self:
@@ -40,26 +42,67 @@ class Arm(Strict):
 
 
 class JudgeSettings(Strict):
-    """The judge's numbers. Part of an arena's version key, frozen when it opens."""
+    """The judge's numbers. Part of an arena's version key, frozen when it opens.
+
+    `*_margin`: what a guardrail must prove not to be lost; `*_harm`: what it must prove a hundredfold. Quality and errors are shares,
+    latency is F5's exceedance, cost a share more. `*_bar`: what a gain must also look like when it is promoted.
+    """
 
     alpha: float = Field(default=0.05, gt=0, le=0.2)
     min_pairs: int = Field(default=100, ge=10)
     max_pairs: int = Field(default=5000, ge=10, description="Futility: rejected as inconclusive here.")
     min_time_s: int = Field(default=86_400, ge=0, description="Least event time from opening to promotion.")
-    cooldown_s: int = Field(default=86_400, ge=0)
+    cooldown_s: int = Field(default=86_400, ge=0, description="After a promotion, rollback or rejection.")
     evaluate_every: int = Field(default=10, ge=1)
     latency_slo_ms: int | None = Field(default=None, ge=1, description="x0 of F5; None: champion p95, frozen.")
     latency_margin: float = Field(default=0.02, gt=0, lt=1)
     latency_harm: float = Field(default=0.05, gt=0, lt=1)
+    latency_bar: float = Field(default=0.9, gt=0, le=1, description="Mean F4 at promotion: that of this ratio.")
     error_margin: float = Field(default=0.01, gt=0, lt=1)
     error_harm: float = Field(default=0.02, gt=0, lt=1)
     quality_margin: float = Field(default=0.03, gt=0, lt=1)
     quality_harm: float = Field(default=0.05, gt=0, lt=1)
     quality_bar: float = Field(default=0.02, ge=0, lt=1, description="Least estimated gain at promotion.")
+    cost_margin: float = Field(default=0.05, gt=0, lt=1, description="At most this share dearer.")
+    cost_harm: float = Field(default=0.15, gt=0, lt=1)
+    cost_bar: float = Field(default=0.9, gt=0, le=1, description="Most of the champion's total cost at promotion.")
+    win_by: tuple[Literal["quality", "latency", "cost"], ...] = Field(
+        default=("quality", "latency", "cost"), min_length=1, description="What a challenger may be promoted for."
+    )
+    novelty_pairs: int = Field(default=50, ge=0, le=5000, description="First pairs after opening that count nothing.")
+    once_a_day: bool = Field(default=True, description="One pair per subject and day.")
+    at_once: int = Field(default=2, ge=1, le=4, description="Arenas open at the same time.")
+    fdr: bool = Field(default=False, description="e-LOND over the route's arenas instead of alpha for each.")
+    stages: tuple[float, ...] = Field(default=(0.2, 0.5, 0.8), max_length=8, description="Shares served before all.")
+    stage_time_s: int = Field(default=3600, ge=0, description="Least event time of a stage.")
+    stage_pair_share: float = Field(default=0.1, gt=0, le=1, description="Both arms answer, while one is on its way.")
+    holdback_share: float = Field(default=0.05, ge=0, le=1, description="The old champion also answers, afterwards.")
+    holdback_time_s: int = Field(default=14 * 86_400, ge=0)
+    holdback_pairs: int = Field(default=5000, ge=10)
+    breaker_window: int = Field(default=200, ge=20, le=1000, description="Answers that the breaker looks back on.")
+    breaker_latency: float = Field(default=0.5, gt=0, description="p95 above x0 by this share trips.")
+    breaker_error: float = Field(default=0.02, gt=0, lt=1, description="More failures than this share trip.")
+    breaker_quality: float = Field(
+        default=0.05, gt=0, lt=1, description="Quality below the old champion's by this trips."
+    )
+
+    @field_validator("win_by")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each of quality, latency and cost at most once")
+        return value
+
+    @field_validator("stages")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share < 1 for share in value) or list(value) != sorted(set(value)):
+            raise ValueError("shares between 0 and 1 that rise, as 0.2, 0.5, 0.8")
+        return value
 
     @model_validator(mode="after")
     def _harm_past_margin(self) -> Self:
-        for name in ("latency", "error", "quality"):
+        for name in ("latency", "error", "quality", "cost"):
             if getattr(self, f"{name}_harm") <= getattr(self, f"{name}_margin"):
                 raise ValueError(f"{name}_harm must be greater than {name}_margin")
         return self
@@ -97,14 +140,16 @@ class Route(Strict):
     arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
     champion: str = Field(pattern=ID_PATTERN)
     challengers: tuple[str, ...] = Field(
-        default=(), max_length=1, description="Arms to judge against the champion now."
+        default=(), max_length=4, description="Arms to judge against the champion now."
     )
     window_s: float = Field(default=86_400, gt=0, le=31 * 86_400, description="How long a verdict may take.")
     deadline_s: float = Field(default=60, gt=0, le=3600, description="How long an answer may take.")
     max_chars: int = Field(default=20_000, ge=1, le=500_000)
     review_share: float = Field(default=1.0, ge=0, le=1, description="Share of released answers shown to a person.")
     shadow_share: float = Field(default=1.0, ge=0, le=1, description="Share of requests that a challenger answers too.")
-    rollout: float = Field(default=0.0, ge=0, le=1, description="Share of sessions that a challenger serves.")
+    rollout: float = Field(
+        default=0.0, ge=0, le=1, description="Share of sessions that a challenger serves while it is in the shadow."
+    )
     sticky: bool = True
     trust_threshold: float = Field(default=0.9, ge=0, le=1, description="Least score released under a grant.")
     judge: JudgeSettings = JudgeSettings()

@@ -302,6 +302,7 @@ class Cases:
             "request_at_ms": decision.request_at_ms,
             "arm": decision.arm if serving is None else serving[0].arm,
             "experiment": decision.experiment,
+            "arenas": decision.arenas,
             "subject": decision.subject,
         }
 

@@ -193,12 +193,12 @@ def adapter_of(order: Order, arm: str) -> str | None:
 
 
 def wanted(fleets: Iterable[PolicyFleet]) -> dict[str, Arm]:
-    """Engine name -> arm of all that shall be loaded: champion, challenger and rollback of every route, sorted."""
+    """Engine name -> arm of all that shall be loaded, sorted: who serves, shadows, is kept to return to, or is named besides."""
     found = {
         f"{fleet.route}/{arm.arm}": arm
         for fleet in fleets
         for arm in fleet.arms
-        if arm.arm in (fleet.champion, fleet.challenger, fleet.rollback)
+        if arm.arm in (fleet.champion, fleet.challenger, fleet.rollback, *fleet.shadows, *fleet.loaded)
     }
     return {name: found[name] for name in sorted(found)}
 

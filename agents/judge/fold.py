@@ -1,30 +1,34 @@
-"""The judge: a Fold keyed by route that owns what the fleet is. It publishes the route, opens arenas, folds pairs, promotes.
+"""The judge: a Fold keyed by route that owns what the fleet is. It publishes the route, opens arenas, folds pairs, promotes, rolls back.
 
 Rules:
 1. It alone writes `policy.route` and `policy.fleet`; versions rise by one.
-2. One arena at a time per route; a registered adapter that meets an open arena or a cooldown waits in line.
+2. Pairs are folded at ticks, in their order (`agents.judge.order`); a case that comes again changes nothing.
 3. A command is done once, and only where it is the route's tenant's: this agent says so for all who read commands.
-4. Only `decide.look` promotes, or an operator's approval that `decide.look` does not contradict. A rollback needs no evidence.
+4. Only `decide.look` promotes, or an operator's approval that it does not contradict. A rollback needs no evidence.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from agents.judge.decide import (
-    Arena,
-    Look,
-    add_pair,
-    look,
-    open_arena,
-    p95_us,
-    pair_of,
-    settings_of,
-    version_key,
+from agents.judge import course
+from agents.judge.arena import GUARDS, Arena, hold_back, take, version_key
+from agents.judge.bench import BREAKER, ORDER, Bench, Entry, Judging, State, Waiting
+from agents.judge.decide import Look, guard_name, look
+from agents.judge.order import (
+    MOST_PENDING,
+    PAIR,
+    assigned_ms,
+    entry_of,
+    ripe,
+    seen_entry,
+    stale_seen,
 )
+from agents.judge.pairs import Pending, filled
 from agents.rules.commands import objection, remembered
 from schemas.events import (
+    AdapterLive,
     AdapterRefused,
     AdapterRegistered,
     CaseAnswered,
@@ -36,118 +40,14 @@ from schemas.events import (
     CommandReject,
     CommandResume,
     CommandRollback,
-    ModelPromoted,
-    ModelRolledBack,
-    PromotionApprovalRequested,
-    PromotionEvaluated,
-    PromotionOpened,
-    PromotionRejected,
 )
-from schemas.ids import derive
 from schemas.payload import Payload, RouteEvent
-from schemas.policies import PolicyFleet, PolicyRoute
-from schemas.routes import Arm, Route
-from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, KeyState, Out, Tick
+from schemas.policies import PolicyRoute
+from schemas.routes import Arm
+from streams.shapes import UNCHANGED, Change, DeadLetter, Event, RawState, Tick
 
-NAME = "judge"
-QUEUE = 4
-LATENCIES = 200
-
-
-class Waiting(BaseModel):
-    """A registered challenger in line."""
-
-    model_config = ConfigDict(frozen=True)
-
-    arm: Arm
-    fresh_after_ms: int
-
-
-class Bench(BaseModel):
-    """What the judge knows of one route."""
-
-    model_config = ConfigDict(frozen=True)
-
-    settings: Route
-    version: int = 0
-    fleet_version: int = 0
-    arms: tuple[Arm, ...] = ()
-    champion: str = ""
-    challenger: str | None = None
-    rollback: str | None = None
-    paused: bool = False
-    current: str = ""
-    queue: tuple[Waiting, ...] = ()
-    cooldown_until_ms: int = 0
-    latencies: tuple[int, ...] = ()
-    commands: tuple[str, ...] = ()
-
-    def arm(self, name: str) -> Arm:
-        return next(arm for arm in self.arms if arm.arm == name)
-
-
-class Judging:
-    """One event being folded: the bench as it changes, the arenas put, the emits."""
-
-    def __init__(self, state: KeyState[Bench, Arena], bench: Bench, now_ms: int, event: Event[Payload] | Tick) -> None:
-        self.state, self.bench, self.now_ms, self.event, self.cause = state, bench, now_ms, event, event.id
-        self.put: dict[str, Arena] = {}
-        self.emits: list[Out] = []
-
-    def change(self, **fields: Any) -> None:
-        self.bench = self.bench.model_copy(update=fields)
-
-    def give_up(self, kind: str, message: str) -> None:
-        """The event becomes a dead letter."""
-        if not isinstance(self.event, Tick):
-            self.emits.append(DeadLetter(self.event.record, kind, message))
-
-    def emit(self, payload: Payload, identity: str | None = None) -> None:
-        self.emits.append(Emit(payload, identity))
-
-    @property
-    def arena(self) -> Arena | None:
-        """The open arena."""
-        key = self.bench.current
-        return (self.put.get(key) or self.state.entries.get(key)) if key else None
-
-    def common(self, arena: Arena) -> dict[str, Any]:
-        return {
-            "tenant": self.bench.settings.tenant,
-            "at_ms": self.now_ms,
-            "route": self.bench.settings.route,
-            "arena": arena.key,
-            "champion": arena.champion,
-            "challenger": arena.challenger,
-            "adapter": arena.adapter,
-        }
-
-    def publish_fleet(self, reason: str) -> None:
-        """The fleet as it is now, one version on."""
-        bench = self.bench
-        needed = [bench.champion, bench.challenger, bench.rollback, *(arm.arm for arm in bench.settings.arms)]
-        arms = tuple(arm for arm in bench.arms if arm.arm in needed)
-        self.change(fleet_version=bench.fleet_version + 1, arms=arms)
-        bench = self.bench
-        judged = bench.challenger is not None
-        self.emit(
-            PolicyFleet(
-                tenant=bench.settings.tenant,
-                at_ms=self.now_ms,
-                route=bench.settings.route,
-                version=bench.fleet_version,
-                arms=bench.arms,
-                champion=bench.champion,
-                challenger=bench.challenger,
-                rollback=bench.rollback,
-                rollout_bp=round(bench.settings.rollout * 10_000) if judged else 0,
-                shadow_bp=round(bench.settings.shadow_share * 10_000) if judged else 0,
-                experiment=bench.current if judged else "",
-                paused=bench.paused,
-                reason=reason,
-            ),
-            f"fleet-{bench.fleet_version}",
-        )
+NAME = course.NAME
+STATE_VERSION = 2
 
 
 class Judge:
@@ -156,14 +56,15 @@ class Judge:
     name = NAME
     inputs = ("cases", "training", "commands")
     record_type = Bench
-    entry_type = Arena
+    entry_type = Entry
+    state_version = STATE_VERSION
 
     def state_key(self, event: Event[Payload]) -> str | None:
         data = event.data
-        wanted = CaseAnswered | CaseClosed | AdapterRegistered | AdapterRefused | Command
+        wanted = CaseAnswered | CaseClosed | AdapterRegistered | AdapterLive | AdapterRefused | Command
         return data.route if isinstance(data, wanted) and isinstance(data, RouteEvent | Command) else None
 
-    def fold(self, state: KeyState[Bench, Arena], event: Event[Payload] | Tick) -> Change[Bench, Arena]:
+    def fold(self, state: State, event: Event[Payload] | Tick) -> Change[Bench, Entry]:
         if isinstance(event, Tick):
             now, data = event.at_ms, None
         else:
@@ -176,16 +77,20 @@ class Judge:
             stop = self._heed(judging, data, event)
             if stop is not None:
                 return stop
-        self._take(judging, data)
-        due = self._next_in_line(judging)
+        if data is None:
+            _tick(judging)
+        else:
+            _take(judging, data)
+        course.open_next(judging)
         return Change(
             emits=judging.emits,
             record=UNCHANGED if judging.bench is state.record else judging.bench,
             put=judging.put,
-            due_ms=due,
+            drop=tuple(judging.drop),
+            due_ms=_due(state.due_ms, judging.due_ms, whole=data is None),
         )
 
-    def _heed(self, judging: Judging, command: Command, event: Event[Payload]) -> Change[Bench, Arena] | None:
+    def _heed(self, judging: Judging, command: Command, event: Event[Payload]) -> Change[Bench, Entry] | None:
         """What becomes of a command that is not to be done: a dead letter, or nothing where it was done already."""
         known_route = judging.state.record is not None
         problem = objection(command, event.key, judging.bench.settings.tenant if known_route else None)
@@ -197,261 +102,275 @@ class Judge:
         judging.change(commands=known)
         return None
 
-    def _take(self, judging: Judging, data: Payload | None) -> None:
-        match data:
-            case CaseAnswered() if judging.bench.settings.judge.latency_slo_ms is None and data.ok:
-                if data.arm == judging.bench.champion:
-                    judging.change(latencies=(*judging.bench.latencies, data.latency_us)[-LATENCIES:])
-            case CaseClosed() if type(data) is CaseClosed:
-                self._pair(judging, data)
-            case CommandApply():
-                self._apply(judging, data)
-            case AdapterRegistered():
-                self._registered(judging, data)
-            case AdapterRefused():
-                arena = judging.arena
-                if arena is not None and arena.challenger == data.arm:
-                    self._reject(judging, arena, f"refused by the engine: {data.reason[:300]}", 0.0)
-            case CommandPromote() | CommandReject():
-                self._answer(judging, data)
-            case CommandRollback():
-                self._rollback(judging, data)
-            case CommandPause() | CommandResume():
-                judging.change(paused=isinstance(data, CommandPause))
-                judging.publish_fleet(f"{'paused' if judging.bench.paused else 'resumed'} by {data.operator}")
-            case _:
-                pass
+    def migrate(self, from_version: int, raw: RawState) -> RawState:
+        """Version 1 had another evidence: its open arena's challenger waits in line for a new one."""
+        old = raw.record
+        if old is None:
+            return RawState(raw.key, None, {}, None)
+        kept = {name: old[name] for name in Bench.model_fields if name in old}
+        open_arena = raw.entries.get(old.get("current") or "")
+        arms = {arm["arm"]: arm for arm in old["arms"]}
+        if open_arena is not None and open_arena["challenger"] in arms:
+            waiting = Waiting(
+                arm=Arm.model_validate(arms[open_arena["challenger"]]), fresh_after_ms=open_arena["fresh_after_ms"]
+            )
+            kept["queue"] = [waiting.model_dump(mode="json"), *kept.get("queue", [])]
+        return RawState(raw.key, kept, {}, 1)
 
-    # routes
 
-    def _apply(self, judging: Judging, command: CommandApply) -> None:
-        """Take the settings. Registered arms, the champion and an open arena stay, unless the settings contradict them."""
-        settings, bench = command.settings, judging.bench
-        declared = {arm.arm: arm for arm in settings.arms}
-        learnt = [arm for arm in bench.arms if arm.arm not in declared and arm.adapter is not None]
-        known = {*declared, *(arm.arm for arm in learnt)}
-        first = bench.version == 0
-        asked = first or settings.champion != bench.settings.champion
-        champion = settings.champion if asked or bench.champion not in known else bench.champion
-        judging.change(
+def _due(before: int | None, wanted: int | None, *, whole: bool) -> Any:
+    """A tick has looked at all that waits; any other event only adds."""
+    if whole:
+        return wanted
+    return UNCHANGED if wanted is None or (before is not None and before <= wanted) else wanted
+
+
+def _take(judging: Judging, data: Payload) -> None:
+    match data:
+        case CaseAnswered():
+            _answered(judging, data)
+        case CaseClosed() if type(data) is CaseClosed:
+            _closed(judging, data)
+        case CommandApply():
+            _apply(judging, data)
+        case AdapterRegistered():
+            _registered(judging, data)
+        case AdapterLive() | AdapterRefused():
+            _engine_said(judging, data)
+        case CommandPromote() | CommandReject():
+            _decided(judging, data)
+        case CommandRollback():
+            course.leave(judging, data.reason, data.operator)
+        case CommandPause() | CommandResume():
+            judging.change(paused=isinstance(data, CommandPause))
+            judging.publish_fleet(f"{'paused' if judging.bench.paused else 'resumed'} by {data.operator}")
+        case _:
+            pass
+
+
+# pairs
+
+
+def _answered(judging: Judging, case: CaseAnswered) -> None:
+    breaker = judging.breaker
+    if breaker is not None and case.arm == breaker.arm:
+        judging.keep_breaker(breaker.answered(judging.bench.settings.judge, ok=case.ok, latency_us=case.latency_us))
+        course.trip(judging)
+    _announce(judging, case)
+
+
+def _announce(judging: Judging, case: CaseAnswered) -> None:
+    """A pair to come takes its place."""
+    bench, name = judging.bench, entry_of(case)
+    known = {*bench.open, bench.watch}
+    if not case.shadows or not known & set(case.arenas) or judging.entry(name) is not None:
+        return
+    place = judging.place
+    if name <= place.last:
+        judging.keep(ORDER, Entry(order=place.model_copy(update={"late": place.late + 1})))
+    elif len(judging.state.entries) >= MOST_PENDING:
+        judging.keep(ORDER, Entry(order=place.model_copy(update={"overflow": place.overflow + 1})))
+    else:
+        waiting = Pending(window_end_ms=case.window_end_ms, arenas=case.arenas, subject=case.subject)
+        judging.keep(name, Entry(pending=waiting))
+        judging.wake(case.window_end_ms)
+
+
+def _closed(judging: Judging, case: CaseClosed) -> None:
+    _watch_closed(judging, case)
+    name = entry_of(case)
+    entry = judging.entry(name)
+    pending = None if entry is None else entry.pending
+    if pending is None or pending.closed:
+        return  # no pair, folded already, or told again
+    arms = {arm.arm: arm for arm in judging.bench.arms}
+    judging.keep(name, Entry(pending=filled(pending, case, arms)))
+
+
+def _watch_closed(judging: Judging, case: CaseClosed) -> None:
+    """What the breaker learns of a closed case: the served answer's grade, and a failure that another arm made good."""
+    breaker, judge = judging.breaker, judging.bench.settings.judge
+    if breaker is None:
+        return
+    row = next((row for row in case.arms if row.arm == breaker.arm and not row.shadow), None)
+    if row is None:
+        return
+    if row.status == "failed" and case.arm != breaker.arm:
+        judging.keep_breaker(breaker.answered(judge, ok=False, latency_us=row.latency_us))
+    elif case.arm == breaker.arm and row.grade is not None and row.status == "completed":
+        judging.keep_breaker(breaker.graded(judge, row.grade))
+    course.trip(judging)
+
+
+def _tick(judging: Judging) -> None:
+    """Fold the pairs whose place has come, then what time itself brings."""
+    waiting = {
+        name: entry.pending
+        for name, entry in judging.state.entries.items()
+        if entry.pending is not None and name.startswith(PAIR)
+    }
+    folded = ripe(waiting, judging.now_ms)
+    for name in folded:
+        _fold_pair(judging, name, waiting[name])
+        judging.forget(name)
+    if folded:
+        judging.keep(ORDER, Entry(order=judging.place.model_copy(update={"last": folded[-1]})))
+        for name in stale_seen(judging.state.entries, folded[-1]):
+            judging.forget(name)
+    left = min(waiting.keys() - set(folded), default=None)
+    if left is not None:
+        judging.wake(max(waiting[left].window_end_ms, judging.now_ms + 1))
+    course.stage_over(judging)
+    course.watch_over(judging)
+    course.trip(judging)
+
+
+def _fold_pair(judging: Judging, name: str, pending: Pending) -> None:
+    judge = judging.bench.settings.judge
+    for key in pending.arenas:
+        arena = judging.arena(key) if key in (*judging.bench.open, judging.bench.watch) else None
+        if arena is None or assigned_ms(name) <= arena.fresh_after_ms:
+            continue
+        if pending.subject is not None and judge.once_a_day:
+            seen = seen_entry(name, key, pending.subject)
+            if judging.entry(seen) is not None:
+                continue
+            judging.keep(seen, Entry())
+        before = arena.pairs
+        arena = judging.keep_arena(take(arena, judge, pending))
+        if arena.pairs > before and (arena.pairs % judge.evaluate_every == 0 or arena.pairs == judge.max_pairs):
+            course.take_look(judging, arena, f"{arena.key}-{arena.pairs}")
+
+
+# routes and arms
+
+
+def _apply(judging: Judging, command: CommandApply) -> None:
+    """Take the settings. Registered arms, the champion and open arenas stay, unless the settings contradict them."""
+    settings, bench = command.settings, judging.bench
+    declared = {arm.arm: arm for arm in settings.arms}
+    learnt = [arm for arm in bench.arms if arm.arm not in declared and arm.adapter is not None]
+    known = {*declared, *(arm.arm for arm in learnt)}
+    asked = bench.version == 0 or settings.champion != bench.settings.champion
+    champion = settings.champion if asked or bench.champion not in known else bench.champion
+    changed = {arm.arm for arm in bench.arms if declared.get(arm.arm, arm) != arm}
+    judging.change(
+        settings=settings,
+        version=bench.version + 1,
+        arms=(*settings.arms, *learnt),
+        champion=champion,
+        rollback=bench.rollback if bench.rollback in known and bench.rollback != champion else None,
+        live=tuple(name for name in bench.live if name in known and name not in changed),
+    )
+    for arena in judging.arenas():
+        if not _still_meant(judging, arena):
+            course.close(judging, arena, "superseded by new settings")
+    if champion != bench.champion or judging.bench.rollback is None:
+        course.end_watch(judging)
+        judging.change(leaving=None)
+        if judging.staged() is None:
+            judging.keep_breaker(None)
+    elif settings.judge != bench.settings.judge and (watched := judging.watched()) is not None:
+        course.end_watch(judging)
+        judging.keep_arena(again := hold_back(watched, judging.now_ms))
+        judging.change(watch=again.key)
+    judging.emit(
+        PolicyRoute(
+            tenant=settings.tenant,
+            at_ms=judging.now_ms,
+            route=settings.route,
+            version=judging.bench.version,
             settings=settings,
-            version=bench.version + 1,
-            arms=(*settings.arms, *learnt),
-            champion=champion,
-            rollback=bench.rollback if bench.rollback in known and bench.rollback != champion else None,
-        )
-        arena = judging.arena
-        if arena is not None:
-            same_arena = (
-                arena.champion == champion
-                and arena.challenger in known
-                and version_key(judging.bench.arm(champion), judging.bench.arm(arena.challenger), settings) == arena.key
-            )
-            if not same_arena:
-                self._close(judging, arena, "superseded by new settings")
-        judging.emit(
-            PolicyRoute(
-                tenant=settings.tenant,
-                at_ms=judging.now_ms,
-                route=settings.route,
-                version=judging.bench.version,
-                settings=settings,
-                author=command.operator,
-            ),
-            "route",
-        )
-        for name in settings.challengers:
-            self._enqueue(judging, declared[name], judging.now_ms)
-        judging.publish_fleet(f"applied by {command.operator}")
-
-    # arenas
-
-    def _registered(self, judging: Judging, data: AdapterRegistered) -> None:
-        """A new adapter becomes an arm: the champion's prompt and sampling, the adapter's weights."""
-        champion = judging.bench.arm(judging.bench.champion)
-        try:
-            arm = Arm.model_validate(
-                {**champion.model_dump(), "arm": data.arm, "base": data.base, "adapter": data.adapter}
-            )
-        except ValidationError:
-            judging.give_up("invalid", "adapter.registered: its arm and base make no arm of a route")
-            return
-        self._enqueue(judging, arm, data.cutoff_ms)
-
-    def _enqueue(self, judging: Judging, arm: Arm, fresh_after_ms: int) -> None:
-        waiting = [row for row in judging.bench.queue if row.arm.arm != arm.arm]
-        open_now = judging.arena is not None and judging.arena.challenger == arm.arm
-        if arm.arm != judging.bench.champion and not open_now:
-            waiting.append(Waiting(arm=arm, fresh_after_ms=fresh_after_ms))
-        judging.change(queue=tuple(waiting[-QUEUE:]))
-
-    def _next_in_line(self, judging: Judging) -> int | None:
-        """Open the next arena when none is open and the cooldown is over; the time to look again, if any."""
-        if any(row.arm.arm == judging.bench.champion for row in judging.bench.queue):  # it serves by now
-            judging.change(queue=tuple(row for row in judging.bench.queue if row.arm.arm != judging.bench.champion))
-        bench = judging.bench
-        if bench.current or not bench.queue:
-            return None
-        if judging.now_ms < bench.cooldown_until_ms:
-            return bench.cooldown_until_ms
-        first, rest = bench.queue[0], bench.queue[1:]
-        others = tuple(arm for arm in bench.arms if arm.arm != first.arm.arm)
-        judging.change(queue=rest, arms=(*others, first.arm))
-        champion = judging.bench.arm(bench.champion)
-        key = version_key(champion, first.arm, bench.settings)
-        known = judging.state.entries.get(key)
-        if known is None:
-            arena = open_arena(
-                champion, first.arm, bench.settings, now_ms=judging.now_ms, fresh_after_ms=first.fresh_after_ms
-            )
-        else:
-            arena = known.model_copy(update={"done": "", "asked_approval": False})
-        judging.put[key] = arena
-        judging.change(current=key, challenger=arena.challenger)
-        judging.emit(
-            PromotionOpened(**judging.common(arena), resumed=known is not None, settings=dict(settings_of(arena))),
-            "opened",
-        )
-        judging.publish_fleet(f"arena opened for {arena.challenger}")
-        return self._next_in_line(judging)
-
-    def _pair(self, judging: Judging, case: CaseClosed) -> None:
-        arena = judging.arena
-        pair = None if arena is None else pair_of(case, arena)
-        if arena is None or pair is None or case.request_id == arena.last_case:
-            return
-        if arena.slo_us is None:
-            frozen = p95_us(judging.bench.latencies)
-            if frozen is None:
-                return  # no objective to measure against yet
-            arena = arena.model_copy(update={"slo_us": frozen})
-        arena = add_pair(arena, *pair, case.request_id, sampled=case.sampled)
-        judging.put[arena.key] = arena
-        if arena.pairs % arena.settings.evaluate_every == 0 or arena.pairs == arena.settings.max_pairs:
-            self._look(judging, arena)
-
-    def _look(self, judging: Judging, arena: Arena) -> None:
-        bench = judging.bench
-        arena, seen = look(
-            arena,
-            now_ms=judging.now_ms,
-            cooldown_until_ms=bench.cooldown_until_ms,
-            approval=bench.settings.approval,
-        )
-        judging.put[arena.key] = arena
-        self._evaluated(judging, arena, seen)
-        if seen.decision == "promote":
-            self._promote(judging, arena, seen.log_e, by="")
-        elif seen.decision == "reject":
-            self._reject(judging, arena, seen.reason, seen.log_e)
-        elif seen.decision == "request_approval" and not arena.asked_approval:
-            judging.put[arena.key] = arena.model_copy(update={"asked_approval": True})
-            judging.emit(
-                PromotionApprovalRequested(**judging.common(arena), pairs=arena.pairs, log_e=seen.log_e), "approval"
-            )
-
-    def _evaluated(self, judging: Judging, arena: Arena, seen: Look, reason: str = "") -> None:
-        judging.emit(
-            PromotionEvaluated(
-                **judging.common(arena),
-                pairs=arena.pairs,
-                quality_pairs=arena.quality_pairs,
-                wins=arena.superiority.wins,
-                losses=arena.superiority.losses,
-                champion_grade=seen.champion_grade,
-                challenger_grade=seen.challenger_grade,
-                processes=seen.processes,
-                conditions=seen.conditions,
-                decision="continue" if reason else seen.decision,  # type: ignore[arg-type]  # one of the four words
-                reason=reason or seen.reason,
-            ),
-            "evaluated",
-        )
-
-    def _promote(self, judging: Judging, arena: Arena, log_e: float, *, by: str) -> None:
-        before = judging.bench.champion
-        self._end(judging, arena, "promoted")
-        judging.change(champion=arena.challenger, rollback=before)
-        judging.publish_fleet(f"{arena.challenger} promoted")
-        judging.emit(
-            ModelPromoted(
-                **judging.common(arena),
-                pairs=arena.pairs,
-                log_e=log_e,
-                approved_by=by,
-                fleet_version=judging.bench.fleet_version,
-                evaluation=derive(judging.cause, NAME, "evaluated"),
-            ),
-            "promoted",
-        )
-
-    def _reject(self, judging: Judging, arena: Arena, reason: str, log_e: float) -> None:
-        self._close(judging, arena, reason, log_e)
-        judging.publish_fleet(f"{arena.challenger} rejected: {reason}")
-
-    def _close(self, judging: Judging, arena: Arena, reason: str, log_e: float = 0.0) -> None:
-        self._end(judging, arena, reason)
-        judging.emit(
-            PromotionRejected(**judging.common(arena), reason=reason, pairs=arena.pairs, log_e=log_e), "rejected"
-        )
-
-    def _end(self, judging: Judging, arena: Arena, word: str) -> None:
-        """The arena is over: it is kept, so that the same challenger resumes; the cooldown begins."""
-        judging.put[arena.key] = arena.model_copy(update={"done": word})
-        cooldown = judging.now_ms + judging.bench.settings.judge.cooldown_s * 1000
-        judging.change(current="", challenger=None, cooldown_until_ms=cooldown)
-
-    # operators
-
-    def _answer(self, judging: Judging, command: CommandPromote | CommandReject) -> None:
-        arena = judging.arena
-        if arena is None or arena.challenger != command.challenger:
-            return
-        arena, seen = look(
-            arena, now_ms=judging.now_ms, cooldown_until_ms=judging.bench.cooldown_until_ms, approval="automatic"
-        )
-        judging.put[arena.key] = arena
-        if isinstance(command, CommandReject):
-            self._reject(judging, arena, f"rejected by {command.operator}", seen.log_e)
-        elif seen.decision == "promote":
-            self._evaluated(judging, arena, seen)
-            self._promote(judging, arena, seen.log_e, by=command.operator)
-        else:
-            missing = ", ".join(name for name, met in seen.conditions.items() if not met) or seen.reason
-            self._evaluated(judging, arena, seen, f"approval by {command.operator} refused: {missing}")
-
-    def _rollback(self, judging: Judging, command: CommandRollback) -> None:
-        bench = judging.bench
-        back = bench.rollback
-        if back is None:
-            judging.publish_fleet(f"rollback by {command.operator} refused: there is no arm to return to")
-            return
-        if (arena := judging.arena) is not None:
-            self._close(judging, arena, f"rollback by {command.operator}")
-        taken_out = bench.champion
-        cooldown = judging.now_ms + bench.settings.judge.cooldown_s * 1000
-        judging.change(champion=back, rollback=None, cooldown_until_ms=cooldown)
-        judging.publish_fleet(f"rolled back by {command.operator}")
-        judging.emit(
-            ModelRolledBack(
-                tenant=bench.settings.tenant,
-                at_ms=judging.now_ms,
-                route=bench.settings.route,
-                arena="",
-                champion=back,
-                challenger=taken_out,
-                adapter=None,
-                reason=command.reason or "by command",
-                by=command.operator,
-                fleet_version=judging.bench.fleet_version,
-            ),
-            "rolled-back",
-        )
+            author=command.operator,
+        ),
+        "route",
+    )
+    for name in settings.challengers:
+        course.enqueue(judging, declared[name], judging.now_ms)
+    judging.publish_fleet(f"applied by {command.operator}")
 
 
-def preview(bench: Bench, arenas: Sequence[Arena], now_ms: int) -> Look | None:
-    """What the judge would say now; None where no arena is open. The same `look`, nothing emitted."""
-    arena = next((row for row in arenas if row.key == bench.current), None)
+def _still_meant(judging: Judging, arena: Arena) -> bool:
+    """Whether the arena is the one that the settings of now would open."""
+    bench = judging.bench
+    known = {arm.arm for arm in bench.arms}
+    if arena.champion != bench.champion or arena.challenger not in known:
+        return False
+    return version_key(bench.arm(arena.champion), bench.arm(arena.challenger), bench.settings) == arena.key
+
+
+def _registered(judging: Judging, data: AdapterRegistered) -> None:
+    """A new adapter becomes an arm: the champion's prompt, sampling and prices, the adapter's weights."""
+    champion = judging.bench.arm(judging.bench.champion)
+    try:
+        arm = Arm.model_validate({**champion.model_dump(), "arm": data.arm, "base": data.base, "adapter": data.adapter})
+    except ValidationError:
+        judging.give_up("invalid", "adapter.registered: its arm and base make no arm of a route")
+        return
+    course.enqueue(judging, arm, data.cutoff_ms)
+
+
+def _engine_said(judging: Judging, data: AdapterLive | AdapterRefused) -> None:
+    """An arm was proven live, or refused: who is refused is not judged on, and nobody returns to it."""
+    bench = judging.bench
+    arm = next((arm for arm in bench.arms if arm.arm == data.arm), None)
+    if arm is None or arm.adapter != data.adapter:
+        return
+    if isinstance(data, AdapterLive):
+        if data.arm not in bench.live:
+            judging.change(live=(*bench.live, data.arm))
+        course.return_if_live(judging)
+        return
+    if data.arm in bench.live:
+        judging.change(live=tuple(name for name in bench.live if name != data.arm))
+    arena = judging.judged(data.arm)
+    if arena is not None:
+        course.reject(judging, arena, f"refused by the engine: {data.reason[:300]}", 0.0)
+
+
+# operators
+
+
+def _decided(judging: Judging, command: CommandPromote | CommandReject) -> None:
+    arena = judging.judged(command.challenger)
     if arena is None:
-        return None
-    return look(arena, now_ms=now_ms, cooldown_until_ms=bench.cooldown_until_ms, approval=bench.settings.approval)[1]
+        return
+    arena, seen = look(arena, course.around(judging, arena))
+    judging.keep_arena(arena)
+    if isinstance(command, CommandReject):
+        course.reject(judging, arena, f"rejected by {command.operator}", seen.log_e)
+        return
+    refusal = _refusal(judging, arena, seen)
+    identity = f"{arena.key}-approval"
+    if refusal:
+        course.evaluated(judging, arena, seen, identity, f"approval by {command.operator} refused: {refusal}")
+        return
+    arena = judging.keep_arena(arena, approved_by=command.operator)
+    course.evaluated(judging, arena, seen, identity, f"approved by {command.operator}")
+    course.advance(judging, arena, seen, identity)
+
+
+def _refusal(judging: Judging, arena: Arena, seen: Look) -> str:
+    """Why an approval is not taken: what was asked for is approved while the guardrails hold, anything else needs all conditions."""
+    if arena.stage:
+        return "it is on its way already"
+    if judging.staged() is not None:
+        return "another challenger is on its way"
+    if seen.decision == "reject":
+        return seen.reason
+    asked = {guard_name(guard) for guard in GUARDS} if arena.asked_approval else set(seen.conditions)
+    return ", ".join(name for name, held in seen.conditions.items() if name in asked and not held)
+
+
+def preview(bench: Bench, entries: Sequence[Entry], now_ms: int) -> list[tuple[Arena, Look]]:
+    """What the judge would say now of every open arena and the holdback. The same `look`, nothing emitted."""
+    named = {f"arena/{entry.arena.key}": entry for entry in entries if entry.arena is not None}
+    breaker = next((entry for entry in entries if entry.breaker is not None), None)
+    if breaker is not None:
+        named[BREAKER] = breaker
+    state = State(bench.settings.route, bench, named, None)
+    judging = Judging(state, bench, now_ms, Tick(now_ms, "", ""))
+    watched = judging.watched()
+    return [
+        look(arena, course.around(judging, arena)) for arena in (*judging.arenas(), *((watched,) if watched else ()))
+    ]

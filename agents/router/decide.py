@@ -257,10 +257,11 @@ def _route(
     kept = observed.session_arm
     if settings.sticky and kept is not None and shares.get(kept, 0) > 0:
         strategy, arm = "session", kept
-    chance = fleet.shadow_bp * WHOLE // 10_000 if fleet.challenger is not None else 0
-    other = fleet.champion if arm == fleet.challenger else fleet.challenger
-    drawn = other is not None and ids.coin(event.id, "shadow") < chance
-    shadows = (other,) if drawn and other is not None and not masks[other] else ()
+    chance = fleet.shadow_bp * WHOLE // 10_000
+    beside = (fleet.champion, *(fleet.shadows or (fleet.challenger,)))
+    others = dict.fromkeys(name for name in beside if name is not None and name != arm)
+    drawn = ids.coin(event.id, "shadow") < chance
+    shadows = tuple(name for name in others if not masks[name]) if drawn else ()
     fallback = (fleet.champion, fleet.rollback) if arm != fleet.champion else (fleet.rollback,)
     chain = tuple(name for name in fallback if name in masks and not masks[name] and name != arm)
     deadline = now + int(settings.deadline_s * 1000)
@@ -290,6 +291,7 @@ def _route(
         draw=ids.coin(identity, "arm"),
         draw_identity=identity,
         experiment=fleet.experiment,
+        arenas=fleet.arenas,
         bucket=bucket,
         rollout_bp=fleet.rollout_bp,
         shadow_probability=chance,

@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
-from agents.rules.wealth import ONE, Floats, Powers, Wealth, at_least, log_of, power, powers, times, total
+from agents.rules.wealth import Floats, Powers, Wealth, power, powers, times, total
 
 _RESCALE_EVERY = 64  # 64 factors of at least 1/25 and at most 2 stay within 2^-300 and 2^64
 _SHIFT = 256
@@ -236,104 +236,3 @@ def _risk_bases(risk: float) -> tuple[tuple[float, float], ...]:
         theta = risk * (g - 0.5) / RISK_BETS
         bases.append((theta / risk, (1.0 - theta) / (1.0 - risk)))
     return tuple(bases)
-
-
-# until the judge folds tracks
-
-
-class Discordant(BaseModel):
-    """F1, counts: null P(win | discordant) ≤ 1/2. Mixture over 48 bets, E = Σ w (2p)^W (2-2p)^L.
-
-    The beta-binomial e-process with a Beta(6, 6) prior cut to (1/2, 1) (Robbins 1970, mixture of likelihood ratios).
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    wins: int = 0
-    losses: int = 0
-
-    def add(self, difference: float) -> "Discordant":
-        """One pair: challenger minus champion; ties change nothing."""
-        if difference > 0:
-            return Discordant(wins=self.wins + 1, losses=self.losses)
-        if difference < 0:
-            return Discordant(wins=self.wins, losses=self.losses + 1)
-        return self
-
-    def wealth(self) -> Wealth:
-        return total(
-            [
-                times(math.frexp(w), times(power(2 * p, self.wins), power(2 - 2 * p, self.losses)))
-                for p, w in zip(F1_P, F1_W, strict=True)
-            ]
-        )
-
-
-class Betting(BaseModel):
-    """F2, value process: D in [-1, 1], null mean(D) ≤ -d. E = mean over 16 bets of Π (1 + f·(D + d)).
-
-    Betting with a mixture of fixed fractions (Waudby-Smith & Ramdas 2023, arXiv 2010.09686). In order: not mergeable to
-    the bit. `max_*` is the largest wealth ever seen at a look.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    margin: float
-    mantissas: tuple[float, ...] = (0.5,) * 16
-    exponents: tuple[int, ...] = (1,) * 16
-    n: int = 0
-    total: float = 0.0
-
-    def add(self, difference: float) -> "Betting":
-        """One value D. Raises ValueError outside [-1, 1]."""
-        if not -1.0 <= difference <= 1.0:
-            raise ValueError(f"D is {difference!r}; accepted: -1 to 1")
-        x = difference + self.margin
-        divisor = 1.0 - self.margin
-        bets = F2_MARGIN if self.margin > 0 else F2_ZERO
-        mantissas: list[float] = []
-        exponents: list[int] = []
-        for mantissa, exponent, bet in zip(self.mantissas, self.exponents, bets, strict=True):
-            grown, shift = math.frexp(mantissa * (1.0 + bet / divisor * x))
-            mantissas.append(grown)
-            exponents.append(exponent + shift)
-        return Betting(
-            margin=self.margin,
-            mantissas=tuple(mantissas),
-            exponents=tuple(exponents),
-            n=self.n + 1,
-            total=self.total + difference,
-        )
-
-    def wealth(self) -> Wealth:
-        mantissa, exponent = total(tuple(zip(self.mantissas, self.exponents, strict=True)))
-        return mantissa, exponent - 4  # the mean of 16
-
-
-class Worse(BaseModel):
-    """The harm process: null "the challenger is worse by at most `a`" (mean(D) ≥ -a). x = -D - a, bets over (1 + a)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    allowance: float
-    mantissas: tuple[float, ...] = (0.5,) * 16
-    exponents: tuple[int, ...] = (1,) * 16
-
-    def add(self, difference: float) -> "Worse":
-        """One value D in [-1, 1]."""
-        x = -difference - self.allowance
-        divisor = 1.0 + self.allowance
-        mantissas: list[float] = []
-        exponents: list[int] = []
-        for mantissa, exponent, bet in zip(self.mantissas, self.exponents, F2_ZERO, strict=True):
-            grown, shift = math.frexp(mantissa * (1.0 + bet / divisor * x))
-            mantissas.append(grown)
-            exponents.append(exponent + shift)
-        return Worse(allowance=self.allowance, mantissas=tuple(mantissas), exponents=tuple(exponents))
-
-    def wealth(self) -> Wealth:
-        mantissa, exponent = total(tuple(zip(self.mantissas, self.exponents, strict=True)))
-        return mantissa, exponent - 4
-
-
-__all__ = ["ONE", "at_least", "log_of"]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from agents.judge.decide import Arena, Look
-from agents.judge.fold import Bench
+from agents.judge.bench import Bench, Entry
+from agents.judge.decide import Look
 from agents.judge.fold import preview as look_now
 from schemas.topics import BY_NAME, state_topic
 from streams.state import split_key
@@ -24,7 +24,7 @@ async def history(bus: Bus, route: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["key"] == route and row["data"] is not None]
 
 
-async def state(bus: Bus, route: str) -> tuple[Bench | None, list[Arena]]:
+async def state(bus: Bus, route: str) -> tuple[Bench | None, list[Entry]]:
     """The judge's own state of the route, rebuilt from its changelog: what it would start from after a crash."""
     name = state_topic("judge")
     count = (await bus.partitions([name]))[name]
@@ -39,45 +39,45 @@ async def state(bus: Bus, route: str) -> tuple[Bench | None, list[Arena]]:
             held[entry] = record.value
     raw = held.pop(None, b"null")
     bench = None if raw == b"null" else Bench.model_validate_json(raw)
-    return bench, [Arena.model_validate_json(value) for value in held.values()]
+    return bench, [Entry.model_validate_json(value) for value in held.values()]
 
 
 async def run(screen: Screen, route: str) -> int:
     """The command. Exit 1 where the route is unknown or nothing is being judged."""
     an_id("route", route)
     async with open_bus() as bus:
-        (bench, arenas), rows = await state(bus, route), await history(bus, route)
+        (bench, entries), rows = await state(bus, route), await history(bus, route)
     if bench is None:
         screen.line({"route": route, "known": False}, f"the judge knows no route {clean(route)}: `ratchet apply` it")
         return Exit.NO
-    seen = look_now(bench, arenas, now_ms())
+    looks = look_now(bench, entries, now_ms())
     last = rows[-1] if rows else None
-    arena = next((row for row in arenas if row.key == bench.current), None)
     if screen.as_json:
         answer: dict[str, Any] = {
             "route": route,
             "champion": bench.champion,
-            "challenger": bench.challenger,
+            "challengers": [arena.challenger for arena, _ in looks if not arena.holdback],
             "paused": bench.paused,
             "approval": bench.settings.approval,
-            "judging": seen is not None,
-            "look": seen.model_dump() if seen is not None else None,
-            "pairs": arena.pairs if arena is not None else 0,
+            "judging": bool(looks),
+            "looks": [
+                {"challenger": arena.challenger, "pairs": arena.pairs} | seen.model_dump() for arena, seen in looks
+            ],
             "last": last,
         }
         screen.json(answer)
-        return Exit.DONE if seen is not None else Exit.NO
+        return Exit.DONE if looks else Exit.NO
     screen.say(
-        f"[bold]{clean(route)}[/]: champion {clean(bench.champion)}, challenger {clean(bench.challenger or 'none')}"
-        + (", [yellow]paused[/]" if bench.paused else "")
+        f"[bold]{clean(route)}[/]: champion {clean(bench.champion)}" + (", [yellow]paused[/]" if bench.paused else "")
     )
-    if seen is not None and arena is not None:
+    for arena, seen in looks:
+        screen.say(f"challenger {clean(arena.challenger)}")
         explain(screen, seen, arena.pairs)
-    else:
+    if not looks:
         screen.say("nothing is being judged now")
     if last is not None:
         screen.say(f"last: {one_line(last)}")
-    return Exit.DONE if seen is not None else Exit.NO
+    return Exit.DONE if looks else Exit.NO
 
 
 def explain(screen: Screen, seen: Look, pairs: int) -> None:
