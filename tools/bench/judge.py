@@ -16,12 +16,12 @@ from tools.bench import Say, figure
 from tools.bench import judge_suites as suites
 from tools.bench.judge_data import Orders, on_file
 from tools.bench.judge_draws import Scenario, draw
-from tools.bench.judge_replay import decision_cost, differences
+from tools.bench.judge_replay import decision_cost, mean_cost, replay
 from tools.bench.rows import table
 
 SEED = 1
 PAIRS, REPLICATES, REPLAYED, ORDERS = 5000, 2000, 2, 300
-MOST_US = 20.0
+MOST_US, MOST_BYTES = 20.0, 2048
 USAGE = (
     "ratchet bench judge [--replicates N] [--data FILE [--pair CHAMPION,CHALLENGER]…]; N is 1 to 100000 (synthetic "
     f"replicates, default {REPLICATES}; with --data orders, default {ORDERS})"
@@ -73,18 +73,25 @@ def synthetic(say: Say, *, replicates: int, pairs: int = PAIRS, replayed: int = 
         "agrees": not made.differing,
         "replayed": made.checked,
         "differing": made.differing,
-        "decision_us": cost,
+        "decision": cost,
         "tables": {"judge": table(made.rows, *made.rows[0])},
         "notes": list(NOTES),
         "summary": {
             **suites.summary(made),
             "differing_replays": figure(len(made.differing), at_most=0),
-            "decision_us": figure(sum(cost.values()) / len(cost), at_most=MOST_US),
+            "decision_us": figure(mean_cost(cost["us_by_metric"]), at_most=MOST_US),
+            "arena_us": figure(cost["arena_us"]),
+            "arena_bytes": figure(cost["arena_bytes"], at_most=MOST_BYTES),
         },
     }
 
 
-def costs(pairs: int) -> dict[str, float]:
-    """Microseconds per pair by metric, in pure Python."""
-    d = differences(draw(np.random.default_rng([SEED, 4]), Scenario("A/A"), pairs, 1), 0)
-    return {metric: round(value, 2) for metric, value in decision_cost(d).items()}
+def costs(pairs: int) -> dict[str, Any]:
+    """Microseconds per pair and metric in pure Python, and the bytes of an arena after all its pairs."""
+    drawn = draw(np.random.default_rng([SEED, 4]), Scenario("A/A"), pairs, 1)
+    by_metric, whole = decision_cost(drawn, 0)
+    return {
+        "us_by_metric": {metric: round(value, 2) for metric, value in by_metric.items()},
+        "arena_us": round(whole, 2),
+        "arena_bytes": len(replay(drawn, 0).arena.model_dump_json().encode()),
+    }

@@ -5,7 +5,7 @@ models are), `noninferiority` (the quality guardrail alone) and `whole` (quality
 An order is a random selection of min(5,000, rows) questions without replacement.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rules.eprocess import Nulls
+from agents.judge.arena import PROCESSES
 from schemas.errors import Refused
 from tools.bench import Say, figure
 from tools.bench.exact import interval
@@ -22,12 +22,11 @@ from tools.bench.judge_rules import (
     ALONE,
     EVERY,
     LEAST_QUALITY,
-    METRICS,
-    QUALITY_BAR,
-    QUALITY_LINES,
+    NULLS,
     QUALITY_RULES,
-    RATIO_BAR,
+    SETTINGS,
     asymptotic_cs,
+    cheaper,
     enough,
     ever,
     first_looks,
@@ -42,7 +41,6 @@ from tools.bench.twin import Reals, Whole, at_looks, count_looks, mean_looks, va
 
 SUITES = ("quality", "swap", "noninferiority", "whole")
 ABSENT = ("latency", "latency p95", "errors")
-COST = Nulls(**METRICS["cost"].bets)
 NOTES = (
     "share: orders in which the rule ever promotes, looked at every 10 pairs; 95 % exact (Clopper-Pearson)",
     "orders of one pair of models share its questions, so their shares are not those of independent samples",
@@ -165,18 +163,22 @@ def _gap(champion: Flags, challenger: Flags) -> NDArray[np.int8]:
 
 
 def _better(champion: Flags, challenger: Flags) -> Firsts:
-    wealth = count_looks({"gain": METRICS["quality"].bets["gain"]}, _gap(champion, challenger), EVERY)["gain"]
+    wealth = count_looks({"better": NULLS["quality"].bets["better"]}, _gap(champion, challenger), EVERY)["better"]
     others = {name: first_looks(rule(champion, challenger)) for name, rule in QUALITY_RULES.items()}
     return {"ratchet": first_looks(ever(wealth, ALONE)), **others}
 
 
 def _quality(drawn: Drawn) -> dict[str, Reals]:
-    looks = count_looks(METRICS["quality"].bets, _gap(drawn.champion, drawn.challenger), EVERY)
-    return {f"quality {null}": wealth for null, wealth in looks.items()}
+    return _named("quality", count_looks(NULLS["quality"].bets, _gap(drawn.champion, drawn.challenger), EVERY))
+
+
+def _named(track: str, looks: Mapping[str, Reals]) -> dict[str, Reals]:
+    """By the product's names of the processes."""
+    return {row.name: looks[row.null] for row in PROCESSES if row.track == track}
 
 
 def _not_worse(drawn: Drawn) -> Firsts:
-    margin = QUALITY_LINES[0]
+    margin = SETTINGS.quality_margin
     return {
         "ratchet": first_looks(passed(_quality(drawn), "quality")),
         "paired_t": first_looks(paired_t(drawn.champion, drawn.challenger, margin)),
@@ -185,14 +187,14 @@ def _not_worse(drawn: Drawn) -> Firsts:
 
 
 def _whole(drawn: Drawn) -> Firsts:
-    costs = value_looks(COST, contrasts(drawn.champion_chars, drawn.challenger_chars), EVERY)
-    found = _quality(drawn) | {f"cost {null}": wealth for null, wealth in costs.items()}
-    cheaper = sums(drawn.challenger_chars) <= RATIO_BAR * sums(drawn.champion_chars)
-    better = mean_looks(_gap(drawn.champion, drawn.challenger).astype(np.float64), EVERY) >= QUALITY_BAR
+    d = contrasts(drawn.champion_chars, drawn.challenger_chars)
+    found = _quality(drawn) | _named("cost", value_looks(NULLS["cost"], d, EVERY))
+    saved = cheaper(sums(drawn.champion_chars), sums(drawn.challenger_chars))
+    better = mean_looks(_gap(drawn.champion, drawn.challenger).astype(np.float64), EVERY) >= SETTINGS.quality_bar
     good, other = at_looks(drawn.champion, EVERY), at_looks(drawn.challenger, EVERY)
-    point = (cheaper | better) & (other >= LEAST_QUALITY * good)
+    point = (saved | better) & (other >= LEAST_QUALITY * good)
     return {
-        "ratchet": first_looks(whole(found, {"quality": better, "cost": cheaper}, ("quality", "cost"))),
+        "ratchet": first_looks(whole(found, {"quality": better, "cost": saved}, ("quality", "cost"))),
         "point_estimate": first_looks(enough(point)),
     }
 

@@ -50,32 +50,22 @@ class Pairs:
     champion_failed: Flags
     challenger_failed: Flags
 
-    @property
-    def quality(self) -> NDArray[np.int8]:
-        """D of quality: -1, 0 or 1."""
-        return self.challenger_good.astype(np.int8) - self.champion_good.astype(np.int8)
-
-    @property
-    def errors(self) -> NDArray[np.int8]:
-        """F7: + where only the champion failed."""
-        return self.champion_failed.astype(np.int8) - self.challenger_failed.astype(np.int8)
-
-    @property
-    def latency(self) -> Reals:
-        """F4."""
-        return self._failing(contrasts(self.champion_us, self.challenger_us))
-
-    @property
-    def cost(self) -> Reals:
-        """F8."""
-        return self._failing(contrasts(self.champion_cost, self.challenger_cost))
-
-    @property
-    def tail(self) -> Reals:
-        """F5: s(champion) - s(challenger), a failure counting as 1."""
-        champion = np.where(self.champion_failed, 1.0, exceedances(self.champion_us))
-        challenger = np.where(self.challenger_failed, 1.0, exceedances(self.challenger_us))
-        return champion - challenger
+    def differences(self, track: str) -> NDArray[np.int8] | Reals:
+        """D of a track of an arena, by its name; whole numbers where it can only be -1, 0 or 1."""
+        match track:
+            case "quality":
+                return self.challenger_good.astype(np.int8) - self.champion_good.astype(np.int8)
+            case "error":
+                return self.champion_failed.astype(np.int8) - self.challenger_failed.astype(np.int8)
+            case "latency":
+                return self._failing(contrasts(self.champion_us, self.challenger_us))
+            case "cost":
+                return self._failing(contrasts(self.champion_cost, self.challenger_cost))
+            case "slowness":
+                champion = np.where(self.champion_failed, 1.0, exceedances(self.champion_us))
+                return champion - np.where(self.challenger_failed, 1.0, exceedances(self.challenger_us))
+            case _:
+                raise ValueError(f"no track {track!r}")
 
     def _failing(self, d: Reals) -> Reals:
         return np.where(self.challenger_failed, -1.0, np.where(self.champion_failed, 0.0, d))

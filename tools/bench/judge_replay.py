@@ -1,50 +1,33 @@
 """One replicate by the product's own code, pair by pair in pure Python: what the vectorised run must equal, and what a decision costs."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from agents.rules.eprocess import Nulls, Track
-from agents.rules.metrics import contrast, exceedance, gain_of
-from agents.rules.wealth import Wealth, at_least, capped
+from agents.judge.arena import PROCESSES, Arena, take
+from agents.judge.decide import Around, look
+from agents.judge.pairs import Outcome, Pending
+from agents.rules.eprocess import Track
+from agents.rules.wealth import capped
 from tools.bench.judge_draws import X0_US, Pairs
-from tools.bench.judge_rules import (
-    EVERY,
-    LEAST,
-    METRICS,
-    NOT_HARMED,
-    NOT_WORSE,
-    QUALITY_BAR,
-    RATIO_BAR,
-    UNION,
-)
+from tools.bench.judge_rules import ALPHA, EVERY, LEAST, NULLS, SETTINGS
+
+CHAMPION, CHALLENGER, ARENA = "champion", "challenger", "bench"
+_AROUND = Around(settings=SETTINGS, now_ms=1)
 
 
-@dataclass
-class Book:
-    """One metric's track and how high each of its wealths has been at a look."""
+@dataclass(frozen=True)
+class Replay:
+    """Every wealth at every look, the number of pairs at which the arena is promoted (with and without bars), and its last state."""
 
-    nulls: Nulls
-    track: Track = field(default_factory=Track)
-    now: dict[str, Wealth] = field(default_factory=dict[str, Wealth])
-    highest: dict[str, float] = field(default_factory=dict[str, float])
-
-    def look(self) -> None:
-        """Read the track against its nulls."""
-        for null in self.nulls.bets:
-            self.now[null] = self.track.wealth(null, self.nulls)
-            self.highest[null] = max(self.highest.get(null, 0.0), capped(self.now[null]))
-
-    def passes(self) -> bool:
-        """Whether the guardrail does."""
-        return (
-            self.highest["ni"] >= NOT_WORSE and at_least(self.now["ni"], 1.0) and self.highest["harm"] >= NOT_HARMED
-        )
+    wealths: dict[str, list[float]]
+    promoted: float
+    proved: float
+    arena: Arena
 
 
-def differences(pairs: Pairs, column: int) -> dict[str, list[float]]:
-    """D of each metric, by the product's formulas."""
-    found: dict[str, list[float]] = {metric: [] for metric in METRICS}
+def outcomes(pairs: Pairs, column: int) -> Iterator[Pending]:
+    """A replicate's pairs as the judge folds them: closed and graded."""
     arms = zip(
         pairs.champion_good[:, column].tolist(), pairs.challenger_good[:, column].tolist(),
         pairs.champion_us[:, column].tolist(), pairs.challenger_us[:, column].tolist(),
@@ -52,69 +35,74 @@ def differences(pairs: Pairs, column: int) -> dict[str, list[float]]:
         pairs.champion_failed[:, column].tolist(), pairs.challenger_failed[:, column].tolist(), strict=True,
     )  # fmt: skip
     for good, other_good, us, other_us, cost, other_cost, failed, other_failed in arms:
-        found["quality"].append(float(other_good) - float(good))
-        found["errors"].append(float(failed) - float(other_failed))
-        tail = 1.0 if failed else exceedance(us, X0_US)
-        found["tail"].append(tail - (1.0 if other_failed else exceedance(other_us, X0_US)))
-        lost = -1.0 if other_failed else 0.0
-        either = failed or other_failed
-        found["latency"].append(lost if either else contrast(us, other_us))
-        found["cost"].append(lost if either else contrast(cost, other_cost))
-    return found
+        yield Pending(
+            window_end_ms=0,
+            arenas=(ARENA,),
+            closed=True,
+            sampled=True,
+            outcomes={
+                CHAMPION: Outcome(ok=not failed, words=0, grade=1000 * good, latency_us=us, nano_usd=cost),
+                CHALLENGER: Outcome(
+                    ok=not other_failed, words=1, grade=1000 * other_good, latency_us=other_us, nano_usd=other_cost
+                ),
+            },
+        )
 
 
-@dataclass(frozen=True)
-class Replay:
-    """Every wealth at every look, and the number of pairs at which the whole rule promotes (with and without bars)."""
-
-    wealths: dict[str, list[float]]
-    promoted: float
-    proved: float
+def opened() -> Arena:
+    """An arena whose x0 is frozen, at the default numbers."""
+    return Arena(
+        key=ARENA, champion=CHAMPION, challenger=CHALLENGER, opened_ms=0, fresh_after_ms=0, alpha=ALPHA, x0_us=X0_US
+    )
 
 
 def replay(pairs: Pairs, column: int) -> Replay:
-    """The whole rule on one replicate."""
-    d = differences(pairs, column)
-    cost, other = pairs.champion_cost[:, column].tolist(), pairs.challenger_cost[:, column].tolist()
-    books = {metric: Book(nulls) for metric, nulls in METRICS.items()}
-    wealths: dict[str, list[float]] = {f"{metric} {null}": [] for metric in METRICS for null in METRICS[metric].bets}
-    promoted = proved = float("inf")
-    for n in range(EVERY, len(pairs.champion_us) + 1, EVERY):
-        for metric, book in books.items():
-            for value in d[metric][n - EVERY : n]:
-                book.track = book.track.add(value, book.nulls)
-            book.look()
-            for null, wealth in book.now.items():
-                wealths[f"{metric} {null}"].append(capped(wealth))
-        guarded = all(book.passes() for metric, book in books.items() if metric != "latency")
-        if n >= LEAST and guarded:
-            bars = _bars(books, sum(cost[:n]), sum(other[:n]))
-            better = [metric for metric in bars if books[metric].highest["gain"] >= UNION]
-            proved = min(proved, float(n)) if better else proved
-            promoted = min(promoted, float(n)) if any(bars[metric] for metric in better) else promoted
-    return Replay(wealths, promoted, proved)
+    """One replicate through `take` and `look`."""
+    arena, promoted, proved = opened(), float("inf"), float("inf")
+    wealths: dict[str, list[float]] = {process.name: [] for process in PROCESSES}
+    for pending in outcomes(pairs, column):
+        arena = take(arena, SETTINGS, pending)
+        if arena.pairs % EVERY:
+            continue
+        arena, seen = look(arena, _AROUND)
+        for process in seen.processes:
+            wealths[process.name].append(capped((process.mantissa, process.exponent)))
+        if seen.decision == "promote":
+            promoted = min(promoted, float(arena.pairs))
+        won = any(gain.reached for gain in seen.gains) and seen.guards_hold and seen.decision != "reject"
+        if won and arena.pairs >= LEAST:
+            proved = min(proved, float(arena.pairs))
+    return Replay(wealths, promoted, proved, arena)
 
 
-def _bars(books: dict[str, Book], cost: int, other: int) -> dict[str, bool]:
-    return {
-        "quality": (books["quality"].track.mean or 0.0) >= QUALITY_BAR,
-        "latency": (books["latency"].track.mean or 0.0) >= gain_of(RATIO_BAR),
-        "cost": other <= RATIO_BAR * cost,
-    }
-
-
-def decision_cost(d: dict[str, Sequence[float]]) -> dict[str, float]:
-    """Microseconds per pair of each metric: the track's step, and a look at all its nulls every 10 pairs."""
+def decision_cost(pairs: Pairs, column: int) -> tuple[dict[str, float], float]:
+    """Microseconds per pair of each metric (a track's step, and every 10 pairs its wealth against each null); and per pair and metric
+    of the whole arena, with the forming of D, all conditions and what `promotion.evaluated` shows."""
+    ready = list(outcomes(pairs, column))
     found: dict[str, float] = {}
-    for metric, values in d.items():
-        book = Book(METRICS[metric])
-        book.look()  # the tables of powers are made once per process
-        started = time.perf_counter()
-        for n, value in enumerate(values, start=1):
-            book.track = book.track.add(value, book.nulls)
-            if n % EVERY == 0:
-                book.look()
-        found[metric] = 1e6 * (time.perf_counter() - started) / len(values)
-    return found
+    for track in NULLS:
+        found[track] = _stepped(track, pairs.differences(track)[:, column].tolist())
+    started, arena = time.perf_counter(), opened()
+    for pending in ready:
+        arena = take(arena, SETTINGS, pending)
+        if arena.pairs % EVERY == 0:
+            arena, _ = look(arena, _AROUND)
+    return found, 1e6 * (time.perf_counter() - started) / len(ready) / len(NULLS)
 
 
+def _stepped(name: str, values: Sequence[float]) -> float:
+    nulls, track = NULLS[name], Track()
+    for null in nulls.bets:
+        track.wealth(null, nulls)  # the tables of powers are made once per process
+    started = time.perf_counter()
+    for n, value in enumerate(values, start=1):
+        track = track.add(value, nulls)
+        if n % EVERY == 0:
+            for null in nulls.bets:
+                track.wealth(null, nulls)
+    return 1e6 * (time.perf_counter() - started) / len(values)
+
+
+def mean_cost(by_metric: Mapping[str, float]) -> float:
+    """Over the metrics."""
+    return sum(by_metric.values()) / len(by_metric)

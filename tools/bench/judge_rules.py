@@ -11,46 +11,32 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rules.eprocess import Bets, Nulls, gain_bets, margin_bets, win_bets
-from agents.rules.metrics import gain_of, margin_of
+from agents.judge.arena import GUARDS, PROCESSES, nulls_of
+from agents.judge.decide import HARM_LEVEL
+from agents.rules.metrics import gain_of
+from schemas.routes import JudgeSettings
 from tools.bench.exact import beta_share
 from tools.bench.judge_draws import Flags, Pairs
 from tools.bench.twin import Reals, Whole, at_looks, count_looks, mean_looks, value_looks
 
-ALPHA = 0.05
-EVERY, LEAST = 10, 100
-ALONE, UNION, NOT_WORSE, NOT_HARMED = 1.0 / ALPHA, 3.0 / ALPHA, 1.0 / ALPHA, 100.0
-SUPERIORITIES = ("quality", "latency", "cost")
-QUALITY_BAR, RATIO_BAR = 0.02, 0.9
-QUALITY_LINES, TAIL_LINES, ERROR_LINES = (0.03, 0.05), (0.02, 0.05), (0.01, 0.02)
-COST_LINES = (margin_of(0.05), margin_of(0.15))
+SETTINGS = JudgeSettings(min_time_s=0, novelty_pairs=0, once_a_day=False, max_pairs=100_000)
+"""The defaults, without the times and without an end: how many pairs there are is the benchmark's to say."""
+NULLS = nulls_of(SETTINGS, None)
+ALPHA, EVERY, LEAST = SETTINGS.alpha, SETTINGS.evaluate_every, SETTINGS.min_pairs
+ALONE, UNION = 1.0 / ALPHA, len(SETTINGS.win_by) / ALPHA
+NEEDED = {"margin": 1.0 / ALPHA, "harm": HARM_LEVEL, "worse": 1.0 / ALPHA}
 MOST_ERRORS, MOST_P95, LEAST_QUALITY = 0.02, 1.5, 0.95  # of `point_estimate`
 GLR_DELTA = 0.05
 CS_TUNED_AT = 500  # pairs, where the asymptotic confidence sequence is narrowest
 
 
-def lines(margins: tuple[float, float]) -> dict[str, Bets]:
-    """A guardrail's two nulls."""
-    return {"ni": margin_bets(margins[0]), "harm": margin_bets(margins[1])}
-
-
-METRICS: dict[str, Nulls] = {
-    "quality": Nulls(gain=win_bets(), **lines(QUALITY_LINES)),
-    "latency": Nulls(gain=gain_bets()),
-    "tail": Nulls(**lines(TAIL_LINES)),
-    "errors": Nulls(**lines(ERROR_LINES)),
-    "cost": Nulls(gain=gain_bets(), **lines(COST_LINES)),
-}
-"""What each metric's track is read against in the whole decision."""
-
-
 def wealths(pairs: Pairs) -> dict[str, Reals]:
-    """Every e-process of the decision at every look, by metric and null: "quality gain", "tail ni" …"""
+    """Every e-process of an arena at every look, by the product's names of them."""
     found: dict[str, Reals] = {}
-    for metric, nulls in METRICS.items():
-        d = getattr(pairs, metric)
+    for track, nulls in NULLS.items():
+        d = pairs.differences(track)
         looks = count_looks(nulls.bets, d, EVERY) if d.dtype == np.int8 else value_looks(nulls, d, EVERY)
-        found |= {f"{metric} {null}": value for null, value in looks.items()}
+        found |= {row.name: looks[row.null] for row in PROCESSES if row.track == track}
     return found
 
 
@@ -59,24 +45,26 @@ def ever(wealth: Reals, level: float) -> Flags:
     return np.maximum.accumulate(wealth, axis=0) >= level
 
 
-def passed(found: Mapping[str, Reals], metric: str) -> Flags:
+def passed(found: Mapping[str, Reals], guard: str) -> Flags:
     """Whether a guardrail has been passed, by look: not worse by the margin, and surely not by the harm line."""
-    ni, harm = found[f"{metric} ni"], found[f"{metric} harm"]
-    return ever(ni, NOT_WORSE) & (ni >= 1.0) & ever(harm, NOT_HARMED)
+    holds = [
+        ever(found[f"{guard}_{null}"], NEEDED[null]) & (found[f"{guard}_{null}"] >= 1.0) for null in ("margin", "harm")
+    ]
+    return holds[0] & holds[1]
 
 
-def whole(found: Mapping[str, Reals], bars: Mapping[str, Flags] | None, guardrails: Sequence[str]) -> Flags:
-    """Where the whole rule would promote, by look: a superiority proved and its bar met now, every guardrail passed.
+def whole(found: Mapping[str, Reals], bars: Mapping[str, Flags] | None, guards: Sequence[str] = GUARDS) -> Flags:
+    """Where the whole rule would promote, by look: a superiority proved and its bar met now, every guardrail passed, no harm proved.
 
-    Without `bars` a proved superiority is enough: what Ville's inequality alone promises.
+    Without `bars` a proved superiority is enough: what Ville's inequality alone promises. What `found` does not have counts nothing.
     """
     promoting = np.zeros_like(next(iter(found.values())), dtype=bool)
-    for metric in SUPERIORITIES:
-        if f"{metric} gain" in found:
-            proved = ever(found[f"{metric} gain"], UNION)
-            promoting |= proved if bars is None else proved & bars[metric]
-    for metric in guardrails:
-        promoting &= passed(found, metric)
+    for gain in SETTINGS.win_by:
+        if gain in found:
+            proved = ever(found[gain], UNION)
+            promoting |= proved if bars is None else proved & bars[gain]
+    for guard in guards:
+        promoting &= passed(found, guard) & ~ever(found[f"{guard}_worse"], NEEDED["worse"])
     return enough(promoting)
 
 
@@ -87,12 +75,19 @@ def enough(promoting: Flags) -> Flags:
 
 
 def bars(pairs: Pairs) -> dict[str, Flags]:
-    """Whether each superiority's estimate meets its bar, by look."""
+    """Whether each superiority's estimate meets its bar, by look. Costs are the totals of pairs in which neither arm failed."""
+    sound = ~(pairs.champion_failed | pairs.challenger_failed)
+    before, after = sums(np.where(sound, pairs.champion_cost, 0)), sums(np.where(sound, pairs.challenger_cost, 0))
     return {
-        "quality": mean_looks(pairs.quality.astype(np.float64), EVERY) >= QUALITY_BAR,
-        "latency": mean_looks(pairs.latency, EVERY) >= gain_of(RATIO_BAR),
-        "cost": sums(pairs.challenger_cost) <= RATIO_BAR * sums(pairs.champion_cost),
+        "quality": mean_looks(pairs.differences("quality").astype(np.float64), EVERY) >= SETTINGS.quality_bar,
+        "latency": mean_looks(pairs.differences("latency"), EVERY) >= gain_of(SETTINGS.latency_bar),
+        "cost": cheaper(before, after),
     }
+
+
+def cheaper(before: Whole, after: Whole) -> Flags:
+    """Whether the ratio of the totals meets the bar; none of nothing."""
+    return (before > 0) & (after / np.maximum(before, 1) <= SETTINGS.cost_bar)
 
 
 def sums(values: Whole) -> Whole:
@@ -117,7 +112,7 @@ def running_p95(values: Whole) -> Whole:
 
 def fixed_p95(champion_us: Whole, challenger_us: Whole) -> Flags:
     """p95 at most 0.9 times the champion's."""
-    return enough(running_p95(challenger_us) <= RATIO_BAR * running_p95(champion_us))
+    return enough(running_p95(challenger_us) <= SETTINGS.latency_bar * running_p95(champion_us))
 
 
 def point_estimate(pairs: Pairs) -> Flags:
@@ -125,8 +120,8 @@ def point_estimate(pairs: Pairs) -> Flags:
     n = _seen(len(pairs.champion_good) // EVERY)
     good, other = (at_looks(flags, EVERY) / n for flags in (pairs.champion_good, pairs.challenger_good))
     p95, other_p95 = running_p95(pairs.champion_us), running_p95(pairs.challenger_us)
-    cheaper = sums(pairs.challenger_cost) <= RATIO_BAR * sums(pairs.champion_cost)
-    better = (other_p95 <= RATIO_BAR * p95) | cheaper | (other - good >= QUALITY_BAR)
+    saved = cheaper(sums(pairs.champion_cost), sums(pairs.challenger_cost))
+    better = (other_p95 <= SETTINGS.latency_bar * p95) | saved | (other - good >= SETTINGS.quality_bar)
     errors = at_looks(pairs.challenger_failed, EVERY) / n
     sound = (other >= LEAST_QUALITY * good) & (errors <= MOST_ERRORS) & (other_p95 <= MOST_P95 * p95)
     return enough(better & sound)

@@ -13,7 +13,7 @@ from tools.bench.judge_replay import Replay, replay
 from tools.bench.judge_rules import (
     ALONE,
     EVERY,
-    METRICS,
+    NULLS,
     QUALITY_RULES,
     bars,
     ever,
@@ -27,7 +27,6 @@ from tools.bench.rows import Row, at_most, power, row
 from tools.bench.twin import Reals, count_looks, value_looks
 
 BLOCK = 250
-GUARDRAILS = ("quality", "tail", "errors", "cost")
 NO_BARS = "ratchet, no bars"
 QUALITY = {"A/A": 0.0, "+5 pt": 0.05, "+2 pt": 0.02}
 LATENCY = {"A/A": 1.0, "-10 %": 0.9}
@@ -94,13 +93,13 @@ def differing(
 
 def quality(run: Run, say: Say) -> None:
     """Suite `quality`: F1 alone at 1/α."""
-    gain = {"gain": METRICS["quality"].bets["gain"]}
+    nulls = {"better": NULLS["quality"].bets["better"]}
     for index, (scenario, by) in enumerate(QUALITY.items()):
 
         def work(rng: np.random.Generator, count: int, at: int, by: float = by) -> dict[str, NDArray[np.float64]]:
             del at
             champion, challenger = qualities(rng, by, (run.pairs, count))
-            wealth = count_looks(gain, challenger.astype(np.int8) - champion.astype(np.int8), EVERY)["gain"]
+            wealth = count_looks(nulls, challenger.astype(np.int8) - champion.astype(np.int8), EVERY)["better"]
             others = {name: first_looks(rule(champion, challenger)) for name, rule in QUALITY_RULES.items()}
             return {"ratchet": first_looks(ever(wealth, ALONE)), **others}
 
@@ -116,7 +115,7 @@ def latency(run: Run, say: Say) -> None:
             del at
             champion, challenger = latencies(rng, ratio, (run.pairs, count))
             d = (champion - challenger) / (champion + challenger)
-            wealth = value_looks(METRICS["latency"], d, EVERY)["gain"]
+            wealth = value_looks(NULLS["latency"], d, EVERY)["better"]
             fixed = fixed_p95(champion, challenger)
             return {"ratchet": first_looks(ever(wealth, ALONE)), "fixed_p95": first_looks(fixed)}
 
@@ -132,8 +131,8 @@ def all_of_it(run: Run, say: Say) -> None:
             pairs = draw(rng, scenario, run.pairs, count)
             found = wealths(pairs)
             firsts = {
-                "ratchet": first_looks(whole(found, bars(pairs), GUARDRAILS)),
-                NO_BARS: first_looks(whole(found, None, GUARDRAILS)),
+                "ratchet": first_looks(whole(found, bars(pairs))),
+                NO_BARS: first_looks(whole(found, None)),
             }
             if not at:
                 run.compare(scenario.name, pairs, found, firsts)
