@@ -1,11 +1,12 @@
 """Ladders for `ratchet bench trust`: ours by the product's own wealths, and two rules that people use, on the same labels.
 
 A rule says of a rung with k rejects in n labels whether it holds; that is a greatest k for each n, made once per risk: ours from
-`risk_wealth` itself, so that its decisions are the product's. All go through the rungs in order, from the strictest.
+`risk_wealth` itself, so that its decisions are the product's. All go through the rungs in order, from the strictest, and a rung that
+has held once is passed: only ours may be read so.
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,17 +101,16 @@ def _released(times: Whole, labels: int) -> Whole:
 
 
 def rerun(labels: Labels, most: Whole) -> Whole:
-    """Per label how many rungs in a row, from the strictest, hold now; asked again after every 10 labels."""
+    """Per label how many rungs in a row, from the strictest, have ever held; asked again after every 10 labels."""
     held = labels.rejects[EVERY - 1 :: EVERY] <= most[labels.seen[EVERY - 1 :: EVERY]]
-    rungs = np.minimum.accumulate(held, axis=1).sum(axis=1)
+    ever = np.maximum.accumulate(held, axis=0)
+    rungs = np.minimum.accumulate(ever, axis=1).sum(axis=1)
     at = (np.arange(1, len(labels.seen) + 1) // EVERY) - 1
     return np.where(at >= 0, rungs[np.maximum(at, 0)], 0)
 
 
-@cache
-def rule_names() -> tuple[str, ...]:
-    """In the order of the tables."""
-    return ("two_chains", "one_chain", "clopper_pearson", "laplace")
+RULES = ("two_chains", "one_chain", "clopper_pearson", "laplace")
+"""In the order of the tables."""
 
 
 def released(labels: Labels, risk: float) -> dict[str, Whole]:

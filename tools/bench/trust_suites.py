@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.rules.detector import ALARM, Detector, _bets
+from agents.rules.detector import ALARM, Detector
+from agents.rules.eprocess import risk_wealth
+from agents.rules.wealth import at_least
 from tools.bench import figure
 from tools.bench.exact import beta_share, interval
 from tools.bench.rows import Row, quantile
-from tools.bench.trust_ladder import RUNGS, count, released, rule_names
+from tools.bench.trust_ladder import DELTA, MAIN_SHARE, RULES, RUNGS, count, most_by_wealth, released
 
 SHAPE = (4.0, 0.6)
 UNLABELLED = 1000
@@ -49,7 +51,7 @@ def truth(threshold: float) -> tuple[float, float]:
 
 def ladders(seed: int, scenario: int, replicates: int, labels: int, *, useless: bool) -> Ladders:
     """Run every rule on the same labels."""
-    rng, names = np.random.default_rng([seed, 11, scenario]), rule_names()
+    rng, names = np.random.default_rng([seed, 11, scenario]), RULES
     marks = [n for n in AT if n <= labels]
     over = {name: np.zeros(replicates, dtype=bool) for name in names}
     coverage = {name: np.zeros((replicates, len(marks))) for name in names}
@@ -104,9 +106,9 @@ class Detectors:
     """Many detectors at once, to the bit: `Detector.add` and `level`, a column per replicate."""
 
     def __init__(self, p0: float, replicates: int) -> None:
-        bets = np.array(_bets(p0))
-        self.good, self.bad = (1.0 + bets * (x - p0) for x in (0.0, 1.0))
-        self.sums = np.zeros((len(bets), replicates))
+        first = Detector.at(p0)  # from 0, its sums after one label are the factors themselves
+        self.good, self.bad = (np.array(first.add(x).sums) for x in (0.0, 1.0))
+        self.sums = np.zeros((len(self.good), replicates))
 
     def add(self, rejects: NDArray[np.bool_]) -> None:
         """One label each."""
@@ -153,9 +155,9 @@ def run_length(rng: np.random.Generator, p0: float, replicates: int, most: int =
     return float(times.mean()), float(times.std() / replicates**0.5), stopped
 
 
-def agree(seed: int, replicates: int = 3, labels: int = 3000) -> list[str]:
+def differing(seed: int, replicates: int = 3, labels: int = 3000) -> list[str]:
     """Where the detectors and the ladder here differ from the product's own; nothing, if all is well."""
-    differing: list[str] = []
+    found: list[str] = []
     for scenario, p0, before, after in CHANGES:
         rng = np.random.default_rng([seed, 12])
         many, own = Detectors(p0, replicates), [Detector.at(p0) for _ in range(replicates)]
@@ -164,9 +166,16 @@ def agree(seed: int, replicates: int = 3, labels: int = 3000) -> list[str]:
             many.add(rejects)
             own = [one.add(float(reject)) for one, reject in zip(own, rejects, strict=True)]
             if [one.level() for one in own] != many.level().tolist():
-                differing.append(f"detector, {scenario}, label {n + 1}")
+                found.append(f"detector, {scenario}, label {n + 1}")
                 break
-    return differing
+    rng = np.random.default_rng([seed, 15])
+    for level in (1.0 / (MAIN_SHARE * DELTA), 1.0 / ((1.0 - MAIN_SHARE) * DELTA), 1.0 / DELTA):
+        most = most_by_wealth(RISK, level, labels)
+        for n in rng.integers(0, labels + 1, 200).tolist():
+            bad = int(rng.integers(0, max(1, n // 10) + 1))
+            if bad <= n and at_least(risk_wealth(bad, n, RISK), level) != (bad <= most[n]):
+                found.append(f"ladder, level {level:g}, {bad} of {n}")
+    return found
 
 
 def detector(seed: int, replicates: int, lengths: int) -> dict[str, Any]:
