@@ -82,25 +82,25 @@ def decision_cost(pairs: Pairs, column: int) -> tuple[dict[str, float], float]:
     found: dict[str, float] = {}
     for track in NULLS:
         found[track] = _stepped(track, pairs.differences(track)[:, column].tolist())
-    started, arena = time.perf_counter(), opened()
+    started, arena = time.process_time(), opened()
     for pending in ready:
         arena = take(arena, SETTINGS, pending)
         if arena.pairs % EVERY == 0:
             arena, _ = look(arena, _AROUND)
-    return found, 1e6 * (time.perf_counter() - started) / len(ready) / len(NULLS)
+    return found, 1e6 * (time.process_time() - started) / len(ready) / len(NULLS)
 
 
 def _stepped(name: str, values: Sequence[float]) -> float:
     nulls, track = NULLS[name], Track()
     for null in nulls.bets:
         track.wealth(null, nulls)  # the tables of powers are made once per process
-    started = time.perf_counter()
+    started = time.process_time()
     for n, value in enumerate(values, start=1):
         track = track.add(value, nulls)
         if n % EVERY == 0:
             for null in nulls.bets:
                 track.wealth(null, nulls)
-    return 1e6 * (time.perf_counter() - started) / len(values)
+    return 1e6 * (time.process_time() - started) / len(values)
 
 
 def mean_cost(by_metric: Mapping[str, float]) -> float:

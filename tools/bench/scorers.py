@@ -1,6 +1,6 @@
 """Scores of recorded answers, made as trust makes them: logistic on what is known before anyone has looked, by plain numpy.
 
-Signals of an answer of the target model: which share of the panel gave the same answer, its length, the number of options, the category.
+Signals of an answer of the target model: which of the panel gave the same answer, its length, the number of options, the category.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _PRIOR = 10.0  # answers at the overall rate, that a category's rate starts with
 
 @dataclass(frozen=True)
 class Signals:
-    """A row per question: what a scorer may see, and whether the answer was right."""
+    """A row per question: what a scorer may see, and whether the answer was right. `agreement`: a column per model of the panel."""
 
     agreement: Reals
     length: Reals
@@ -37,7 +37,7 @@ def signals(file: Outcomes, target: str, panel: Sequence[str]) -> Signals:
     names = sorted(set(file.category))
     same = [(file.models[name].pred == answers.pred) & (answers.pred != NONE) for name in panel]
     return Signals(
-        agreement=np.mean(same, axis=0) if same else np.zeros(file.rows),
+        agreement=np.stack(same, axis=1).astype(np.float64),
         length=np.log1p(answers.chars),
         options=file.options.astype(np.float64),
         category=np.array([names.index(name) for name in file.category]),
@@ -46,15 +46,14 @@ def signals(file: Outcomes, target: str, panel: Sequence[str]) -> Signals:
 
 
 def _columns(known: Signals, parts: Sequence[str]) -> Reals:
-    columns: list[Reals] = []
-    for part in parts:
-        if part == "category":
-            columns += [(known.category == n).astype(np.float64) for n in range(1, int(known.category.max()) + 1)]
-        elif part == "agreement":  # each share is a step of its own: none agrees is not half of some agree
-            columns += [known.agreement, known.agreement**2]
-        else:
-            columns.append(getattr(known, part))
-    return np.stack(columns, axis=1)
+    kinds = int(known.category.max()) + 1
+    columns = {
+        "agreement": known.agreement,
+        "length": known.length[:, None],
+        "options": known.options[:, None],
+        "category": (known.category[:, None] == np.arange(1, kinds)).astype(np.float64),
+    }
+    return np.concatenate([columns[part] for part in parts], axis=1)
 
 
 def logistic(known: Signals, fit: NDArray[np.int64], parts: Sequence[str]) -> Reals:
