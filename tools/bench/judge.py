@@ -16,12 +16,13 @@ from tools.bench import Say, figure
 from tools.bench import judge_suites as suites
 from tools.bench.judge_data import Orders, on_file
 from tools.bench.judge_draws import Scenario, draw
-from tools.bench.judge_replay import decision_cost, mean_cost, replay
+from tools.bench.judge_fold import cases_per_second
+from tools.bench.judge_replay import decision_cost, mean_cost
 from tools.bench.rows import table
 
 SEED = 1
 PAIRS, REPLICATES, REPLAYED, ORDERS = 5000, 2000, 2, 300
-MOST_US, MOST_BYTES = 20.0, 2048
+MOST_US, MOST_BYTES, LEAST_CASES = 20.0, 2048, 10_000
 USAGE = (
     "ratchet bench judge [--replicates N] [--data FILE [--pair CHAMPION,CHALLENGER]…]; N is 1 to 100000 (synthetic "
     f"replicates, default {REPLICATES}; with --data orders, default {ORDERS})"
@@ -30,6 +31,7 @@ NOTES = (
     "share: replicates in which the rule ever promotes within the pairs, looked at every 10; 95 % exact (Clopper-Pearson)",
     "median_pairs, p90_pairs: over all replicates, one that is never promoted counting as longer than any",
     "_upper: the upper end of the exact 95 % interval of the figure before it",
+    "decision_us: mean over the metrics; arena_us: with D formed, every condition and what is shown; both and cases/s are CPU time",
     "`ratchet` is vectorised across replicates; `agrees`: on the replayed ones every wealth and decision is the product's, to the bit",
 )
 
@@ -82,16 +84,19 @@ def synthetic(say: Say, *, replicates: int, pairs: int = PAIRS, replayed: int = 
             "decision_us": figure(mean_cost(cost["us_by_metric"]), at_most=MOST_US),
             "arena_us": figure(cost["arena_us"]),
             "arena_bytes": figure(cost["arena_bytes"], at_most=MOST_BYTES),
+            "fold_cases_per_s": figure(cost["fold"]["cases_per_s"], at_least=LEAST_CASES),
         },
     }
 
 
 def costs(pairs: int) -> dict[str, Any]:
-    """Microseconds per pair and metric in pure Python, and the bytes of an arena after all its pairs."""
+    """CPU microseconds per pair and metric in pure Python; after all pairs an arena's bytes; cases per second of CPU through the Fold."""
     drawn = draw(np.random.default_rng([SEED, 4]), Scenario("A/A"), pairs, 1)
     by_metric, whole = decision_cost(drawn, 0)
+    fold = cases_per_second(drawn)
     return {
         "us_by_metric": {metric: round(value, 2) for metric, value in by_metric.items()},
         "arena_us": round(whole, 2),
-        "arena_bytes": len(replay(drawn, 0).arena.model_dump_json().encode()),
+        "arena_bytes": fold["arena_bytes"],
+        "fold": fold,
     }

@@ -75,7 +75,9 @@ def on_file(path: Path, asked: Sequence[str], orders: Orders, say: Say) -> dict[
     """Every suite on every pair of models. Raises `Refused` for a file or a pair that is not understood."""
     file = read(path)
     if file.rows < EVERY:
-        raise Refused(f"{path}: {file.rows} questions; accepted: at least {EVERY}, the pairs between two looks", kind="outcomes")
+        raise Refused(
+            f"{path}: {file.rows} questions; accepted: at least {EVERY}, the pairs between two looks", kind="outcomes"
+        )
     chosen = [_pair(file, text) for text in asked] or neighbours(file)
     rows: list[Row] = []
     for index, (champion, challenger) in enumerate(chosen):
@@ -114,7 +116,9 @@ def neighbours(file: Outcomes) -> list[tuple[str, str]]:
     """Each two models that are next to each other in accuracy, both ways. Raises `Refused` where there is one model only."""
     best = file.best()
     if len(best) < 2:
-        raise Refused(f"{file.path}: {len(best)} model; accepted: two or more, a champion and a challenger", kind="outcomes")
+        raise Refused(
+            f"{file.path}: {len(best)} model; accepted: two or more, a champion and a challenger", kind="outcomes"
+        )
     return [pair for worse, better in zip(best[1:], best, strict=False) for pair in ((worse, better), (better, worse))]
 
 

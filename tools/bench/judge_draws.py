@@ -3,7 +3,7 @@
 How they are made, where the design leaves it open:
 * Quality: a success or none. The correlation .5 is that of the two outcomes (the phi coefficient): .80 against .80 has 16 % discordant
   pairs. Rates and correlation are of all answers, failed ones included, at the champion's rate of errors.
-* Latency: log-normal, median 800 ms, σ .5; cost: median 0.0002 USD, σ .6. The correlation of the logs (.5 and .7) is the normals'. A scenario's
+* Latency: log-normal, median 800 ms, σ .5; cost: median 0.0002 USD, σ .6. The correlations (.5 and .7) are those of the logs. A scenario's
   ratio multiplies the challenger's. Both are rounded to whole µs and nano-USD, which is what events carry.
 * Errors: either arm fails by its own coin. A failed answer has quality 0 and s = 1; its latency and cost stay as drawn in totals.
 * The four are independent of each other, and so are the pairs.
@@ -24,6 +24,8 @@ X0_US = round(LATENCY_US * float(np.exp(LATENCY_SIGMA * 1.6448536269514722)))
 """The champion's true p95, frozen before pair 1."""
 
 Flags = NDArray[np.bool_]
+COUNTED = frozenset({"quality", "error"})
+"""Tracks whose D can only be -1, 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,19 @@ class Pairs:
     champion_failed: Flags
     challenger_failed: Flags
 
-    def differences(self, track: str) -> NDArray[np.int8] | Reals:
-        """D of a track of an arena, by its name; whole numbers where it can only be -1, 0 or 1."""
+    def counts(self, track: str) -> NDArray[np.int8]:
+        """D of a track of an arena that can only be -1, 0 or 1, by its name."""
         match track:
             case "quality":
                 return self.challenger_good.astype(np.int8) - self.champion_good.astype(np.int8)
             case "error":
                 return self.champion_failed.astype(np.int8) - self.challenger_failed.astype(np.int8)
+            case _:
+                raise ValueError(f"no track of counts {track!r}")
+
+    def values(self, track: str) -> Reals:
+        """D of any track."""
+        match track:
             case "latency":
                 return self._failing(contrasts(self.champion_us, self.challenger_us))
             case "cost":
@@ -65,7 +73,7 @@ class Pairs:
                 champion = np.where(self.champion_failed, 1.0, exceedances(self.champion_us))
                 return champion - np.where(self.challenger_failed, 1.0, exceedances(self.challenger_us))
             case _:
-                raise ValueError(f"no track {track!r}")
+                return self.counts(track).astype(np.float64)
 
     def _failing(self, d: Reals) -> Reals:
         return np.where(self.challenger_failed, -1.0, np.where(self.champion_failed, 0.0, d))

@@ -1,7 +1,7 @@
 """Cases per second through the judge's Fold: events ready in memory, state as the runtime hands it over, nothing decoded or encoded.
 
-Every case is a pair of one open arena (a shadow share of 1, the default): announced, closed and graded, folded at a tick in its order, with a
-look every 10 pairs. Nothing is promoted, since the least time of an arena is longer than the run.
+Every case is a pair of one open arena (a shadow share of 1, the default): announced, closed and graded, folded at a tick in its order,
+with a look every 10 pairs. Nothing is promoted, since the least time of an arena is longer than the run.
 """
 
 import time
@@ -14,7 +14,7 @@ from schemas.events import ArmChoice, CaseAnswered, CaseArm, CaseClosed, Command
 from schemas.ids import derive, trace_parent
 from schemas.payload import Payload
 from schemas.routes import Arm, JudgeSettings, Route
-from streams.shapes import Event, KeyState, Place, Record, Tick, Unchanged
+from streams.shapes import Emit, Event, KeyState, Place, Record, Tick, Unchanged
 from tools.bench.judge_draws import Pairs
 
 ROUTE, OLD, NEW = "bench", "champion", "challenger"
@@ -55,7 +55,7 @@ class Runtime:
         if not isinstance(change.due_ms, Unchanged):
             self.due_ms = change.due_ms
         for out in change.emits:
-            kind = type(out).__name__ if not hasattr(out, "payload") else type(getattr(out, "payload")).__name__
+            kind = type(out.payload).__name__ if isinstance(out, Emit) else type(out).__name__
             self.emitted[kind] = self.emitted.get(kind, 0) + 1
 
 
@@ -91,15 +91,20 @@ def cases(pairs: Pairs, arena: str) -> Iterator[tuple[CaseAnswered, CaseClosed]]
                 (NEW, pairs.challenger_failed, pairs.challenger_good, pairs.challenger_us, pairs.challenger_cost),
             )
         )
-        answered = CaseAnswered(**common, ok=not pairs.champion_failed[n, 0], latency_us=1, released=True, shadows=(NEW,))
-        yield answered, CaseClosed(
-            **common,
-            why="complete",
-            messages=(Message(role="user", content=f"question {n}"),),
-            arms=rows,
-            choices=(ArmChoice(arm=OLD, adapter=None, propensity=65_536),),
-            grader="reference",
-            sampled=True,
+        answered = CaseAnswered(
+            **common, ok=not pairs.champion_failed[n, 0], latency_us=1, released=True, shadows=(NEW,)
+        )
+        yield (
+            answered,
+            CaseClosed(
+                **common,
+                why="complete",
+                messages=(Message(role="user", content=f"question {n}"),),
+                arms=rows,
+                choices=(ArmChoice(arm=OLD, adapter=None, propensity=65_536),),
+                grader="reference",
+                sampled=True,
+            ),
         )
 
 

@@ -66,7 +66,7 @@ def replay(pairs: Pairs, column: int) -> Replay:
             continue
         arena, seen = look(arena, _AROUND)
         for process in seen.processes:
-            wealths[process.name].append(capped((process.mantissa, process.exponent)))
+            wealths[process.name].append(capped((process.mantissa or 0.0, process.exponent or 0)))
         if seen.decision == "promote":
             promoted = min(promoted, float(arena.pairs))
         won = any(gain.reached for gain in seen.gains) and seen.guards_hold and seen.decision != "reject"
@@ -81,7 +81,7 @@ def decision_cost(pairs: Pairs, column: int) -> tuple[dict[str, float], float]:
     ready = list(outcomes(pairs, column))
     found: dict[str, float] = {}
     for track in NULLS:
-        found[track] = _stepped(track, pairs.differences(track)[:, column].tolist())
+        found[track] = _stepped(track, pairs.values(track)[:, column].tolist())
     started, arena = time.process_time(), opened()
     for pending in ready:
         arena = take(arena, SETTINGS, pending)

@@ -16,7 +16,7 @@ from agents.judge.decide import HARM_LEVEL
 from agents.rules.metrics import gain_of
 from schemas.routes import JudgeSettings
 from tools.bench.exact import beta_share
-from tools.bench.judge_draws import Flags, Pairs
+from tools.bench.judge_draws import COUNTED, Flags, Pairs
 from tools.bench.twin import Reals, Whole, at_looks, count_looks, mean_looks, value_looks
 
 SETTINGS = JudgeSettings(min_time_s=0, novelty_pairs=0, once_a_day=False, max_pairs=100_000)
@@ -34,8 +34,11 @@ def wealths(pairs: Pairs) -> dict[str, Reals]:
     """Every e-process of an arena at every look, by the product's names of them."""
     found: dict[str, Reals] = {}
     for track, nulls in NULLS.items():
-        d = pairs.differences(track)
-        looks = count_looks(nulls.bets, d, EVERY) if d.dtype == np.int8 else value_looks(nulls, d, EVERY)
+        looks = (
+            count_looks(nulls.bets, pairs.counts(track), EVERY)
+            if track in COUNTED
+            else value_looks(nulls, pairs.values(track), EVERY)
+        )
         found |= {row.name: looks[row.null] for row in PROCESSES if row.track == track}
     return found
 
@@ -79,8 +82,8 @@ def bars(pairs: Pairs) -> dict[str, Flags]:
     sound = ~(pairs.champion_failed | pairs.challenger_failed)
     before, after = sums(np.where(sound, pairs.champion_cost, 0)), sums(np.where(sound, pairs.challenger_cost, 0))
     return {
-        "quality": mean_looks(pairs.differences("quality").astype(np.float64), EVERY) >= SETTINGS.quality_bar,
-        "latency": mean_looks(pairs.differences("latency"), EVERY) >= gain_of(SETTINGS.latency_bar),
+        "quality": mean_looks(pairs.values("quality"), EVERY) >= SETTINGS.quality_bar,
+        "latency": mean_looks(pairs.values("latency"), EVERY) >= gain_of(SETTINGS.latency_bar),
         "cost": cheaper(before, after),
     }
 
@@ -128,7 +131,7 @@ def point_estimate(pairs: Pairs) -> Flags:
 
 
 def _seen(looks: int) -> Reals:
-    return EVERY * np.arange(1.0, looks + 1.0)[:, None]
+    return (EVERY * np.arange(1, looks + 1)).astype(np.float64)[:, None]
 
 
 def _moments(champion: Flags, challenger: Flags) -> tuple[Reals, Reals, Reals, Reals, Reals]:

@@ -56,7 +56,9 @@ class Run:
     checked: int = 0
     differing: list[str] = field(default_factory=list[str])
 
-    def blocks(self, suite: int, scenario: int, work: Callable[[np.random.Generator, int, int], Mapping[str, Any]]) -> Firsts:
+    def blocks(
+        self, suite: int, scenario: int, work: Callable[[np.random.Generator, int, int], Mapping[str, Any]]
+    ) -> Firsts:
         """All replicates in blocks, of a generator that only seed, suite and scenario decide."""
         rng = np.random.default_rng([self.seed, suite, scenario])
         found: Firsts = {}
@@ -74,12 +76,16 @@ class Run:
         wanted = (suite, scenario, rule)
         return next(one for one in self.rows if (one["suite"], one["scenario"], one["rule"]) == wanted)
 
-    def compare(self, where: str, pairs: Pairs, found: Mapping[str, Reals], firsts: Mapping[str, NDArray[np.float64]]) -> None:
+    def compare(
+        self, where: str, pairs: Pairs, found: Mapping[str, Reals], firsts: Mapping[str, NDArray[np.float64]]
+    ) -> None:
         """Replay the first replicates by the product's own code: every wealth at every look, and the decisions."""
         for column in range(min(self.replayed, pairs.champion_us.shape[1])):
             own = replay(pairs, column)
             self.checked += 1
-            self.differing.extend(f"{where}, replicate {column}: {what}" for what in differing(own, column, found, firsts))
+            self.differing.extend(
+                f"{where}, replicate {column}: {what}" for what in differing(own, column, found, firsts)
+            )
 
 
 def differing(
@@ -127,7 +133,9 @@ def all_of_it(run: Run, say: Say) -> None:
     """Suite `whole`: section 3 as it stands, without its times."""
     for index, scenario in enumerate(WHOLE):
 
-        def work(rng: np.random.Generator, count: int, at: int, scenario: Scenario = scenario) -> dict[str, NDArray[np.float64]]:
+        def work(
+            rng: np.random.Generator, count: int, at: int, scenario: Scenario = scenario
+        ) -> dict[str, NDArray[np.float64]]:
             pairs = draw(rng, scenario, run.pairs, count)
             found = wealths(pairs)
             firsts = {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,4 +56,6 @@ def table(rows: Sequence[Row], *names: str) -> list[Row]:
 def _said(name: str, value: object) -> object:
     if name.startswith("share") and isinstance(value, float):
         return f"{100.0 * value:.1f} %"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {part:g}" for key, part in cast("dict[str, float]", value).items())
     return "never" if value is None else value

@@ -86,7 +86,8 @@ def rate_by_category(known: Signals, fit: NDArray[np.int64]) -> Reals:
     """What people show instead of a score: the share right of the same category, so far."""
     overall = float(known.right[fit].mean())
     rates = [
-        (known.right[fit][known.category[fit] == n].sum() + _PRIOR * overall) / ((known.category[fit] == n).sum() + _PRIOR)
+        (known.right[fit][known.category[fit] == n].sum() + _PRIOR * overall)
+        / ((known.category[fit] == n).sum() + _PRIOR)
         for n in range(int(known.category.max()) + 1)
     ]
     return np.array(rates)[known.category]

@@ -1,7 +1,8 @@
 """`ratchet bench trust --data FILE`: scores and ladders on the recorded answers of real models.
 
-2,000 rows fit the scorers (a sixth of a file with fewer than 12,000), the rest are test rows. Rungs are score quantiles of the fit rows. The
-labels come from the test rows, in random orders of min(5,000, rows) without replacement; a rung's risk and coverage are those of all test rows.
+2,000 rows fit the scorers (a sixth of a file with fewer than 12,000), the rest are test rows. Rungs are score quantiles of the fit rows.
+The labels come from the test rows, in random orders of min(5,000, rows) without replacement; a rung's risk and coverage are those of all
+test rows.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,9 @@ def on_file(path: Path, asked: Asked, seed: int, orders: int, most: int, say: Sa
     """Scorers and ladders of every target. Raises `Refused` for a file or names that are not understood."""
     file = read(path)
     if file.rows < LEAST_ROWS:
-        raise Refused(f"{path}: {file.rows} questions; accepted: at least {LEAST_ROWS}, to fit and to test", kind="outcomes")
+        raise Refused(
+            f"{path}: {file.rows} questions; accepted: at least {LEAST_ROWS}, to fit and to test", kind="outcomes"
+        )
     targets = file.known(asked.targets, "--target") or file.best()[:TARGETS]
     rows: list[Row] = []
     for index, target in enumerate(targets):
@@ -73,7 +76,13 @@ def _panel(file: Outcomes, target: str, asked: Sequence[str] | None) -> list[str
 
 
 def _target(
-    rng: np.random.Generator, file: Outcomes, target: str, panel: list[str], risks: Sequence[float], orders: int, most: int
+    rng: np.random.Generator,
+    file: Outcomes,
+    target: str,
+    panel: list[str],
+    risks: Sequence[float],
+    orders: int,
+    most: int,
 ) -> list[Row]:
     known = signals(file, target, panel)
     mixed = rng.permutation(file.rows)
@@ -135,7 +144,11 @@ def _ladders(
 def tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """For the screen."""
     scores = [
-        {"target": one["target"], "scorer": name, **{key: "none" if value is None else value for key, value in line.items()}}
+        {
+            "target": one["target"],
+            "scorer": name,
+            **{key: "none" if value is None else value for key, value in line.items()},
+        }
         for one in rows
         if one["risk"] == rows[0]["risk"]
         for name, line in one["scorers"].items()
@@ -167,5 +180,3 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         **{f"violation_{name}": figure(worst[name]) for name in RULES if name != "two_chains"},
         "certifiable_rows": figure(sum(one["certifiable"] for one in rows)),
     }
-
-

@@ -68,7 +68,8 @@ class Labels:
 def count(scores: Reals, rejects: NDArray[np.bool_], thresholds: Reals) -> Labels:
     """The labels in their order, by rung; thresholds fall."""
     inside = scores[:, None] >= thresholds[None, :]
-    return Labels(np.cumsum(inside, axis=0), np.cumsum(inside & rejects[:, None], axis=0))
+    bad = inside & rejects[:, None]
+    return Labels(np.cumsum(inside, axis=0, dtype=np.int64), np.cumsum(bad, axis=0, dtype=np.int64))
 
 
 def crossings(labels: Labels, most: Whole) -> Whole:

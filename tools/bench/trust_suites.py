@@ -124,7 +124,9 @@ class Detectors:
         return value / len(self.sums)
 
 
-def delays(rng: np.random.Generator, p0: float, before: float, after: float, replicates: int, warm: int) -> tuple[Reals, int]:
+def delays(
+    rng: np.random.Generator, p0: float, before: float, after: float, replicates: int, warm: int
+) -> tuple[Reals, int]:
     """Labels from the change to the alarm (inf: not within `PATIENCE`), and how many cried before it: those start again."""
     many, early = Detectors(p0, replicates), 0
     for _ in range(warm):
@@ -141,7 +143,9 @@ def delays(rng: np.random.Generator, p0: float, before: float, after: float, rep
     return found, early
 
 
-def run_length(rng: np.random.Generator, p0: float, replicates: int, most: int = RUN_LENGTH) -> tuple[float, float, int]:
+def run_length(
+    rng: np.random.Generator, p0: float, replicates: int, most: int = RUN_LENGTH
+) -> tuple[float, float, int]:
     """Mean number of labels to a false alarm at a rate of exactly p0, stopped at `most` (so at least this), its standard error, and how
     many were stopped."""
     many, found = Detectors(p0, replicates), np.full(replicates, np.inf)
