@@ -8,17 +8,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from agents.judge import pairs
 from agents.judge.pairs import Outcome, Pending
 from agents.rules.eprocess import Nulls, Track, gain_bets, margin_bets, win_bets, worse_bets
+from agents.rules.grading import chance
 from agents.rules.metrics import margin_of, overlay_scale
 from agents.rules.wealth import Floats
-from schemas.routes import Arm, JudgeSettings, Route
+from schemas.routes import MODEL_GRADERS, Arm, JudgeSettings, Route
 
 RULES = "judge/2"
 QUALITY_ALLOWANCE = 0.01  # the harm process; of the other metrics half the margin
@@ -49,6 +52,14 @@ PROCESSES = (
 """In the order of `Arena.peaks`."""
 
 
+def _set(fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield name, {key: part for key, part in cast("dict[str, Any]", value).items() if part}
+        else:
+            yield name, value
+
+
 class Arena(BaseModel):
     """See the module. `peaks`: the greatest wealth of each of `PROCESSES` at a look. `warmup`: champion latencies until x0 is frozen."""
 
@@ -77,7 +88,7 @@ class Arena(BaseModel):
     slowness: Track = Track()
     error: Track = Track()
     cost: Track = Track()
-    peaks: Floats = (0.0,) * len(PROCESSES)
+    peaks: Floats = ()
     stage: int = 0
     stage_since_ms: int = 0
     asked_approval: bool = False
@@ -86,6 +97,11 @@ class Arena(BaseModel):
     strangers: int = 0
     done: str = ""
 
+    @model_serializer(mode="wrap", when_used="json")
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is empty, 0 or null: every default is one of these, so it is read back the same."""
+        return {name: value for name, value in _set(handler(self)) if value}
+
 
 def version_key(champion: Arm, challenger: Arm, route: Route) -> str:
     """The arena's identity: both arms (base, adapter, prompt, sampling, price), grader, rubric, the judge's numbers and rules."""
@@ -93,7 +109,7 @@ def version_key(champion: Arm, challenger: Arm, route: Route) -> str:
         "rules": RULES,
         "champion": champion.model_dump(mode="json"),
         "challenger": challenger.model_dump(mode="json"),
-        "grader": route.grader,
+        "grader": grading_of(route),
         "judge": route.judge.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
@@ -118,6 +134,15 @@ def open_arena(
     )
 
 
+def grading_of(route: Route) -> dict[str, Any]:
+    """What decides a grade: the grader, and where it is a model its arm, rubric and the share of people beside it."""
+    if route.grader not in MODEL_GRADERS:
+        return {"grader": route.grader}
+    model = next(arm for arm in route.arms if arm.arm == route.grading.arm)
+    told = {"rubric": route.grading.rubric, "human_share": route.grading.human_share}
+    return {"grader": route.grader, "arm": model.model_dump(mode="json"), **told}
+
+
 def hold_back(arena: Arena, now_ms: int) -> Arena:
     """What goes on after the arena's promotion: the same arms and x0, every wealth at 1, only requests from now on."""
     return Arena(
@@ -136,8 +161,8 @@ def hold_back(arena: Arena, now_ms: int) -> Arena:
 
 
 def overlay_of(route: Route) -> float | None:
-    """F10's share of human labels where a model grades; None where people or references do."""
-    return None
+    """F10's share of human labels where a model grades, as its coin falls; None where people or references do."""
+    return chance(route.grading.human_share) if route.grader in MODEL_GRADERS else None
 
 
 def nulls_of(settings: JudgeSettings, overlay: float | None) -> dict[str, Nulls]:
@@ -225,7 +250,8 @@ def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: O
         changes["challenger_nano"] = arena.challenger_nano + challenger.nano_usd
     said = pairs.quality(champion, challenger, sampled=pending.sampled, overlay=arena.overlay, asked=pending.asked)
     if said is not None:
-        changes["quality"] = arena.quality.add(said[0], nulls["quality"])
+        track, against = arena.quality, nulls["quality"]
+        changes["quality"] = track.add(said.d, against) if said.bounds is None else track.add_each(said.bounds, against)
         before, after = champion.shown_grade, challenger.shown_grade
         if before is not None and after is not None:
             changes["quality_pairs"] = arena.quality_pairs + 1

@@ -88,7 +88,7 @@ def look(arena: Arena, around: Around) -> tuple[Arena, Look]:
     settings, nulls = around.settings, nulls_of(around.settings, arena.overlay)
     wealths: dict[str, Wealth] = {}
     peaks: list[float] = []
-    for process, peak in zip(PROCESSES, arena.peaks, strict=True):
+    for process, peak in zip(PROCESSES, arena.peaks or (0.0,) * len(PROCESSES), strict=True):
         wealth = getattr(arena, process.track).wealth(process.null, nulls[process.track])
         wealths[process.name] = wealth
         peaks.append(max(peak, capped(wealth)))

@@ -59,6 +59,9 @@ class Judge:
     entry_type = Entry
     state_version = STATE_VERSION
 
+    def __init__(self, most_pending: int = MOST_PENDING) -> None:
+        self._most_pending = most_pending
+
     def state_key(self, event: Event[Payload]) -> str | None:
         data = event.data
         wanted = CaseAnswered | CaseClosed | AdapterRegistered | AdapterLive | AdapterRefused | Command
@@ -80,7 +83,7 @@ class Judge:
         if data is None:
             _tick(judging)
         else:
-            _take(judging, data)
+            self._take(judging, data)
         course.open_next(judging)
         return Change(
             emits=judging.emits,
@@ -89,6 +92,28 @@ class Judge:
             drop=tuple(judging.drop),
             due_ms=_due(state.due_ms, judging.due_ms, whole=data is None),
         )
+
+    def _take(self, judging: Judging, data: Payload) -> None:
+        match data:
+            case CaseAnswered():
+                _answered(judging, data, self._most_pending)
+            case CaseClosed() if type(data) is CaseClosed:
+                _closed(judging, data)
+            case CommandApply():
+                _apply(judging, data)
+            case AdapterRegistered():
+                _registered(judging, data)
+            case AdapterLive() | AdapterRefused():
+                _engine_said(judging, data)
+            case CommandPromote() | CommandReject():
+                _decided(judging, data)
+            case CommandRollback():
+                course.leave(judging, data.reason, data.operator)
+            case CommandPause() | CommandResume():
+                judging.change(paused=isinstance(data, CommandPause))
+                judging.publish_fleet(f"{'paused' if judging.bench.paused else 'resumed'} by {data.operator}")
+            case _:
+                pass
 
     def _heed(self, judging: Judging, command: Command, event: Event[Payload]) -> Change[Bench, Entry] | None:
         """What becomes of a command that is not to be done: a dead letter, or nothing where it was done already."""
@@ -125,41 +150,18 @@ def _due(before: int | None, wanted: int | None, *, whole: bool) -> Any:
     return UNCHANGED if wanted is None or (before is not None and before <= wanted) else wanted
 
 
-def _take(judging: Judging, data: Payload) -> None:
-    match data:
-        case CaseAnswered():
-            _answered(judging, data)
-        case CaseClosed() if type(data) is CaseClosed:
-            _closed(judging, data)
-        case CommandApply():
-            _apply(judging, data)
-        case AdapterRegistered():
-            _registered(judging, data)
-        case AdapterLive() | AdapterRefused():
-            _engine_said(judging, data)
-        case CommandPromote() | CommandReject():
-            _decided(judging, data)
-        case CommandRollback():
-            course.leave(judging, data.reason, data.operator)
-        case CommandPause() | CommandResume():
-            judging.change(paused=isinstance(data, CommandPause))
-            judging.publish_fleet(f"{'paused' if judging.bench.paused else 'resumed'} by {data.operator}")
-        case _:
-            pass
-
-
 # pairs
 
 
-def _answered(judging: Judging, case: CaseAnswered) -> None:
+def _answered(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     breaker = judging.breaker
     if breaker is not None and case.arm == breaker.arm:
         judging.keep_breaker(breaker.answered(judging.bench.settings.judge, ok=case.ok, latency_us=case.latency_us))
         course.trip(judging)
-    _announce(judging, case)
+    _announce(judging, case, most_pending)
 
 
-def _announce(judging: Judging, case: CaseAnswered) -> None:
+def _announce(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     """A pair to come takes its place."""
     bench, name = judging.bench, entry_of(case)
     known = {*bench.open, bench.watch}
@@ -168,7 +170,7 @@ def _announce(judging: Judging, case: CaseAnswered) -> None:
     place = judging.place
     if name <= place.last:
         judging.keep(ORDER, Entry(order=place.model_copy(update={"late": place.late + 1})))
-    elif len(judging.state.entries) >= MOST_PENDING:
+    elif len(judging.state.entries) >= most_pending:
         judging.keep(ORDER, Entry(order=place.model_copy(update={"overflow": place.overflow + 1})))
     else:
         waiting = Pending(window_end_ms=case.window_end_ms, arenas=case.arenas, subject=case.subject)

@@ -1,54 +1,72 @@
-"""Confidence sequences, for display: which means the evidence so far leaves open, at all times together."""
+"""Confidence sequences, for display: which means the evidence so far leaves open, at all times together.
+
+Nothing decides on them, so logarithms are allowed here (rule 1 of `agents.rules.wealth`).
+"""
 
 import math
 from collections.abc import Callable
 
-from agents.rules.eprocess import Track, counted, margin_bets
-from agents.rules.wealth import log_of, power, times, total
+from agents.rules.bets import F2_MARGIN
+from agents.rules.eprocess import Track
 
-_POINTS = 32
-_STEPS = 40
-_NEAR = 1e-9
+_STEPS = 48
 
 
 def rate_sequence(bad: int, n: int, alpha: float) -> tuple[float, float]:
     """Bounds of a rate of which `bad` of `n` came: all m whose mixture of likelihood ratios is below 1/α.
 
-    E(m) = mean_g (θ_g/m)^bad ((1-θ_g)/(1-m))^(n-bad), θ the 32 midpoints of (0, 1) (Robbins 1970), inverted by bisection.
+    E(m) = B(bad + 1/2, n - bad + 1/2) / (B(1/2, 1/2)·m^bad·(1-m)^(n-bad)): the Beta(1/2, 1/2) mixture (Robbins 1970), inverted by
+    bisection. Raises ValueError where the counts are none.
     """
-    if not n:
-        return 0.0, 1.0
-    points = [(g + 0.5) / _POINTS for g in range(_POINTS)]
-    mixture = log_of(total([times(power(p, bad), power(1.0 - p, n - bad)) for p in points])) - math.log(_POINTS)
+    good = n - bad
+    if not 0 <= bad <= n or not 0.0 < alpha < 1.0:
+        raise ValueError(f"{bad!r} of {n!r} at α {alpha!r}; accepted: 0 <= bad <= n, 0 < α < 1")
+    mixture = math.lgamma(bad + 0.5) + math.lgamma(good + 0.5) - math.lgamma(n + 1.0) - math.log(math.pi)
+    level = -math.log(alpha)
 
     def excluded(m: float) -> bool:
-        return mixture - bad * math.log(m) - (n - bad) * math.log1p(-m) >= -math.log(alpha)
+        return mixture - _log_power(m, bad) - _log_power(1.0 - m, good) >= level
 
-    centre = min(max(bad / n, _NEAR), 1.0 - _NEAR)
-    return _edge(centre, _NEAR, excluded), _edge(centre, 1.0 - _NEAR, excluded)
+    estimate = bad / n if n else 0.5
+    return _edge(estimate, 0.0, excluded), _edge(estimate, 1.0, excluded)
 
 
 def mean_sequence(track: Track, alpha: float) -> tuple[float, float] | None:
     """Bounds of the mean of D from counts: on each side all m that F2 against "mean ≤ m" (or "≥ m") leaves below 2/α.
 
-    None where the track holds values that are no -1, 0 or 1: those are not kept one by one.
+    A missing verdict counts as D = 0. None where the track holds values that are no -1, 0 or 1: those are not kept one by one.
     """
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"α is {alpha!r}; accepted: between 0 and 1")
     if track.others:
         return None
-    turned = track.model_copy(update={"wins": track.losses, "losses": track.wins})
-    return _lowest(track, alpha), -_lowest(turned, alpha)
+    mean, ties = track.mean or 0.0, track.ties + track.missing
+    return _lowest(mean, track.losses, ties, track.wins, alpha), -_lowest(-mean, track.wins, ties, track.losses, alpha)
 
 
-def _lowest(track: Track, alpha: float) -> float:
-    """The least mean that is left open."""
+def _lowest(mean: float, losses: int, ties: int, wins: int, alpha: float) -> float:
+    """The least mean that is left open. E against "mean ≤ m" falls as m rises, so one bisection finds it."""
+    level = math.log(2.0 / alpha)
 
     def excluded(m: float) -> bool:
-        return log_of(
-            total(counted(margin_bets(-m), track.losses, track.ties + track.missing, track.wins))
-        ) >= math.log(2.0 / alpha)
+        room = 1.0 + m
+        if not room:
+            return ties + wins > 0  # a mean of -1 allows nothing but losses
+        logs = [
+            losses * math.log1p(-bet) + ties * math.log1p(-bet * m / room) + wins * math.log1p(bet * (1.0 - m) / room)
+            for bet in F2_MARGIN
+        ]
+        most = max(logs)
+        return most + math.log(sum(math.exp(one - most) for one in logs) / len(logs)) >= level
 
-    centre = min(1.0 - _NEAR, max(_NEAR - 1.0, track.mean or 0.0))
-    return _edge(centre, _NEAR - 1.0, excluded)
+    return _edge(mean, -1.0, excluded)
+
+
+def _log_power(base: float, exponent: int) -> float:
+    """ln(base^exponent), where 0^0 is 1."""
+    if not exponent:
+        return 0.0
+    return exponent * math.log(base) if base > 0.0 else -math.inf
 
 
 def _edge(inside: float, outside: float, excluded: Callable[[float], bool]) -> float:

@@ -10,15 +10,18 @@ been. Values of -1, 0 and 1 are counted (exact, mergeable, free of order); any o
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import repeat
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, TypeAdapter
 
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
-from agents.rules.wealth import Floats, Powers, Wealth, power, powers, times, total
+from agents.rules.wealth import Floats, Wealth, power, powers, times, total
 
-_RESCALE_EVERY = 64  # 64 factors of at least 1/25 and at most 2 stay within 2^-300 and 2^64
+_RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
 _STEPS = 64
 
@@ -66,22 +69,33 @@ def gain_bets() -> Bets:
     return Bets(F2_ZERO, _UNIFORM, 1.0, 0.0)
 
 
+_LEAST_ROOM = 0.015625  # 1/64: a margin of all but everything bets no higher than one of 63/64
+
+
 @lru_cache(maxsize=1024)
 def margin_bets(margin: float) -> Bets:
     """F2. Null: mean(D) ≤ -margin given the past, -1 < margin < 1: rejecting it says "not worse by the margin".
 
-    x = D + d, 16 bets 0.08 to 0.7 geometric, over (1 - d). A missing verdict is D = -1.
+    x = D + d, 16 bets 0.08 to 0.7 geometric, over (1 - d), at least 1/64. A missing verdict is D = -1. Raises ValueError outside.
     """
-    return Bets(tuple(bet / (1.0 - margin) for bet in F2_MARGIN), _UNIFORM, 1.0, margin, -1)
+    if not -1.0 < margin < 1.0:
+        raise ValueError(f"the margin is {margin!r}; accepted: between -1 and 1")
+    room = max(1.0 - margin, _LEAST_ROOM)
+    return Bets(tuple(bet / room for bet in F2_MARGIN), _UNIFORM, 1.0, margin, -1)
 
 
 @lru_cache(maxsize=1024)
 def worse_bets(allowance: float) -> Bets:
-    """The harm process. Null: mean(D) ≥ -allowance, "worse by at most a": rejecting it says that the challenger harms.
+    """The harm process. Null: mean(D) ≥ -allowance given the past, "worse by at most a": rejecting it says that the challenger harms.
 
-    x = -D - a, 16 bets 0.05 to 0.9 geometric, over (1 + a).
+    x = -D - a, 0 ≤ a < 1, 16 bets 0.05 to 0.9 geometric, over (1 + a). A missing verdict is D = 0. Raises ValueError outside.
     """
+    if not 0.0 <= allowance < 1.0:
+        raise ValueError(f"the allowance is {allowance!r}; accepted: 0 up to below 1")
     return Bets(tuple(bet / (1.0 + allowance) for bet in F2_ZERO), _UNIFORM, -1.0, -allowance)
+
+
+Count = Annotated[int, Field(ge=0)]
 
 
 class Nulls:
@@ -100,20 +114,19 @@ class Nulls:
             at += len(one.fractions)
 
 
-class Track(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Track:
     """All that is kept of one metric's pairs: O(1) of their number. Two tracks of counts only merge exactly.
 
     `missing`: pairs whose verdict never came. `others`, `total`: how many values were no -1, 0 or 1, and their sum in order; `rest`: per
     null and bet the product that they make, times 2^(-256·`shifts`).
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    losses: int = Field(default=0, ge=0)
-    ties: int = Field(default=0, ge=0)
-    wins: int = Field(default=0, ge=0)
-    missing: int = Field(default=0, ge=0)
-    others: int = Field(default=0, ge=0)
+    losses: Count = 0
+    ties: Count = 0
+    wins: Count = 0
+    missing: Count = 0
+    others: Count = 0
     total: float = 0.0
     rest: Floats = ()
     shifts: tuple[int, ...] = ()
@@ -130,23 +143,45 @@ class Track(BaseModel):
 
     def add(self, d: float | None, nulls: Nulls) -> "Track":
         """The track after one pair; None: its verdict is missing. Raises ValueError outside [-1, 1] and changes nothing."""
+        losses, ties, wins, missing = self.losses, self.ties, self.wins, self.missing
         if d is None:
-            return self.model_copy(update={"missing": self.missing + 1})
-        if d == 0.0:
-            return self.model_copy(update={"ties": self.ties + 1})
-        if d == 1.0:
-            return self.model_copy(update={"wins": self.wins + 1})
-        if d == -1.0:
-            return self.model_copy(update={"losses": self.losses + 1})
-        if not -1.0 < d < 1.0:
+            missing += 1
+        elif d == 0.0:
+            ties += 1
+        elif d == 1.0:
+            wins += 1
+        elif d == -1.0:
+            losses += 1
+        elif -1.0 < d < 1.0:
+            return self._grown(d, nulls)
+        else:
             raise ValueError(f"D is {d!r}; accepted: -1 to 1")
-        others = self.others + 1
-        rest = self.rest or (1.0,) * len(nulls.levels)
-        grown = [one * (level + slope * d) for one, level, slope in zip(rest, nulls.levels, nulls.slopes, strict=True)]
-        update = {"others": others, "total": self.total + d, "rest": tuple(grown)}
-        if others % _RESCALE_EVERY == 0:
-            update |= _rescaled(grown, self.shifts)
-        return self.model_copy(update=update)
+        return Track(losses, ties, wins, missing, self.others, self.total, self.rest, self.shifts)
+
+    def add_each(self, ds: Mapping[str, float], nulls: Nulls) -> "Track":
+        """As `add`, where each null sees a value of its own: a pair of which only bounds are known. The mean takes that of `better`.
+
+        Raises ValueError outside [-1, 1] and changes nothing.
+        """
+        if any(not -1.0 <= d <= 1.0 for d in ds.values()):
+            raise ValueError(f"D is {dict(ds)!r}; accepted: -1 to 1")
+        each = [ds[name] for name, bets in nulls.bets.items() for _ in bets.fractions]
+        rest, shifts = self._moved(each, nulls)
+        return Track(
+            self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + ds["better"], rest, shifts
+        )
+
+    def _grown(self, d: float, nulls: Nulls) -> "Track":
+        rest, shifts = self._moved(repeat(d, len(nulls.levels)), nulls)
+        return Track(self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + d, rest, shifts)
+
+    def _moved(self, ds: Iterable[float], nulls: Nulls) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        old = self.rest or (1.0,) * len(nulls.levels)
+        rows = zip(old, nulls.levels, nulls.slopes, ds, strict=True)
+        rest = tuple([r * (level + slope * d) for r, level, slope, d in rows])
+        if self.others % _RESCALE_EVERY == _RESCALE_EVERY - 1:
+            return _rescaled(rest, self.shifts)
+        return rest, self.shifts
 
     def merge(self, other: "Track") -> "Track":
         """Both together, where neither holds other values than counts. Raises ValueError where one does."""
@@ -179,38 +214,74 @@ class Track(BaseModel):
             ]
         return total(parts)
 
+    def to_json(self) -> str:
+        """JSON that `of_json` reads back to the bit; what is 0 or empty is left out."""
+        return _TRACK.dump_json(self, exclude_defaults=True).decode()
 
-def _rescaled(values: list[float], shifts: tuple[int, ...]) -> dict[str, object]:
+    @staticmethod
+    def of_json(text: str) -> "Track":
+        """The track of a JSON object. pydantic's ValidationError where it is none."""
+        return _TRACK.validate_json(text)
+
+
+_TRACK = TypeAdapter(Track)
+
+
+def _rescaled(values: tuple[float, ...], shifts: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The same numbers, each near 1 again: exact."""
     steps = [math.frexp(value)[1] // _SHIFT for value in values]
     moved = tuple(old + step for old, step in zip(shifts or (0,) * len(values), steps, strict=True))
     scaled = tuple(math.ldexp(value, -_SHIFT * step) for value, step in zip(values, steps, strict=True))
-    return {"rest": scaled, "shifts": moved if any(moved) else ()}
+    return scaled, moved if any(moved) else ()
+
+
+Column = tuple[tuple[float, ...], tuple[int, ...]]
+
+
+class _Columns:
+    """The powers of one factor of every bet: mantissas and exponents side by side."""
+
+    __slots__ = ("large", "small", "tables")
+
+    def __init__(self, bases: tuple[float, ...]) -> None:
+        self.tables = [powers(base) for base in bases]
+        self.small: list[Column] = [_column([table.small[step] for table in self.tables]) for step in range(_STEPS)]
+        self.large: list[Column] = []
+
+    def large_at(self, steps: int) -> Column:
+        while len(self.large) <= steps:
+            self.large.append(_column([table.large_at(len(self.large)) for table in self.tables]))
+        return self.large[steps]
+
+
+def _column(wealths: list[Wealth]) -> Column:
+    return tuple(m for m, _ in wealths), tuple(e for _, e in wealths)
 
 
 @lru_cache(maxsize=1024)
-def _tables(bets: Bets) -> list[tuple[Wealth, Powers, Powers, Powers]]:
-    rows = zip(bets.weights, bets.levels, bets.slopes, strict=True)
-    return [(math.frexp(w), powers(a - b), powers(a), powers(a + b)) for w, a, b in rows]
+def _columns(bets: Bets) -> tuple[list[Wealth], Column, tuple[_Columns, _Columns, _Columns]]:
+    weights = [math.frexp(weight) for weight in bets.weights]
+    rows = list(zip(bets.levels, bets.slopes, strict=True))
+    down, up = tuple(level - slope for level, slope in rows), tuple(level + slope for level, slope in rows)
+    return weights, _column(weights), (_Columns(down), _Columns(bets.levels), _Columns(up))
 
 
 def counted(bets: Bets, losses: int, ties: int, wins: int) -> list[Wealth]:
     """Per bet its weight times the powers of its three factors; mantissas in (2^-7, 1)."""
-    dh, dl = divmod(losses, _STEPS)
-    th, tl = divmod(ties if bets.offset else 0, _STEPS)
-    uh, ul = divmod(wins, _STEPS)
-    parts: list[Wealth] = []
-    for (mantissa, exponent), down, level, up in _tables(bets):
-        d0, d1 = down.large_at(dh), down.small[dl]
-        t0, t1 = level.large_at(th), level.small[tl]
-        u0, u1 = up.large_at(uh), up.small[ul]
-        parts.append(
-            (
-                mantissa * d0[0] * d1[0] * t0[0] * t1[0] * u0[0] * u1[0],
-                exponent + d0[1] + d1[1] + t0[1] + t1[1] + u0[1] + u1[1],
-            )
-        )
-    return parts
+    weights, (wm, we), (down, level, up) = _columns(bets)
+    if not bets.offset:
+        ties = 0
+    if not (losses or ties or wins):
+        return weights
+    high, low = divmod(losses, _STEPS)
+    (am, ae), (bm, be) = down.large_at(high), down.small[low]
+    high, low = divmod(ties, _STEPS)
+    (cm, ce), (dm, de) = level.large_at(high), level.small[low]
+    high, low = divmod(wins, _STEPS)
+    (em, ee), (fm, fe) = up.large_at(high), up.small[low]
+    mantissas = [w * a * b * c * d * e * f for w, a, b, c, d, e, f in zip(wm, am, bm, cm, dm, em, fm, strict=True)]
+    exponents = [w + a + b + c + d + e + f for w, a, b, c, d, e, f in zip(we, ae, be, ce, de, ee, fe, strict=True)]
+    return list(zip(mantissas, exponents, strict=True))
 
 
 RISK_BETS = 32

@@ -10,6 +10,7 @@ import base64
 import math
 import struct
 from functools import lru_cache
+from math import frexp, ldexp
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -17,6 +18,7 @@ from pydantic import BeforeValidator, PlainSerializer
 Wealth = tuple[float, int]
 ONE: Wealth = (0.5, 1)
 _HALF_DIGITS = 2200  # beyond this difference of exponents the smaller summand is nothing
+_NEVER = 1 << 62  # no exponent is so large
 _STEP = 64  # a power is small[n % 64] · large[n // 64]
 _BASES = 8192  # far more than one process ever asks for
 
@@ -24,7 +26,7 @@ _BASES = 8192  # far more than one process ever asks for
 def times(one: Wealth, other: Wealth) -> Wealth:
     """The product."""
     mantissa, shift = math.frexp(one[0] * other[0])
-    return mantissa, one[1] + other[1] + shift
+    return (mantissa, one[1] + other[1] + shift) if mantissa else (0.0, 0)
 
 
 class Powers:
@@ -49,12 +51,16 @@ class Powers:
 
 @lru_cache(maxsize=_BASES)
 def powers(base: float) -> Powers:
-    """The table of a base > 0."""
+    """The table of a base > 0. Raises ValueError of any other."""
+    if not 0.0 < base < math.inf:
+        raise ValueError(f"a power of {base!r}; accepted: a finite base above 0")
     return Powers(base)
 
 
 def power(base: float, exponent: int) -> Wealth:
-    """`base ** exponent` in steps of 64, exponent ≥ 0, base > 0. Relative error below (n/64 + 64)·2^-52."""
+    """`base ** exponent` in steps of 64. Relative error below 1.02·(n + 64)·2^-53. Raises ValueError unless base > 0, exponent ≥ 0."""
+    if exponent < 0:
+        raise ValueError(f"a power to the {exponent!r}; accepted: an exponent of 0 or more")
     steps, rest = divmod(exponent, _STEP)
     table = powers(base)
     return times(table.large_at(steps), table.small[rest])
@@ -62,19 +68,24 @@ def power(base: float, exponent: int) -> Wealth:
 
 def total(parts: "list[Wealth] | tuple[Wealth, ...]") -> Wealth:
     """The sum, aligned to the largest exponent, in the order given."""
-    top = max((exponent for mantissa, exponent in parts if mantissa), default=0)
+    top = -_NEVER
+    for mantissa, exponent in parts:
+        if exponent > top and mantissa:
+            top = exponent
     value = 0.0
     for mantissa, exponent in parts:
         if top - exponent < _HALF_DIGITS:
-            value += math.ldexp(mantissa, exponent - top)
+            value += ldexp(mantissa, exponent - top)
     if not value:
         return 0.0, 0
-    mantissa, shift = math.frexp(value)
+    mantissa, shift = frexp(value)
     return mantissa, top + shift
 
 
 def at_least(wealth: Wealth, level: float) -> bool:
-    """Whether the wealth is ≥ `level` (a positive float)."""
+    """Whether the wealth is ≥ `level`, exactly. Raises ValueError unless `level` is positive and finite."""
+    if not 0.0 < level < math.inf:
+        raise ValueError(f"the level is {level!r}; accepted: a finite number above 0")
     if not wealth[0]:
         return False
     mantissa, exponent = math.frexp(level)
@@ -97,6 +108,8 @@ def _unpacked(value: Any) -> Any:
     """Floats from their packed text. ValueError where it is none."""
     if not isinstance(value, str):
         return value
+    if len(value) % 10:
+        raise ValueError(f"packed floats in {len(value)} characters; accepted: ten for each")
     raw = base64.b85decode(value)
     return struct.unpack(f"<{len(raw) // 8}d", raw)
 

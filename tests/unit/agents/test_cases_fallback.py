@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.cases.fold import Cases
-from agents.judge.decide import open_arena, pair_of
+from agents.judge.pairs import Pending, filled
 from schemas.events import (
     ArmChoice,
     CaseClosed,
@@ -108,8 +108,8 @@ def test_a_challenger_that_fails_while_serving_stays_in_the_pair(order: list[Pay
     assert rows == [("old", False, "served", 1000), ("new", False, "", None)]
     assert closed.arms[1].status != "completed", "failed, or missing where the case had closed before its failure came"
     route = Route(route="r", arms=(Arm(arm="old", base="b"), Arm(arm="new", base="b")), champion="old")
-    arena = open_arena(*route.arms, route, now_ms=T - 1, fresh_after_ms=0)
-    assert pair_of(closed, arena) is not None
+    pair = filled(Pending(window_end_ms=T, arenas=()), closed, {arm.arm: arm for arm in route.arms})
+    assert {name: row.ok for name, row in pair.outcomes.items()} == {"old": True, "new": False}
 
 
 def test_a_correction_does_not_wait_for_a_shadow() -> None:
