@@ -5,7 +5,7 @@ How they are made, where the design leaves it open:
   pairs. Rates and correlation are of all answers, failed ones included, at the champion's rate of errors.
 * Latency: log-normal, median 800 ms, σ .5; cost: median 0.0002 USD, σ .6. The correlations (.5 and .7) are those of the logs. A scenario's
   ratio multiplies the challenger's. Both are rounded to whole µs and nano-USD, which is what events carry.
-* Errors: either arm fails by its own coin. A failed answer has quality 0 and s = 1; its latency and cost stay as drawn in totals.
+* Errors: either arm fails by its own coin. What a pair with a failure says is the product's rule (`agents.judge.pairs`).
 * The four are independent of each other, and so are the pairs.
 """
 
@@ -76,7 +76,7 @@ class Pairs:
                 return self.counts(track).astype(np.float64)
 
     def _failing(self, d: Reals) -> Reals:
-        return np.where(self.challenger_failed, -1.0, np.where(self.champion_failed, 0.0, d))
+        return np.where(self.champion_failed, 0.0, np.where(self.challenger_failed, -1.0, d))
 
 
 def contrasts(champion: Whole, challenger: Whole) -> Reals:
