@@ -74,6 +74,7 @@ class Arena(BaseModel):
     fresh_after_ms: int
     alpha: float
     overlay: float | None = None
+    priced: bool = False
     x0_us: int | None = None
     warmup: tuple[int, ...] = ()
     novelty: int = 0
@@ -130,6 +131,7 @@ def open_arena(
         fresh_after_ms=max(now_ms, fresh_after_ms),
         alpha=alpha,
         overlay=overlay_of(route),
+        priced=any((arm.nano_usd_in, arm.nano_usd_out) != (0, 0) for arm in (champion, challenger)),
         x0_us=None if slo is None else slo * 1000,
     )
 
@@ -155,9 +157,15 @@ def hold_back(arena: Arena, now_ms: int) -> Arena:
         fresh_after_ms=now_ms,
         alpha=arena.alpha,
         overlay=arena.overlay,
+        priced=arena.priced,
         x0_us=arena.x0_us,
         holdback=True,
     )
+
+
+def guards_of(arena: Arena) -> tuple[str, ...]:
+    """The guardrails of an arena: cost where an arm has a price; where none has, both cost the same by what the route says."""
+    return GUARDS if arena.priced else GUARDS[:-1]
 
 
 def overlay_of(route: Route) -> float | None:
