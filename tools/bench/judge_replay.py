@@ -50,9 +50,16 @@ def outcomes(pairs: Pairs, column: int) -> Iterator[Pending]:
 
 
 def opened() -> Arena:
-    """An arena whose x0 is frozen, at the default numbers."""
+    """An arena of arms that have a price, x0 frozen, at the default numbers."""
     return Arena(
-        key=ARENA, champion=CHAMPION, challenger=CHALLENGER, opened_ms=0, fresh_after_ms=0, alpha=ALPHA, x0_us=X0_US
+        key=ARENA,
+        champion=CHAMPION,
+        challenger=CHALLENGER,
+        opened_ms=0,
+        fresh_after_ms=0,
+        alpha=ALPHA,
+        priced=True,
+        x0_us=X0_US,
     )
 
 

@@ -77,7 +77,12 @@ def test_a_value_outside_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "scenario", [Scenario("better", quality=0.1, latency=0.6, cost=0.5), Scenario("failing", errors=0.2, latency=0.8)]
+    "scenario",
+    [
+        Scenario("better", quality=0.1, latency=0.6, cost=0.5),
+        Scenario("failing", errors=0.2, latency=0.8),
+        Scenario("dear", quality=0.1, latency=0.6, cost=1.4),
+    ],
 )
 def test_the_whole_decision_is_the_arenas(scenario: Scenario) -> None:
     """Every wealth at every look and the look that promotes are those of `take` and `look`."""
