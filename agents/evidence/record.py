@@ -53,15 +53,16 @@ _SPAN = ("assigned_at_ms", "window_end_ms")
 _RESULT = (*_AT, *_SPAN, "arm", "adapter", "shadow", "final", "attempt", "decision_id", "latency_ms", "instance")
 _CHOICES = ("arm", "adapter", "propensity", "masks")
 _CASE_ARM = (
-    "arm", "adapter", "shadow", "status", "result_id", "grade", "latency_us", "ttft_us", "tokens_in", "tokens_out",
+    "arm", "adapter", "shadow", "status", "result_id", "grade", "model_grade", "latency_us", "ttft_us", "tokens_in",
+    "tokens_out",
 )  # fmt: skip
-_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment")
+_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment", "arenas")
 _LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
-    (*_CASE, "why", "grader", "verdict_kind", "verdict_after_score", "verdict_at_ms", "score", "z", "scorer",
-     "signals", "certified", "action", "sampled", "label_propensity", "settled"),
+    (*_CASE, "why", "grader", "human_share", "human_sampled", "verdict_kind", "verdict_after_score", "verdict_at_ms",
+     "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled"),
     ("messages", "label"),
-    ("verdict_by",),
+    ("verdict_by", "model_by"),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},
 )  # fmt: skip
 _ARENA = ("arena", "champion", "challenger", "adapter")
@@ -74,7 +75,8 @@ TABLE: Mapping[str, Row] = {
     "request.submitted": Row(("deadline_ms",), ("messages", "session_id"), counts=("messages",)),
     "decision.routed": Row(
         (*_AT, *_SPAN, "arm", "chain", "shadows", "second_arm", "strategy", "draw", "experiment", "bucket", "rollout_bp",
-         "shadow_probability", "attempt", "deadline_at_ms", "grader", "session_arm", "store_seen", "code"),
+         "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
+         "session_arm", "store_seen", "code"),
         ("messages", "draw_identity", "session"),
         counts=("messages",),
         parts={"arms": _CHOICES},
@@ -93,7 +95,9 @@ TABLE: Mapping[str, Row] = {
     ),
     "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",)),
     "answer.refused": Row(("request_partition", "request_offset", "kind"), ("field", "reason", "accepted")),
-    "review.requested": Row((*_AT, "grader", "gated", "due_ms"), ("messages", "answers"), counts=("answers",)),
+    "review.requested": Row(
+        (*_AT, "grader", "gated", "due_ms", "people", "double"), ("messages", "answers"), counts=("answers",)
+    ),
     "review.settled": Row(
         (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail")
     ),

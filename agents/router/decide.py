@@ -18,7 +18,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerRefused, ArmChoice, DecisionRouted, RequestSubmitted, ShadowOrdered
 from schemas.payload import ID_PATTERN
 from schemas.policies import Policy, PolicyFleet, PolicyLive, PolicyRef, PolicyRoute
-from schemas.routes import Arm, Route
+from schemas.routes import MODEL_GRADERS, Arm, Route
 from streams.shapes import Emit, Event, Record
 
 NAME = "router"
@@ -301,6 +301,8 @@ def _route(
         window_end_ms=window_end,
         deadline_at_ms=deadline,
         grader=settings.grader,
+        human_share=settings.grading.human_share if settings.grader in MODEL_GRADERS else 0.0,
+        double_share=settings.grading.double_share,
         session=observed.session,
         session_arm=kept,
         subject=observed.subject,
