@@ -43,6 +43,8 @@ def meaning(kind: str, route: str, row: Mapping[str, Any], *, caused: bool) -> W
         return Word.UNDER_WAY if reason.startswith("approved by ") else Word.NO
     if kind == "rollback" and row["type"] == "policy.fleet":
         return {"rollback waits": Word.UNDER_WAY, "rollback by": Word.NO}.get(" ".join(reason.split()[:2]))
+    if kind == "trust" and row["type"] == "trust.changed" and data.get("refused"):
+        return Word.NO  # goes before the policy that stays as it was
     if row["type"] in _DONE[kind]:
         return Word.DONE
     return Word.NO if row["type"] in _NO.get(kind, ()) else None

@@ -205,7 +205,12 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"version {d['version']}: {d['settings']['release']}, champion {d['settings']['champion']}"
     ),
     "policy.fleet": _fleet,
-    "policy.trust": lambda d: f"version {d['version']}: {d['mode']}, {d['labels']} labels",
+    "policy.trust": lambda d: (
+        f"version {d['version']}: {d['mode']}"
+        + (f" {d['rung']} %" if d.get("rung") else "")
+        + (", gate" if d.get("gate") else "")
+        + f", {d['labels']} labels"
+    ),
     "policy.live": lambda d: f"{d['instance']}: " + ", ".join(f"{a['route']}/{a['arm']}" for a in d["arms"]),
     "audit.checkpoint": lambda d: f"size {d['size']}, root {d['root']}",
 }
