@@ -34,7 +34,7 @@ def made(judge: dict[str, Any] | None = None, at_ms: int = T + 600_000, **tracks
     route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     pairs = max((track.n for track in tracks.values()), default=0)
-    arena = arena.model_copy(update={"pairs": pairs, **tracks})
+    arena = arena.model_copy(update={"slowness": Track(ties=pairs), **tracks})
     around = Around(settings=numbers, now_ms=at_ms)
     arena, seen = look(arena, around)
     return forecast(arena, around, seen)
@@ -103,10 +103,12 @@ def test_what_is_reached_needs_nothing() -> None:
     route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     around = Around(settings=numbers, now_ms=T + 1000)
-    good = arena.model_copy(update={"pairs": 300, "error": Track(ties=300)})
+    good = arena.model_copy(update={"slowness": Track(ties=300), "error": Track(ties=300)})
     good, seen = look(good, around)
     assert next(row for row in forecast(good, around, seen).processes if row.name == "error_margin").span.there
-    fallen, seen = look(good.model_copy(update={"pairs": 360, "error": Track(ties=300, losses=60)}), around)
+    fallen, seen = look(
+        good.model_copy(update={"slowness": Track(ties=360), "error": Track(ties=300, losses=60)}), around
+    )
     row = next(row for row in forecast(fallen, around, seen).processes if row.name == "error_margin")
     assert row.again
     assert not row.span.there
