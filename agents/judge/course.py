@@ -219,7 +219,8 @@ def promote(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     watch = hold_back(arena, judging.now_ms)
     breaker = judging.breaker or Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1)
     judging.keep_breaker(breaker.detecting())
-    judging.change(champion=arena.challenger, rollback=before, promotions=judging.bench.promotions + 1)
+    promotions = judging.bench.promotions + 1
+    judging.change(champion=arena.challenger, rollback=before, leaving=None, promotions=promotions)
     end_watch(judging)
     if judge.holdback_share and judge.holdback_time_s:
         judging.keep_arena(watch)
@@ -287,7 +288,8 @@ def watch_over(judging: Judging) -> None:
         judging.wake(end)
         return
     end_watch(judging)
-    judging.keep_breaker(None)
+    if judging.staged() is None:
+        judging.keep_breaker(None)
     judging.publish_fleet(f"holdback of {watched.champion} ended after {watched.pairs} pairs")
 
 
