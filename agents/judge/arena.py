@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from agents.judge import pairs
 from agents.judge.pairs import Outcome, Pending
 from agents.rules.eprocess import Nulls, Track, gain_bets, margin_bets, win_bets, worse_bets
+from agents.rules.grading import chance
 from agents.rules.metrics import margin_of, overlay_scale
 from agents.rules.wealth import Floats
-from schemas.routes import Arm, JudgeSettings, Route
+from schemas.routes import MODEL_GRADERS, Arm, JudgeSettings, Route
 
 RULES = "judge/2"
 QUALITY_ALLOWANCE = 0.01  # the harm process; of the other metrics half the margin
@@ -73,6 +74,7 @@ class Arena(BaseModel):
     fresh_after_ms: int
     alpha: float
     overlay: float | None = None
+    priced: bool = False
     x0_us: int | None = None
     warmup: tuple[int, ...] = ()
     novelty: int = 0
@@ -108,7 +110,7 @@ def version_key(champion: Arm, challenger: Arm, route: Route) -> str:
         "rules": RULES,
         "champion": champion.model_dump(mode="json"),
         "challenger": challenger.model_dump(mode="json"),
-        "grader": route.grader,
+        "grader": grading_of(route),
         "judge": route.judge.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
@@ -129,8 +131,18 @@ def open_arena(
         fresh_after_ms=max(now_ms, fresh_after_ms),
         alpha=alpha,
         overlay=overlay_of(route),
+        priced=any((arm.nano_usd_in, arm.nano_usd_out) != (0, 0) for arm in (champion, challenger)),
         x0_us=None if slo is None else slo * 1000,
     )
+
+
+def grading_of(route: Route) -> dict[str, Any]:
+    """What decides a grade: the grader, and where it is a model its arm, rubric and the share of people beside it."""
+    if route.grader not in MODEL_GRADERS:
+        return {"grader": route.grader}
+    model = next(arm for arm in route.arms if arm.arm == route.grading.arm)
+    told = {"rubric": route.grading.rubric, "human_share": route.grading.human_share}
+    return {"grader": route.grader, "arm": model.model_dump(mode="json"), **told}
 
 
 def hold_back(arena: Arena, now_ms: int) -> Arena:
@@ -145,14 +157,20 @@ def hold_back(arena: Arena, now_ms: int) -> Arena:
         fresh_after_ms=now_ms,
         alpha=arena.alpha,
         overlay=arena.overlay,
+        priced=arena.priced,
         x0_us=arena.x0_us,
         holdback=True,
     )
 
 
+def guards_of(arena: Arena) -> tuple[str, ...]:
+    """The guardrails of an arena: cost where an arm has a price; where none has, both cost the same by what the route says."""
+    return GUARDS if arena.priced else GUARDS[:-1]
+
+
 def overlay_of(route: Route) -> float | None:
-    """F10's share of human labels where a model grades; None where people or references do."""
-    return None
+    """F10's share of human labels where a model grades, as its coin falls; None where people or references do."""
+    return chance(route.grading.human_share) if route.grader in MODEL_GRADERS else None
 
 
 def nulls_of(settings: JudgeSettings, overlay: float | None) -> dict[str, Nulls]:
@@ -240,7 +258,8 @@ def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: O
         changes["challenger_nano"] = arena.challenger_nano + challenger.nano_usd
     said = pairs.quality(champion, challenger, sampled=pending.sampled, overlay=arena.overlay, asked=pending.asked)
     if said is not None:
-        changes["quality"] = arena.quality.add(said[0], nulls["quality"])
+        track, against = arena.quality, nulls["quality"]
+        changes["quality"] = track.add(said.d, against) if said.bounds is None else track.add_each(said.bounds, against)
         before, after = champion.shown_grade, challenger.shown_grade
         if before is not None and after is not None:
             changes["quality_pairs"] = arena.quality_pairs + 1

@@ -1,6 +1,5 @@
 """What the judge keeps of a route, and one event being folded into it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +10,7 @@ from agents.judge.order import Place
 from agents.judge.pairs import Pending
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet
-from schemas.routes import Arm, Route
+from schemas.routes import MODEL_GRADERS, Arm, Route
 from streams.shapes import DeadLetter, Emit, Event, KeyState, Out, Tick
 
 ARENA, ORDER, BREAKER = "arena/", "order", "breaker"
@@ -233,6 +232,6 @@ class Judging:
         return round(share * 10_000)
 
 
-def others(settings: Route) -> Mapping[str, None]:
-    """Arms that are kept loaded though they serve nobody: a second opinion, a judge model."""
-    return {}
+def others(settings: Route) -> tuple[str, ...]:
+    """Arms that are kept loaded though they serve nobody: a judge model."""
+    return (settings.grading.arm,) if settings.grader in MODEL_GRADERS else ()

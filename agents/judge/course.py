@@ -48,7 +48,7 @@ def around(judging: Judging, arena: Arena) -> Around:
 def enqueue(judging: Judging, arm: Arm, fresh_after_ms: int) -> None:
     """A challenger takes its place in the line, its last one where it stood there; who serves or is judged does not."""
     waiting = [row for row in judging.bench.queue if row.arm.arm != arm.arm]
-    if arm.arm != judging.bench.champion and judging.judged(arm.arm) is None:
+    if arm.arm not in (judging.bench.champion, judging.bench.settings.grading.arm) and judging.judged(arm.arm) is None:
         waiting.append(Waiting(arm=arm, fresh_after_ms=fresh_after_ms))
     judging.change(queue=tuple(waiting[-QUEUE:]))
 

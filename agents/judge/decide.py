@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.judge.arena import GUARDS, PROCESSES, RULES, Arena, nulls_of
+from agents.judge.arena import PROCESSES, RULES, Arena, guards_of, nulls_of
 from agents.rules.metrics import gain_of, overlay_scale
 from agents.rules.wealth import Wealth, at_least, capped, log_of
 from schemas.events import EProcess
@@ -101,7 +101,7 @@ def look(arena: Arena, around: Around) -> tuple[Arena, Look]:
         guard_name(guard): all(
             reached[f"{guard}_{null}"] and at_least(wealths[f"{guard}_{null}"], 1.0) for null in ("margin", "harm")
         )
-        for guard in GUARDS
+        for guard in guards_of(arena)
     }
     gains = _gains(arena, settings, reached)
     conditions = {
@@ -158,15 +158,15 @@ def estimate_of(arena: Arena, track: str) -> float | None:
     return mean
 
 
-def harmed(reached: Mapping[str, bool]) -> str:
+def harmed(arena: Arena, reached: Mapping[str, bool]) -> str:
     """Which harm processes have ever reached their level, in words; empty where none has."""
-    return ", ".join(guard for guard in GUARDS if reached[f"{guard}_worse"])
+    return ", ".join(guard for guard in guards_of(arena) if reached[f"{guard}_worse"])
 
 
 def _decision(
     arena: Arena, around: Around, conditions: Mapping[str, bool], reached: Mapping[str, bool]
 ) -> tuple[str, str]:
-    worse = harmed(reached)
+    worse = harmed(arena, reached)
     if worse:
         return "reject", f"harmful: worse in {worse}"
     if arena.holdback or arena.stage:

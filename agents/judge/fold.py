@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agents.judge import course
-from agents.judge.arena import GUARDS, Arena, hold_back, take, version_key
+from agents.judge.arena import Arena, guards_of, hold_back, take, version_key
 from agents.judge.bench import BREAKER, ORDER, Bench, Entry, Judging, State, Waiting
 from agents.judge.decide import Look, guard_name, look
 from agents.judge.order import (
@@ -360,7 +360,7 @@ def _refusal(judging: Judging, arena: Arena, seen: Look) -> str:
         return "another challenger is on its way"
     if seen.decision == "reject":
         return seen.reason
-    asked = {guard_name(guard) for guard in GUARDS} if arena.asked_approval else set(seen.conditions)
+    asked = {guard_name(guard) for guard in guards_of(arena)} if arena.asked_approval else set(seen.conditions)
     return ", ".join(name for name, held in seen.conditions.items() if name in asked and not held)
 
 

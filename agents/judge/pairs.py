@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +17,13 @@ from agents.rules.text import normalise
 from schemas.events import CaseClosed
 from schemas.routes import Arm
 
-D = float | None
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """D of a pair, None for a missing verdict. `bounds`: under F10 what each null takes a missing one for, never to its gain."""
+
+    d: float | None
+    bounds: Mapping[str, float] | None = None
 
 
 class Outcome(BaseModel):
@@ -66,30 +73,49 @@ def filled(pending: Pending, case: CaseClosed, arms: Mapping[str, Arm]) -> Pendi
             ok=ok,
             words=words.setdefault(normalise(row.text), len(words)) if ok else -1,
             grade=row.grade,
+            model_grade=row.model_grade,
             latency_us=row.latency_us,
             nano_usd=0 if price is None else price.nano_usd_in * row.tokens_in + price.nano_usd_out * row.tokens_out,
         )
-    return pending.model_copy(update={"closed": True, "sampled": case.sampled, "outcomes": found})
+    return pending.model_copy(
+        update={
+            "closed": True,
+            "sampled": case.sampled or case.human_share > 0,  # a judge model was asked about all
+            "asked": case.human_sampled,
+            "outcomes": found,
+        }
+    )
 
 
 def quality(
     champion: Outcome, challenger: Outcome, *, sampled: bool, overlay: float | None, asked: bool
-) -> tuple[D] | None:
-    """(D,), (None,) for a missing verdict, None where the pair says nothing of quality.
+) -> Quality | None:
+    """What a pair says of quality; None where it says nothing.
 
     `overlay`: F10's share r where a model grades; `asked`: whether the coin asked a person about this request.
     """
     if not champion.ok and not challenger.ok:
-        return (0.0,)
+        return Quality(0.0)
     if champion.ok and challenger.ok and champion.words == challenger.words:
-        return (0.0,)
+        return Quality(0.0)
     person = _gap(champion, challenger, champion.grade, challenger.grade)
     if overlay is None:
-        return (person,) if person is not None or sampled else None
-    model = _gap(champion, challenger, champion.model_grade, challenger.model_grade)
-    if model is None or (asked and person is None):
-        return (None,)
-    return (overlaid(model, person if asked else None, overlay),)
+        return Quality(person) if person is not None or sampled else None
+    model = _model_gap(champion, challenger)
+    if model is not None and (person is not None or not asked):
+        return Quality(overlaid(model, person if asked else None, overlay))
+    known = -1.0 if model is None else model
+    tied = min(0.0, overlaid(known, 0.0 if asked else None, overlay))
+    lost = overlaid(known, -1.0 if asked else None, overlay)
+    return Quality(None, {"better": tied, "margin": lost, "harm": lost, "worse": 0.0})
+
+
+def _model_gap(champion: Outcome, challenger: Outcome) -> float | None:
+    """D^. A judge model is not asked to compare with nothing: -1 where the challenger failed, 0 where the champion did."""
+    said = _gap(champion, challenger, champion.model_grade, challenger.model_grade)
+    if said is None and champion.ok != challenger.ok:
+        return -1.0 if champion.ok else 0.0
+    return said
 
 
 def _gap(champion: Outcome, challenger: Outcome, before: int | None, after: int | None) -> float | None:

@@ -10,8 +10,10 @@ been. Values of -1, 0 and 1 are counted (exact, mergeable, free of order); any o
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import repeat
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
@@ -156,13 +158,30 @@ class Track:
             raise ValueError(f"D is {d!r}; accepted: -1 to 1")
         return Track(losses, ties, wins, missing, self.others, self.total, self.rest, self.shifts)
 
+    def add_each(self, ds: Mapping[str, float], nulls: Nulls) -> "Track":
+        """As `add`, where each null sees a value of its own: a pair of which only bounds are known. The mean takes that of `better`.
+
+        Raises ValueError outside [-1, 1] and changes nothing.
+        """
+        if any(not -1.0 <= d <= 1.0 for d in ds.values()):
+            raise ValueError(f"D is {dict(ds)!r}; accepted: -1 to 1")
+        each = [ds[name] for name, bets in nulls.bets.items() for _ in bets.fractions]
+        rest, shifts = self._moved(each, nulls)
+        return Track(
+            self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + ds["better"], rest, shifts
+        )
+
     def _grown(self, d: float, nulls: Nulls) -> "Track":
-        others, shifts = self.others + 1, self.shifts
+        rest, shifts = self._moved(repeat(d, len(nulls.levels)), nulls)
+        return Track(self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + d, rest, shifts)
+
+    def _moved(self, ds: Iterable[float], nulls: Nulls) -> tuple[tuple[float, ...], tuple[int, ...]]:
         old = self.rest or (1.0,) * len(nulls.levels)
-        rest = tuple([r * (level + slope * d) for r, level, slope in zip(old, nulls.levels, nulls.slopes, strict=True)])
-        if others % _RESCALE_EVERY == 0:
-            rest, shifts = _rescaled(rest, shifts)
-        return Track(self.losses, self.ties, self.wins, self.missing, others, self.total + d, rest, shifts)
+        rows = zip(old, nulls.levels, nulls.slopes, ds, strict=True)
+        rest = tuple([r * (level + slope * d) for r, level, slope, d in rows])
+        if self.others % _RESCALE_EVERY == _RESCALE_EVERY - 1:
+            return _rescaled(rest, self.shifts)
+        return rest, self.shifts
 
     def merge(self, other: "Track") -> "Track":
         """Both together, where neither holds other values than counts. Raises ValueError where one does."""
