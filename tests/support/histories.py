@@ -33,7 +33,7 @@ from schemas.events import (
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm, Route
-from streams.shapes import Change, Emit, Event, KeyState, Tick
+from streams.shapes import Change, Emit, Event, KeyState, Record, Tick
 from streams.state import MemoryState
 
 NAMES = ("a", "b", "c")
@@ -360,8 +360,6 @@ def _row(out: Any) -> Any:
 
 def reloaded(table: MemoryState) -> MemoryState:
     """The state through the bytes of its changelog."""
-    from streams.shapes import Record
-
     other = MemoryState(table.fold)
     for number, row in enumerate(table.rows()):
         other.load(Record("state", 0, number, row.key, row.value, row.headers, 0))

@@ -32,7 +32,7 @@ HAPPENED: Counter[str] = Counter()
 )
 @given(st.lists(STEP, min_size=5, max_size=30), st.lists(st.integers(0, 2000), max_size=3))
 def test_any_history_keeps_what_must_hold(steps: list[tuple], saved_at: list[int]) -> None:  # type: ignore[type-arg]
-    """Fleet, arenas, stages, breaker and versions fit together after each step; looks are made again, previews come true, replays agree."""
+    """Fleet, arenas, stages, breaker, versions fit together after each step; looks made again, previews come true, replays agree."""
     history = History()
     history.register("a")
     history.check()
