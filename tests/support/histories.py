@@ -297,7 +297,6 @@ class History:
                 self.rollout[payload.arena] = payload.rollout_bp
             case ModelPromoted():
                 assert self.open.pop(payload.arena) == payload.challenger
-                assert self.bench.leaving is None, "nobody goes back from who has just been promoted"
                 assert payload.evaluation in self.folding.ids
                 self.rollout.pop(payload.arena, None)
             case PromotionRejected() if payload.arena in self.open:

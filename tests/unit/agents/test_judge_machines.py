@@ -16,7 +16,7 @@ X0 = 1000
 ANSWER = st.tuples(st.booleans(), st.sampled_from([10, 1400, 1600, 10**9]))
 GRADE = st.sampled_from([0, 400, 1000])
 
-# breaker
+# the breaker
 
 
 @given(st.lists(st.one_of(ANSWER, GRADE), max_size=120), st.lists(st.one_of(ANSWER, GRADE), max_size=60), st.data())
@@ -53,7 +53,7 @@ def test_a_breaker_only_speaks_up(rows: list) -> None:  # type: ignore[type-arg]
     assert run(judge, [(True, 10), 1000] * len(rows)).tripped(judge) == ""
 
 
-# order
+# the order
 
 WAITING = st.dictionaries(
     st.tuples(st.integers(0, 10**6), st.integers(0, 9)).map(lambda row: f"pair/{row[0]:016d}/q{row[1]}"),
@@ -86,7 +86,7 @@ def test_a_tick_folds_no_more_than_its_share() -> None:
     assert found == sorted(waiting)[:MOST_A_TICK]
 
 
-# arena
+# the arena
 
 OUTCOME = st.builds(
     Outcome,
