@@ -133,7 +133,7 @@ def open_arena(
         fresh_after_ms=max(now_ms, fresh_after_ms),
         alpha=alpha,
         overlay=overlay_of(route),
-        priced=any((arm.nano_usd_in, arm.nano_usd_out) != (0, 0) for arm in (champion, challenger)),
+        priced=priced(champion, challenger),
         x0_us=None if slo is None else slo * 1000,
     )
 
@@ -147,7 +147,12 @@ def grading_of(route: Route) -> dict[str, Any]:
     return {"grader": route.grader, "arm": model.model_dump(mode="json"), **told}
 
 
-def hold_back(arena: Arena, now_ms: int) -> Arena:
+def priced(*arms: Arm) -> bool:
+    """Whether any of them costs something by what the route says."""
+    return any((arm.nano_usd_in, arm.nano_usd_out) != (0, 0) for arm in arms)
+
+
+def hold_back(arena: Arena, now_ms: int, overlay: float | None, *, priced: bool) -> Arena:
     """What goes on after the arena's promotion: the same arms and x0, every wealth at 1, only requests from now on."""
     return Arena(
         key=hashlib.sha256(f"holdback/{arena.key}/{now_ms}".encode()).hexdigest()[:32],
@@ -157,8 +162,8 @@ def hold_back(arena: Arena, now_ms: int) -> Arena:
         opened_ms=now_ms,
         fresh_after_ms=now_ms,
         alpha=arena.alpha,
-        overlay=arena.overlay,
-        priced=arena.priced,
+        overlay=overlay,
+        priced=priced,
         x0_us=arena.x0_us,
         holdback=True,
     )

@@ -174,9 +174,7 @@ def advance(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
         promote(judging, arena, seen, identity)
         return
     if arena.stage == 0:
-        graded = arena.quality_pairs
-        base = arena.champion_grades // graded if graded else None
-        judging.keep_breaker(Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1, base_grade=base))
+        judging.keep_breaker(_breaker_of(arena))
     arena = judging.keep_arena(arena, stage=arena.stage + 1, stage_since_ms=judging.now_ms)
     judging.emit(
         PromotionStaged(
@@ -189,6 +187,12 @@ def advance(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     )
     judging.publish_fleet(f"{arena.challenger} serves {stages[arena.stage - 1]:.0%}")
     judging.wake(judging.now_ms + judging.bench.settings.judge.stage_time_s * 1000)
+
+
+def _breaker_of(arena: Arena) -> Breaker:
+    graded = arena.quality_pairs
+    base = arena.champion_grades // graded if graded else None
+    return Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1, base_grade=base)
 
 
 def stage_over(judging: Judging) -> None:
@@ -216,10 +220,13 @@ def promote(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     _end(judging, arena, PROMOTED)
     for other in others:
         close(judging, other, f"superseded: {arena.challenger} was promoted")
-    watch = hold_back(arena, judging.now_ms)
-    breaker = judging.breaker or Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1)
+    watch = hold_back(arena, judging.now_ms, arena.overlay, priced=arena.priced)
+    breaker = judging.breaker
+    if breaker is None or breaker.arm != arena.challenger:  # without stages it may be the old champion's
+        breaker = _breaker_of(arena)
     judging.keep_breaker(breaker.detecting())
-    judging.change(champion=arena.challenger, rollback=before, promotions=judging.bench.promotions + 1)
+    promotions = judging.bench.promotions + 1
+    judging.change(champion=arena.challenger, rollback=before, leaving=None, promotions=promotions)
     end_watch(judging)
     if judge.holdback_share and judge.holdback_time_s:
         judging.keep_arena(watch)
@@ -287,7 +294,8 @@ def watch_over(judging: Judging) -> None:
         judging.wake(end)
         return
     end_watch(judging)
-    judging.keep_breaker(None)
+    if judging.staged() is None:
+        judging.keep_breaker(None)
     judging.publish_fleet(f"holdback of {watched.champion} ended after {watched.pairs} pairs")
 
 

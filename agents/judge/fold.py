@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agents.judge import course
-from agents.judge.arena import Arena, guards_of, hold_back, take, version_key
+from agents.judge.arena import Arena, guards_of, hold_back, overlay_of, priced, take, version_key
 from agents.judge.bench import BREAKER, ORDER, Bench, Entry, Judging, State, Waiting
 from agents.judge.decide import Look, guard_name, look
 from agents.judge.order import (
@@ -173,9 +173,9 @@ def _announce(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     elif len(judging.state.entries) >= most_pending:
         judging.keep(ORDER, Entry(order=place.model_copy(update={"overflow": place.overflow + 1})))
     else:
-        waiting = Pending(window_end_ms=case.window_end_ms, arenas=case.arenas, subject=case.subject)
-        judging.keep(name, Entry(pending=waiting))
-        judging.wake(case.window_end_ms)
+        end_ms = max(case.window_end_ms, case.assigned_at_ms)  # a time to come is nobody's last place
+        judging.keep(name, Entry(pending=Pending(window_end_ms=end_ms, arenas=case.arenas, subject=case.subject)))
+        judging.wake(end_ms)
 
 
 def _closed(judging: Judging, case: CaseClosed) -> None:
@@ -185,6 +185,10 @@ def _closed(judging: Judging, case: CaseClosed) -> None:
     pending = None if entry is None else entry.pending
     if pending is None or pending.closed:
         return  # no pair, folded already, or told again
+    if any(row.tokens_in < 0 or row.tokens_out < 0 for row in case.arms):
+        judging.give_up("invalid", "case.closed: arms: tokens below 0; accepted: 0 or more")
+        judging.keep(name, Entry(pending=pending.model_copy(update={"closed": True})))  # nobody's, and holds nobody up
+        return
     arms = {arm.arm: arm for arm in judging.bench.arms}
     judging.keep(name, Entry(pending=filled(pending, case, arms)))
 
@@ -272,9 +276,10 @@ def _apply(judging: Judging, command: CommandApply) -> None:
         judging.change(leaving=None)
         if judging.staged() is None:
             judging.keep_breaker(None)
-    elif settings.judge != bench.settings.judge and (watched := judging.watched()) is not None:
+    elif (watched := judging.watched()) is not None and _version(bench, watched) != _version(judging.bench, watched):
         course.end_watch(judging)
-        judging.keep_arena(again := hold_back(watched, judging.now_ms))
+        again = hold_back(watched, judging.now_ms, overlay_of(settings), priced=priced(*_arms(judging.bench, watched)))
+        judging.keep_arena(again)
         judging.change(watch=again.key)
     judging.emit(
         PolicyRoute(
@@ -298,7 +303,15 @@ def _still_meant(judging: Judging, arena: Arena) -> bool:
     known = {arm.arm for arm in bench.arms}
     if arena.champion != bench.champion or arena.challenger not in known:
         return False
-    return version_key(bench.arm(arena.champion), bench.arm(arena.challenger), bench.settings) == arena.key
+    return _version(bench, arena) == arena.key
+
+
+def _arms(bench: Bench, arena: Arena) -> tuple[Arm, Arm]:
+    return bench.arm(arena.champion), bench.arm(arena.challenger)
+
+
+def _version(bench: Bench, arena: Arena) -> str:
+    return version_key(*_arms(bench, arena), bench.settings)
 
 
 def _registered(judging: Judging, data: AdapterRegistered) -> None:
