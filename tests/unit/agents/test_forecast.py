@@ -121,6 +121,15 @@ def test_a_gain_below_its_bar_is_not_at_this_rate() -> None:
     assert found.conditions[GAIN].pairs is None
 
 
+def test_cost_is_needed_only_where_an_arm_has_a_price() -> None:
+    """Without a price there is no such condition and no such process; cost as a gain is still told."""
+    even = Track(losses=40, ties=420, wins=40)
+    assert "cost not worse" not in made(quality=even, cost=Track(ties=500)).conditions
+    names = {row.name for row in made(quality=even).processes}
+    assert {"cost", "error_margin"} <= names
+    assert not {"cost_margin", "cost_harm", "cost_worse"} & names
+
+
 def test_time_counts_beside_pairs() -> None:
     """The rate is pairs per minute of event time; what is left of time, pairs and the next look is said."""
     found = made({"min_time_s": 3600, "max_pairs": 500}, quality=Track(losses=10, ties=76, wins=34))
