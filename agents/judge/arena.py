@@ -134,7 +134,7 @@ def open_arena(
         champion=champion.arm,
         challenger=challenger.arm,
         opened_ms=now_ms,
-        cutoff_ms=max(0, fresh_after_ms),
+        cutoff_ms=fresh_after_ms if fresh_after_ms > now_ms else 0,
         alpha=alpha,
         overlay=overlay_of(route),
         priced=priced(champion, challenger),
