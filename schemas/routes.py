@@ -141,7 +141,6 @@ class TrustSettings(Strict):
         default=0.05, gt=0, le=0.2, description="Chance that the ladder ever certifies more than that."
     )
     audit_share: float = Field(default=0.05, gt=0, le=1, description="Of what could be released, judged blind instead.")
-    double_share: float = Field(default=0.05, ge=0, le=1, description="Of the reviews, for two people.")
     min_scores: int = Field(default=1000, ge=20, le=10_000, description="Scores that the rungs are cut from.")
     second_arm: str | None = Field(
         default=None, pattern=ID_PATTERN, description="An arm that is asked too: whether it agrees is a signal."

@@ -68,7 +68,6 @@ class Arena(BaseModel):
     key: str
     champion: str
     challenger: str
-    champion_adapter: str | None = None
     adapter: str | None = None
     opened_ms: int
     fresh_after_ms: int
@@ -78,7 +77,6 @@ class Arena(BaseModel):
     x0_us: int | None = None
     warmup: tuple[int, ...] = ()
     novelty: int = 0
-    pairs: int = 0
     quality_pairs: int = 0
     champion_grades: int = 0
     challenger_grades: int = 0
@@ -97,6 +95,11 @@ class Arena(BaseModel):
     holdback: bool = False
     strangers: int = 0
     done: str = ""
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs count."""
+        return self.slowness.n
 
     @model_serializer(mode="wrap", when_used="json")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -125,7 +128,6 @@ def open_arena(
         key=version_key(champion, challenger, route),
         champion=champion.arm,
         challenger=challenger.arm,
-        champion_adapter=champion.adapter,
         adapter=challenger.adapter,
         opened_ms=now_ms,
         fresh_after_ms=max(now_ms, fresh_after_ms),
@@ -156,7 +158,6 @@ def hold_back(arena: Arena, now_ms: int, overlay: float | None, *, priced: bool)
         key=hashlib.sha256(f"holdback/{arena.key}/{now_ms}".encode()).hexdigest()[:32],
         champion=arena.champion,
         challenger=arena.challenger,
-        champion_adapter=arena.champion_adapter,
         adapter=arena.adapter,
         opened_ms=now_ms,
         fresh_after_ms=now_ms,
@@ -213,11 +214,8 @@ def _gained() -> Nulls:
 def members(arena: Arena, pending: Pending) -> tuple[Outcome, Outcome] | None:
     """(champion, challenger) of a pair of this arena; None where an arm is not there or answered with another adapter."""
     champion, challenger = pending.outcomes.get(arena.champion), pending.outcomes.get(arena.challenger)
-    if champion is None or challenger is None:
+    if champion is None or challenger is None or champion.strange or challenger.strange:
         return None
-    for outcome, adapter in ((champion, arena.champion_adapter), (challenger, arena.adapter)):
-        if outcome.ok and outcome.adapter != adapter:
-            return None
     return champion, challenger
 
 
@@ -252,7 +250,6 @@ def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: O
         raise ValueError("the latency objective must be frozen before pair 1")
     nulls = nulls_of(settings, arena.overlay)
     changes: dict[str, object] = {
-        "pairs": arena.pairs + 1,
         "latency": arena.latency.add(pairs.latency(champion, challenger), nulls["latency"]),
         "slowness": arena.slowness.add(pairs.slowness(champion, challenger, arena.x0_us), nulls["slowness"]),
         "error": arena.error.add(pairs.error(champion, challenger), nulls["error"]),

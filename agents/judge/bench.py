@@ -233,5 +233,7 @@ class Judging:
 
 
 def others(settings: Route) -> tuple[str, ...]:
-    """Arms that are kept loaded though they serve nobody: a judge model."""
-    return (settings.grading.arm,) if settings.grader in MODEL_GRADERS else ()
+    """Arms that are kept loaded though they serve nobody: a judge model, a second opinion."""
+    judging = (settings.grading.arm,) if settings.grader in MODEL_GRADERS else ()
+    second = settings.trust.second_arm
+    return judging if second is None or second in judging else (*judging, second)

@@ -4,7 +4,8 @@ Rules:
 1. Promote only when a gain (quality, latency or cost, as the route allows) has ever reached k/α, k the number of them, and its estimate
    meets the bar now; every guardrail has ever reached 1/α at its margin and 100 at its harm line and is ≥ 1 now; pairs, time, breaker
    and cooldown allow.
-2. A harm process that has ever reached 1/α ends the arena, or rolls back after a promotion. Too many pairs end it as inconclusive.
+2. A harm process that has ever reached k/α, k the number of guardrails, ends the arena, or rolls back after a promotion: by mistake with a
+   probability of at most α. Too many pairs end it as inconclusive.
 3. Nothing but exact comparisons of wealths and integers decides; logarithms are shown.
 """
 
@@ -80,6 +81,8 @@ def needed(null: str, arena: Arena, settings: JudgeSettings) -> float:
     """The level that a process must reach."""
     if null == "better":
         return len(settings.win_by) / arena.alpha
+    if null == "worse":
+        return len(guards_of(arena)) / settings.alpha
     return HARM_LEVEL if null == "harm" else 1.0 / settings.alpha
 
 

@@ -8,6 +8,7 @@ Rules:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -187,7 +188,7 @@ def _closed(judging: Judging, case: CaseClosed) -> None:
         return  # no pair, folded already, or told again
     if any(row.tokens_in < 0 or row.tokens_out < 0 for row in case.arms):
         judging.give_up("invalid", "case.closed: arms: tokens below 0; accepted: 0 or more")
-        judging.keep(name, Entry(pending=pending.model_copy(update={"closed": True})))  # nobody's, and holds nobody up
+        judging.keep(name, Entry(pending=replace(pending, closed=True)))  # nobody's, and holds nobody up
         return
     arms = {arm.arm: arm for arm in judging.bench.arms}
     judging.keep(name, Entry(pending=filled(pending, case, arms)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.judge.arena import GUARDS, PROCESSES, Arena, Process, nulls_of
+from agents.judge.arena import PROCESSES, Arena, Process, guards_of, nulls_of
 from agents.judge.decide import COOLDOWN, GAIN, PAIRS, TIME, Around, Look, guard_name, needed
 from agents.rules.eprocess import Bets, Nulls, Track, counted
 from agents.rules.wealth import log_of
@@ -112,7 +112,9 @@ def forecast(arena: Arena, around: Around, seen: Look) -> Forecast:
 
 
 def _told(process: Process, arena: Arena, around: Around) -> bool:
-    """After a promotion only harm is looked for; a gain that the route does not count is none."""
+    """After a promotion only harm is looked for; a gain that the route does not count is none, nor is a guardrail of no price."""
+    if process.null != "better" and not process.name.startswith(guards_of(arena)):
+        return False
     if arena.holdback:
         return process.null == "worse"
     return process.null != "better" or process.name in around.settings.win_by
@@ -154,7 +156,7 @@ def _conditions(arena: Arena, around: Around, seen: Look, rows: Iterable[Ahead])
     by_name = {row.name: row.span for row in rows}
     missing = max(0, around.settings.min_pairs - arena.pairs)
     found = {GAIN: _least(_with_bar(arena, around, seen, name, by_name[name]) for name in around.settings.win_by)}
-    for guard in GUARDS:
+    for guard in guards_of(arena):
         found[guard_name(guard)] = _most((by_name[f"{guard}_margin"], by_name[f"{guard}_harm"]))
     found[PAIRS] = Span(pairs=missing, low=missing, high=missing)
     return found | {name: THERE for name in seen.conditions if name not in found and name not in (TIME, COOLDOWN)}
@@ -256,7 +258,10 @@ def _logs_of_values(track: Track, null: str, nulls: Nulls) -> list[float]:
 
 
 def _spread_of_values(track: Track, nulls: Nulls) -> float:
-    """The variance of the values that are no -1, 0 or 1, from the two smallest bets of any null, extrapolated to a bet of 0."""
+    """The variance of the values that are no -1, 0 or 1, from the two smallest bets of the first null, extrapolated to a bet of 0.
+
+    Where nulls see values of their own (`Track.add_each`) the total is of the first one, `better`.
+    """
     if not track.others:
         return 0.0
     null = next(iter(nulls.bets))

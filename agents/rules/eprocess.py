@@ -23,6 +23,7 @@ from agents.rules.wealth import Floats, Wealth, power, powers, times, total
 
 _RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
+_FAR = math.ldexp(1.0, 500)
 _STEPS = 64
 
 
@@ -228,7 +229,9 @@ _TRACK = TypeAdapter(Track)
 
 
 def _rescaled(values: tuple[float, ...], shifts: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The same numbers, each near 1 again: exact."""
+    """The same numbers, exactly; all near 1 again where one has come far from it."""
+    if max(values) < _FAR and min(values) > 1.0 / _FAR:
+        return values, shifts
     steps = [math.frexp(value)[1] // _SHIFT for value in values]
     moved = tuple(old + step for old, step in zip(shifts or (0,) * len(values), steps, strict=True))
     scaled = tuple(math.ldexp(value, -_SHIFT * step) for value, step in zip(values, steps, strict=True))
@@ -275,12 +278,15 @@ def counted(bets: Bets, losses: int, ties: int, wins: int) -> list[Wealth]:
         return weights
     high, low = divmod(losses, _STEPS)
     (am, ae), (bm, be) = down.large_at(high), down.small[low]
-    high, low = divmod(ties, _STEPS)
-    (cm, ce), (dm, de) = level.large_at(high), level.small[low]
     high, low = divmod(wins, _STEPS)
-    (em, ee), (fm, fe) = up.large_at(high), up.small[low]
-    mantissas = [w * a * b * c * d * e * f for w, a, b, c, d, e, f in zip(wm, am, bm, cm, dm, em, fm, strict=True)]
-    exponents = [w + a + b + c + d + e + f for w, a, b, c, d, e, f in zip(we, ae, be, ce, de, ee, fe, strict=True)]
+    (cm, ce), (dm, de) = up.large_at(high), up.small[low]
+    mantissas = [w * a * b * c * d for w, a, b, c, d in zip(wm, am, bm, cm, dm, strict=True)]
+    exponents = [w + a + b + c + d for w, a, b, c, d in zip(we, ae, be, ce, de, strict=True)]
+    if ties:
+        high, low = divmod(ties, _STEPS)
+        (am, ae), (bm, be) = level.large_at(high), level.small[low]
+        mantissas = [w * a * b for w, a, b in zip(mantissas, am, bm, strict=True)]
+        exponents = [w + a + b for w, a, b in zip(exponents, ae, be, strict=True)]
     return list(zip(mantissas, exponents, strict=True))
 
 

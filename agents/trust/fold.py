@@ -259,6 +259,7 @@ def _facts(settings: Route, arm: str) -> dict[str, object]:
         "model": _model(settings, arm),
         "plain": tuple(row.arm for row in settings.arms if row.adapter is None),
         "grader": settings.grader,
+        "rubric": ids.short(settings.grading.rubric) if settings.grading.rubric else "",
         "immediate": settings.release == "immediate",
         "gates": settings.on_alarm == "gate",
         "settings": settings.trust,
@@ -289,6 +290,7 @@ def _applied(turn: Turn, command: CommandApply) -> None:
         for name, changed in (
             ("champion", arm != record.arm or (record.model and facts["model"] not in ("", record.model))),
             ("grader", settings.grader != record.grader),
+            ("rubric", facts["rubric"] != record.rubric),
             ("trust.risk", settings.trust.risk != record.settings.risk),
             ("trust.delta", settings.trust.delta != record.settings.delta),
         )

@@ -137,6 +137,7 @@ class RouteTrust(Frozen):
     model: str = ""
     plain: tuple[str, ...] = ()
     grader: str
+    rubric: str = ""
     threshold: float
     immediate: bool = False
     gates: bool = True

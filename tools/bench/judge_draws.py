@@ -76,7 +76,8 @@ class Pairs:
                 return self.counts(track).astype(np.float64)
 
     def _failing(self, d: Reals) -> Reals:
-        return np.where(self.champion_failed, 0.0, np.where(self.challenger_failed, -1.0, d))
+        either = self.champion_failed | self.challenger_failed
+        return np.where(either, self.champion_failed.astype(float) - self.challenger_failed, d)
 
 
 def contrasts(champion: Whole, challenger: Whole) -> Reals:

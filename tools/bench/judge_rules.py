@@ -24,7 +24,7 @@ SETTINGS = JudgeSettings(min_time_s=0, novelty_pairs=0, once_a_day=False, max_pa
 NULLS = nulls_of(SETTINGS, None)
 ALPHA, EVERY, LEAST = SETTINGS.alpha, SETTINGS.evaluate_every, SETTINGS.min_pairs
 ALONE, UNION = 1.0 / ALPHA, len(SETTINGS.win_by) / ALPHA
-NEEDED = {"margin": 1.0 / ALPHA, "harm": HARM_LEVEL, "worse": 1.0 / ALPHA}
+NEEDED = {"margin": 1.0 / ALPHA, "harm": HARM_LEVEL, "worse": len(GUARDS) / ALPHA}
 MOST_ERRORS, MOST_P95, LEAST_QUALITY = 0.02, 1.5, 0.95  # of `point_estimate`
 GLR_DELTA = 0.05
 CS_TUNED_AT = 500  # pairs, where the asymptotic confidence sequence is narrowest

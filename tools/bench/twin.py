@@ -41,12 +41,12 @@ class _Table:
 
 @lru_cache(maxsize=64)
 def _tables(bets: Bets, most: int) -> tuple[_Table, _Table, _Table]:
-    """Of the three factors: a loss, a tie, a win."""
+    """Of the three factors: a loss, a win, a tie."""
     rows = list(zip(bets.levels, bets.slopes, strict=True))
     return (
         _Table(tuple(a - b for a, b in rows), most),
-        _Table(tuple(a for a, _ in rows), most),
         _Table(tuple(a + b for a, b in rows), most),
+        _Table(tuple(a for a, _ in rows), most),
     )
 
 
@@ -57,7 +57,7 @@ def _parts(bets: Bets, losses: Whole, ties: Whole, wins: Whole, most: int) -> tu
     shape = (len(weights), losses.shape[0])
     parts = np.broadcast_to(mantissas[:, None], shape).copy()
     ups = np.broadcast_to(exponents.astype(np.int64)[:, None], shape).copy()
-    counts = (losses, ties if bets.offset else None, wins)
+    counts = (losses, wins, ties if bets.offset else None)
     for table, count in zip(_tables(bets, most), counts, strict=True):
         if count is None:
             parts *= 0.25  # two times ONE's mantissa

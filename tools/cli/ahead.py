@@ -90,16 +90,16 @@ def _evidence(seen: Look, ahead: Forecast) -> list[tuple[object, ...]]:
             f"{row.needed:.2f}",
             row.n,
             "" if row.estimate is None else f"{row.estimate:+.4f}",
-            said(by_name[row.name]),
+            said(by_name[row.name], ahead.pairs_left),
         )
         for row in seen.processes
         if row.name in by_name
     ]
 
 
-def said(row: Ahead) -> str:
-    """What is to be expected of a process, in pairs."""
-    if row.part == "harm" and (row.crossed or row.span.pairs is None):
+def said(row: Ahead, left: int) -> str:
+    """What is to be expected of a process, in pairs. Harm that is not to be expected in those that are `left` is quiet."""
+    if row.part == "harm" and (row.crossed or row.span.pairs is None or row.span.pairs > left):
         return "HARM" if row.crossed else "quiet"
     if row.crossed and not row.again:
         return "proven"
@@ -120,7 +120,9 @@ def _conditions(seen: Look, ahead: Forecast, settings: JudgeSettings, breach: st
             BREACH: breach,
             COOLDOWN: duration(ahead.cooldown_left_ms),
         }.get(name, words_of(span))
-        rows.append((name, "holds" if held else "not yet", "" if held else missing))
+        if held:
+            missing = "its estimate may yet fall below the bar" if name == GAIN and not span.there else ""
+        rows.append((name, "holds" if held else "not yet", missing))
         if name == GAIN:
             rows += [
                 (f"  by {gain.name}", "yes" if gain.reached and gain.meets else "no", _gain(gain))

@@ -11,7 +11,7 @@ from tools.cli.arenas import Again, History, again, histories, holdbacks, outcom
 from tools.cli.bus import Bus
 from tools.cli.chart import draw
 from tools.cli.events import as_row, one_line
-from tools.cli.panels import legend, panels
+from tools.cli.panels import counts, legend, panels
 from tools.cli.place import open_bus
 from tools.cli.screen import Exit, Screen, clean
 
@@ -176,6 +176,7 @@ def _last_look(screen: Screen, look: PromotionEvaluated) -> None:
                 "reached" if row.crossed else "",
             )
             for row in look.processes
+            if counts(look, row.name)
         ],
     )
     if not look.holdback:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agents.judge.decide import guard_name
 from schemas.events import EProcess, PromotionEvaluated
 from tools.cli.arenas import History
 from tools.cli.chart import Panel
@@ -66,5 +67,11 @@ def legend(found: Sequence[Panel]) -> str:
     return "; ".join((f"log E of {said}; * several; = the level; v below, ^ above the frame", *stages, *more))
 
 
+def counts(look: PromotionEvaluated, name: str) -> bool:
+    """Whether a process of the look counts: that of a guardrail only where the guardrail is a condition."""
+    metric, _, null = name.partition("_")
+    return not null or guard_name(metric) in look.conditions
+
+
 def _row(look: PromotionEvaluated, name: str) -> EProcess | None:
-    return next((row for row in look.processes if row.name == name), None)
+    return next((row for row in look.processes if row.name == name and counts(look, name)), None)

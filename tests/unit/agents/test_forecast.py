@@ -34,12 +34,13 @@ def made(judge: dict[str, Any] | None = None, at_ms: int = T + 600_000, **tracks
     route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     pairs = max((track.n for track in tracks.values()), default=0)
-    arena = arena.model_copy(update={"pairs": pairs, **tracks})
+    arena = arena.model_copy(update={"slowness": Track(ties=pairs), **tracks})
     around = Around(settings=numbers, now_ms=at_ms)
     arena, seen = look(arena, around)
     return forecast(arena, around, seen)
 
 
+@settings(deadline=None)
 @given(track=COUNTS, place=st.sampled_from(PLACES), level=st.floats(0.1, 10))
 def test_the_range_holds_the_point_and_nothing_is_negative(track: Track, place: tuple[str, str], level: float) -> None:
     """low ≤ pairs ≤ high, where None is later than any number; below ten pairs nothing is said."""
@@ -49,6 +50,7 @@ def test_the_range_holds_the_point_and_nothing_is_negative(track: Track, place: 
     assert track.n >= 10 or span == Span()
 
 
+@settings(deadline=None)
 @given(track=COUNTS, place=st.sampled_from(PLACES), times=st.integers(2, 6))
 def test_more_of_the_same_evidence_needs_fewer_pairs(track: Track, place: tuple[str, str], times: int) -> None:
     """The same mix again: what was forecast has come, to the pair; the whole number of pairs stays what it was."""
@@ -103,10 +105,12 @@ def test_what_is_reached_needs_nothing() -> None:
     route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     around = Around(settings=numbers, now_ms=T + 1000)
-    good = arena.model_copy(update={"pairs": 300, "error": Track(ties=300)})
+    good = arena.model_copy(update={"slowness": Track(ties=300), "error": Track(ties=300)})
     good, seen = look(good, around)
     assert next(row for row in forecast(good, around, seen).processes if row.name == "error_margin").span.there
-    fallen, seen = look(good.model_copy(update={"pairs": 360, "error": Track(ties=300, losses=60)}), around)
+    fallen, seen = look(
+        good.model_copy(update={"slowness": Track(ties=360), "error": Track(ties=300, losses=60)}), around
+    )
     row = next(row for row in forecast(fallen, around, seen).processes if row.name == "error_margin")
     assert row.again
     assert not row.span.there
@@ -119,6 +123,15 @@ def test_a_gain_below_its_bar_is_not_at_this_rate() -> None:
     quality = next(row for row in found.processes if row.name == "quality")
     assert quality.crossed
     assert found.conditions[GAIN].pairs is None
+
+
+def test_cost_is_needed_only_where_an_arm_has_a_price() -> None:
+    """Without a price there is no such condition and no such process; cost as a gain is still told."""
+    even = Track(losses=40, ties=420, wins=40)
+    assert "cost not worse" not in made(quality=even, cost=Track(ties=500)).conditions
+    names = {row.name for row in made(quality=even).processes}
+    assert {"cost", "error_margin"} <= names
+    assert not {"cost_margin", "cost_harm", "cost_worse"} & names
 
 
 def test_time_counts_beside_pairs() -> None:

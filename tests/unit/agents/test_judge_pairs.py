@@ -1,5 +1,7 @@
 """What a pair says of each metric: failures never drop it, a missing verdict is nobody's luck."""
 
+from dataclasses import replace
+
 import pytest
 from court import Court, T, route
 from hypothesis import given
@@ -44,21 +46,21 @@ def test_quality_of_a_pair(old: Outcome, new: Outcome, sampled: bool, said: Qual
 
 def test_a_model_s_grades_are_corrected_by_people() -> None:
     """F10: the model's difference where nobody was asked, corrected by 1/r where a person was; a missing person is never a gain."""
-    old = outcome(None).model_copy(update={"model_grade": 0})
-    new = outcome(None, words=1).model_copy(update={"model_grade": 1000})
+    old = replace(outcome(None), model_grade=0)
+    new = replace(outcome(None, words=1), model_grade=1000)
     told = {"sampled": True, "overlay": 0.5}
     assert pairs.quality(old, new, asked=False, **told) == Quality(0.2)
     missing = pairs.quality(old, new, asked=True, **told)
     assert missing == Quality(None, {"better": -0.2, "margin": -0.6, "harm": -0.6, "worse": 0.0})
-    graded = old.model_copy(update={"grade": 1000}), new.model_copy(update={"grade": 0})
+    graded = replace(old, grade=1000), replace(new, grade=0)
     assert pairs.quality(*graded, asked=True, **told) == Quality((1.0 + (-1.0 - 1.0) / 0.5) / 5.0)
 
 
 def test_latency_error_and_cost_of_failures() -> None:
-    """Only the challenger failed: -1 everywhere. Only the champion: no gain in latency or cost, an error less, faster than nothing."""
+    """Only one failed: its latency, cost and error are without end. Both: nobody gains."""
     fine = outcome(0, nano=10)
     assert (pairs.latency(fine, FAILED), pairs.cost(fine, FAILED), pairs.error(fine, FAILED)) == (-1.0, -1.0, -1.0)
-    assert (pairs.latency(FAILED, fine), pairs.cost(FAILED, fine), pairs.error(FAILED, fine)) == (0.0, 0.0, 1.0)
+    assert (pairs.latency(FAILED, fine), pairs.cost(FAILED, fine), pairs.error(FAILED, fine)) == (1.0, 1.0, 1.0)
     assert (pairs.latency(FAILED, FAILED), pairs.error(FAILED, FAILED)) == (0.0, 0.0)
     assert (pairs.slowness(fine, FAILED, 10_000), pairs.slowness(FAILED, fine, 10_000)) == (-1.0, 1.0)
 
@@ -99,7 +101,7 @@ def test_a_pair_of_another_version_counts_nothing() -> None:
     """An arm that answered with another adapter, or did not answer at all: counted as a stranger, no evidence moves."""
     judge = JudgeSettings(latency_slo_ms=100, novelty_pairs=0)
     arena = open_arena(OLD, NEW, route().model_copy(update={"judge": judge}), now_ms=0, fresh_after_ms=0, alpha=0.05)
-    other = outcome(1000, words=1).model_copy(update={"adapter": "sha256:other"})
+    other = replace(outcome(1000, words=1), strange=True)
     for outcomes in ({"old": outcome(0), "new": other}, {"old": outcome(0)}):
         arena = take(arena, judge, Pending(window_end_ms=1, arenas=(arena.key,), outcomes=outcomes))
     assert (arena.pairs, arena.strangers) == (0, 2)

@@ -214,6 +214,7 @@ RESETS: dict[str, Payload] = {
     "champion": promoted(),
     "rollback": rolled_back(),
     "grader": apply(trust=QUICK, grader="reference"),
+    "rubric": apply(trust=QUICK, grading={"rubric": "Two points for courtesy."}),
     "declared": apply(trust=QUICK, champion="b"),
     "prompt": apply(trust=QUICK, arms=({"arm": "a", "base": "sha256:0", "template": "Say: {text}"},)),
     "risk": apply(trust=QUICK | {"risk": 0.25}),
