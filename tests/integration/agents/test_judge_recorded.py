@@ -144,10 +144,10 @@ class Relay:
         match ticks:
             case 1:
                 await self.start("1")
-            case 14:
+            case 8:
                 await self.died("0")
                 await self.start("0", "ended", 60)
-            case 30:
+            case 18:
                 await self.died("0")
                 await self.start("0")
                 self.running["1"].kill()
@@ -197,6 +197,8 @@ async def feed(broker: KafkaBroker, file: Path, follower: Follower, relay: Relay
             await follower.until(written, len(ticks))
             if isinstance(item, Tick):
                 await relay.between(len(ticks))
+        await flush()
+        await follower.until(written, len(ticks))
     finally:
         await producer.stop()
     return ticks
