@@ -37,8 +37,8 @@ class Scale:
     pace_in_stages_s: float = 0.1
     pace_degraded_s: float = 0.2
     judges_share: int = 400  # messages kept for the judge, however long the training takes
-    useless_after: int = 1200  # requests, before the careless training of a run that shows a rollback
-    useless_epochs: int = 2
+    useless_after: int = 600  # requests, before the careless training of a run that shows a rollback
+    useless_epochs: int = 3
     threads: int = 1  # beside other processes two threads that wait for each other are far slower than one
 
     def split(self) -> Split:
@@ -86,7 +86,7 @@ SMALL = Scale(
     lora_rate=2e-3,
     holdout="report",  # of so few rows an adapter forgets some of what the champion knew; the judge weighs it all the same
     rows=360,
-    known_requests=100,
+    known_requests=116,
     after_requests=60,
     error_margin=0.05,
     cost_margin=0.1,
@@ -97,6 +97,6 @@ SMALL = Scale(
     min_time_s=5,
     burst=170,
     pace_while_training_s=3.0,  # keeps messages for the judge
-    useless_after=240,
+    useless_after=60,
     useless_epochs=16,
 )

@@ -50,9 +50,9 @@ async def live(run: Run, base: str) -> dict[str, Any]:
     acts = Acts(run, wire, street, base, voices["commands"].name)
     try:
         await acts.opening()
-        await acts.known()
         if run.shown.rollback:
             await acts.careless()
+        await acts.known()
         await acts.learning()
         await acts.judging()
         await acts.after()
@@ -116,26 +116,30 @@ class Acts:
             await self._apply(route)
             await until(lambda: CHAMPION in self.ledger.live, LIVE_PATIENCE_S, self.alive, "the champion is not live")
 
-    async def known(self) -> None:
-        with self.run.phase("known", "Customers ask about what the champion knows"):
-            self.run.mark("known intents")
-            if self.run.shown.chaos:
-                self.chaos = asyncio.create_task(_chaos(self.run))
-            await self._ask(self.first, "known")
-        self.run.mark("all intents arrive")
-
     async def careless(self) -> None:
         """A first training, by command, from labels that were shuffled: its adapter must not get far."""
-        ledger, scale = self.ledger, self.scale
-        with self.run.phase("useless", "All intents arrive. A careless training: its labels are shuffled"):
-            await self._ask(self.rest, "new", until=lambda: len(ledger.asked) >= scale.useless_after)
+        run, ledger, scale = self.run, self.ledger, self.scale
+        with run.phase(
+            "useless", "Customers ask about what the champion knows; a careless training shuffles its labels"
+        ):
+            run.mark("known intents")
+            await self._ask(self.first, "known", until=lambda: len(ledger.asked) >= scale.useless_after)
             await self._train()
-            contest = await self._challenger()
-            await self._contest(contest, self.rest, burst=scale.burst // 2, shadow="new")
+            contest = await self._challenger(self.first, "known", keep=len(self.first) // 2)
+            await self._contest(contest, self.first, self.rest, burst=scale.burst // 4, shadow="known")
             self._ended(contest, "the useless one is rejected")
             if contest.promoted is not None:
                 raise Refused("the adapter from shuffled labels was promoted", kind="judge")
             await self._apply(self._route("true"))
+
+    async def known(self) -> None:
+        with self.run.phase("known", "Customers ask about what the champion knows"):
+            if not self.run.shown.rollback:
+                self.run.mark("known intents")
+            if self.run.shown.chaos:
+                self.chaos = asyncio.create_task(_chaos(self.run))
+            await self._ask(self.first, "known")
+        self.run.mark("all intents arrive")
 
     async def learning(self) -> None:
         run, ledger, scale = self.run, self.ledger, self.scale
@@ -147,7 +151,7 @@ class Acts:
                 await self._ask(self.rest, "new", until=lambda: bool(ledger.ordered))
                 await self._ordered(1)
             run.say("the bank goes on meanwhile")
-            await self._challenger(keep=min(len(self.rest) // 2, scale.judges_share))
+            await self._challenger(self.rest, "new", keep=min(len(self.rest) // 2, scale.judges_share))
 
     async def judging(self) -> None:
         run, ledger = self.run, self.ledger
@@ -208,14 +212,14 @@ class Acts:
     ) -> None:
         await self.street.ask(customers, lambda: phase, until=until, alive=self.alive, pace_s=lambda: pace_s)
 
-    async def _challenger(self, keep: int = 0) -> Contest:
-        """Customers go on slowly, all but `keep`, until the adapter that is being trained has its arena."""
+    async def _challenger(self, going: deque[Customer], phase: Phase, keep: int = 0) -> Contest:
+        """Customers go on slowly, all but the last `keep`, until the adapter that is being trained has its arena."""
         known = len(self.ledger.contests)
-        going, kept = self.rest, deque[Customer]()
+        kept = deque[Customer]()
         for _ in range(keep):
             kept.appendleft(going.pop())
         await self._ask(
-            going, "new", until=lambda: len(self.ledger.contests) > known, pace_s=self.scale.pace_while_training_s
+            going, phase, until=lambda: len(self.ledger.contests) > known, pace_s=self.scale.pace_while_training_s
         )
         going.extend(kept)
         await until(
@@ -230,7 +234,7 @@ class Acts:
         self.run.say(f"[green]challenger[/] {contest.challenger} runs in the shadow")
         return contest
 
-    async def _contest(self, contest: Contest, customers: deque[Customer], burst: int, shadow: Phase) -> None:
+    async def _contest(self, contest: Contest, *customers: deque[Customer], burst: int, shadow: Phase) -> None:
         """Customers ask until the judge has decided: fast while few pairs wait for their window, slowly while many do."""
         run, scale = self.run, self.scale
         stages = 0
@@ -248,13 +252,14 @@ class Acts:
             stages = len(contest.stages)
             return contest.decided
 
-        await self.street.ask(
-            customers,
-            lambda: "stages" if contest.stages else shadow,
-            until=decided,
-            alive=self.alive,
-            pace_s=pace_s,
-        )
+        for crowd in customers:
+            await self.street.ask(
+                crowd,
+                lambda: "stages" if contest.stages else shadow,
+                until=decided,
+                alive=self.alive,
+                pace_s=pace_s,
+            )
         numbers = run.route["judge"]
         patience = 2 * float(run.route["window_s"]) + len(numbers["stages"]) * numbers["stage_time_s"] + 60
         await until(decided, patience, self.alive, "the judge did not decide with all the messages there are")
