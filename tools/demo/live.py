@@ -213,25 +213,24 @@ class Acts:
         await self.street.ask(customers, lambda: phase, until=until, alive=self.alive, pace_s=lambda: pace_s)
 
     async def _challenger(self, going: deque[Customer], phase: Phase, keep: int = 0) -> Contest:
-        """Customers go on slowly, all but the last `keep`, until the adapter that is being trained has its arena."""
-        known = len(self.ledger.contests)
+        """Customers go on slowly, all but the last `keep`, until the adapter that is being trained has its arena and is live."""
+        ledger, known = self.ledger, len(self.ledger.contests)
+
+        def live() -> bool:
+            contest = ledger.contest
+            return contest is not None and len(ledger.contests) > known and contest.challenger in ledger.live
+
         kept = deque[Customer]()
         for _ in range(keep):
             kept.appendleft(going.pop())
-        await self._ask(
-            going, phase, until=lambda: len(self.ledger.contests) > known, pace_s=self.scale.pace_while_training_s
-        )
+        await self._ask(going, phase, until=live, pace_s=self.scale.pace_while_training_s)
         going.extend(kept)
-        await until(
-            lambda: len(self.ledger.contests) > known,
-            TRAINING_PATIENCE_S,
-            self.alive,
-            "no challenger came out of the training",
-        )
-        contest = self.ledger.contest
+        await until(live, TRAINING_PATIENCE_S, self.alive, "no challenger came out of the training, proven live")
+        contest = ledger.contest
         if contest is None:
             raise Unavailable("no arena is open")
-        self.run.say(f"[green]challenger[/] {contest.challenger} runs in the shadow")
+        contest.asked_before = len(ledger.asked)
+        self.run.say(f"[green]challenger[/] {contest.challenger} is live and runs in the shadow")
         return contest
 
     async def _contest(self, contest: Contest, *customers: deque[Customer], burst: int, shadow: Phase) -> None:
@@ -295,6 +294,7 @@ class Acts:
         await self.wire.send([(command, derive(f"demo/{at}", "demo", "apply"))])
 
     async def _train(self) -> None:
+        await self.street.settle(ANSWER_PATIENCE_S, self.alive)  # a row is a closed case
         at, ordered = self.wire.now_ms(), len(self.ledger.ordered)
         command = CommandTrain(route=ROUTE, at_ms=at, operator=self.operator, reason="demonstration")
         await self.wire.send([(command, derive(f"demo/{at}", "demo", "train"))])
