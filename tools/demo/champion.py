@@ -97,6 +97,7 @@ SMALL = Scale(
     min_time_s=5,
     burst=170,
     pace_while_training_s=3.0,  # keeps messages for the judge
+    pace_in_stages_s=0.2,
     useless_after=60,
     useless_epochs=16,
 )

@@ -241,7 +241,8 @@ class Acts:
         def pace_s() -> float:
             if contest.stages:
                 return scale.pace_in_stages_s
-            return 0.0 if len(self.ledger.asked) - contest.asked_before - contest.pairs < burst else IDLE_S
+            asked = len(self.ledger.asked) - contest.asked_before
+            return 0.0 if asked < burst or asked - contest.pairs < burst // 5 else IDLE_S
 
         def decided() -> bool:
             nonlocal stages

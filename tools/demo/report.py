@@ -51,6 +51,7 @@ def report_of(run: Run, evidence: dict[str, Any]) -> dict[str, Any]:
         "requests": len(ledger.asked),
         "answers": sum(len(row.answers) for row in ledger.asked.values()),
         "cases": sum(row.cases for row in ledger.asked.values()),
+        "refused": dict(ledger.refused),
         "evidence_leaves": evidence.get("size", 0),
         "lost": ledger.lost() + int(evidence.get("missing", 0)),
         "duplicated": ledger.duplicated(),
@@ -136,10 +137,12 @@ def passed(report: dict[str, Any]) -> bool:
     }
     if not whole or outcomes != wanted[report["shown"]]:
         return False
-    back = report["rollback"]
-    return report["shown"] != "rollback" or bool(
-        back is not None and back["on_its_own"] and str(back["trust"]).startswith("SHADOW")
-    )
+    if report["shown"] != "rollback":
+        return True
+    back, share = report["rollback"], {name: row["all"] or 0.0 for name, row in report["accuracy"].items()}
+    if back is None or not back["on_its_own"] or not str(back["trust"]).startswith("SHADOW"):
+        return False
+    return bool(share["degraded"] < share["back"] < share["after"])
 
 
 def _share(value: Any) -> str:

@@ -122,7 +122,8 @@ def report(**changes: Any) -> dict[str, Any]:
     """A report of a rollback that showed all it should, with changes."""
     rows = [{"labels": "shuffled", "outcome": "rejected"}, {"labels": "true", "outcome": "promoted"}]
     whole = {"lost": 0, "duplicated": 0, "evidence_verified": True, "shown": "rollback", "challengers": rows}
-    return whole | {"rollback": {"on_its_own": True, "trust": "SHADOW"}} | changes
+    shares = {"after": {"all": 0.8}, "degraded": {"all": 0.1}, "back": {"all": 0.5}}
+    return whole | {"rollback": {"on_its_own": True, "trust": "SHADOW"}, "accuracy": shares} | changes
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ def report(**changes: Any) -> dict[str, Any]:
         ({"rollback": {"on_its_own": False, "trust": "SHADOW"}}, False),
         ({"rollback": {"on_its_own": True, "trust": None}}, False),
         ({"challengers": [{"labels": "true", "outcome": "promoted"}]}, False),
+        ({"accuracy": {"after": {"all": 0.8}, "degraded": {"all": 0.1}, "back": {"all": None}}}, False),
         ({"shown": "promotion", "challengers": [{"labels": "true", "outcome": "promoted"}], "rollback": None}, True),
         ({"shown": "useless", "challengers": [{"labels": "shuffled", "outcome": "rejected"}]}, True),
         ({"shown": "useless", "challengers": [{"labels": "shuffled", "outcome": "promoted"}]}, False),
