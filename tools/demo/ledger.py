@@ -33,6 +33,7 @@ from schemas.payload import Payload
 from schemas.policies import PolicyFleet
 
 Phase = Literal["known", "new", "shadow", "stages", "after", "degraded", "back"]
+ROLLING = 50
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -302,7 +303,7 @@ class Ledger:
             }
         return table
 
-    def rolling(self, window: int = 100) -> list[tuple[int, float]]:
+    def rolling(self, window: int = ROLLING) -> list[tuple[int, float]]:
         """(time, share right) over the last `window` answers, in order of answering."""
         rows = sorted((row for row in self.asked.values() if row.right is not None), key=lambda row: row.answered_ms)
         points: list[tuple[int, float]] = []
@@ -311,6 +312,6 @@ class Ledger:
             right += bool(row.right)
             if index >= window:
                 right -= bool(rows[index - window].right)
-            if index >= min(window, 40) - 1:
-                points.append((row.answered_ms, right / min(window, index + 1)))
+            if index >= window - 1:
+                points.append((row.answered_ms, right / window))
         return points

@@ -247,7 +247,6 @@ class Acts:
         def decided() -> bool:
             nonlocal stages
             for row in contest.stages[stages:]:
-                run.mark(f"{row.rollout_bp / 10_000:.0%}")
                 run.say(f"[green]stage {row.stage}[/]: {contest.challenger} serves {row.rollout_bp / 10_000:.0%}")
             stages = len(contest.stages)
             return contest.decided

@@ -13,7 +13,7 @@ mpl.use("Agg")
 
 from matplotlib.figure import Figure
 
-from tools.demo.ledger import Contest, Ledger
+from tools.demo.ledger import ROLLING, Contest, Ledger
 from tools.demo.run import Mark
 
 INK, MUTED, BLUE, ORANGE, GREEN, RED, PURPLE = (
@@ -36,7 +36,7 @@ def draw(ledger: Ledger, start_ms: int, marks: Sequence[Mark], path: Path, title
     top.plot([(at - start_ms) / 1000 for at, _ in points], [share for _, share in points], color=BLUE, lw=1.8)
     top.set_ylim(0, 1.3)
     top.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    top.set_ylabel("right of the last 100", color=INK)
+    top.set_ylabel(f"right of the last {ROLLING}", color=INK)
 
     _served(middle, ledger, start_ms, end_s)
     _evidence(bottom, list(ledger.contests.values()), start_ms)

@@ -13,7 +13,7 @@ from rich.console import Console
 from infra.clock import SystemClock
 from schemas.errors import Unavailable
 from tools.demo.champion import Scale
-from tools.demo.ledger import Contest, Ledger
+from tools.demo.ledger import ROLLING, Contest, Ledger
 from tools.demo.stage import Stage
 
 Ending = Literal["rejected", "promoted", "degraded", "rolled back"]
@@ -107,7 +107,7 @@ async def tell(run: Run, stop: asyncio.Event) -> None:
             continue
         words = [f"{len(ledger.asked)} asked, {answered} answered"]
         if points:
-            words.append(f"right of the last 100: [bold]{points[-1][1]:.0%}[/]")
+            words.append(f"right of the last {ROLLING}: [bold]{points[-1][1]:.0%}[/]")
         if len(ledger.ordered) > len(ledger.trained) and ledger.progress is not None:
             at = ledger.progress
             words.append(f"training {at.phase} {at.step}/{at.steps}" + (f" loss {at.loss:.2f}" if at.loss else ""))
