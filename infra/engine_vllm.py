@@ -11,13 +11,14 @@ Environment variables that vLLM wants are set by whoever starts the process: `en
 # pyright: reportMissingTypeStubs=false
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,21 @@ def environment(settings: VllmSettings, cores: int) -> dict[str, str]:
     }
 
 
+@dataclass(slots=True)
+class _Lora:
+    """An adapter inside vLLM. Until the last of `calls` has ended vLLM may read `copy` again: only then both go."""
+
+    request: Any
+    statement: Statement
+    copy: Path
+    calls: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @dataclass(frozen=True, slots=True)
 class _Live:
     spec: ArmSpec
-    lora: Any
+    lora: _Lora | None
     outcome: LoadOutcome
 
 
@@ -94,7 +106,8 @@ class VllmEngine:
         self._replica = replica
         self._clock = clock or SystemClock()
         self._llms: dict[str, Any] = {}
-        self._loras: dict[tuple[str, str], tuple[Any, Statement, Path]] = {}
+        self._loras: dict[tuple[str, str], _Lora] = {}
+        self._leaving: dict[asyncio.Task[None], _Lora] = {}
         self._arms: dict[str, _Live] = {}
         self._ids = itertools.count(1)
         self._calls = itertools.count()
@@ -155,9 +168,9 @@ class VllmEngine:
             raise Unavailable(f"vLLM did not start on base {base}: {exc}") from exc
         return self._llms[base]
 
-    async def _load(self, llm: Any, base: str, adapter: str) -> Any:
+    async def _load(self, llm: Any, base: str, adapter: str) -> _Lora:
         if (base, adapter) in self._loras:
-            return self._loras[base, adapter][0]
+            return self._loras[base, adapter]
         from vllm.lora.request import LoRARequest
 
         copy = Path(tempfile.mkdtemp(prefix="ratchet-adapter-"))
@@ -170,21 +183,21 @@ class VllmEngine:
         except (Refused, Unavailable):
             shutil.rmtree(copy, ignore_errors=True)
             raise
-        self._loras[base, adapter] = (lora, statement, copy)
-        return lora
+        self._loras[base, adapter] = _Lora(lora, statement, copy)
+        return self._loras[base, adapter]
 
-    async def _probe(self, llm: Any, spec: ArmSpec, lora: Any) -> None:
+    async def _probe(self, llm: Any, spec: ArmSpec, lora: _Lora | None) -> None:
         """Prove that the arm answers, and if it has an adapter that the adapter does. Raises Refused or Unavailable."""
         greedy = replace(spec, temperature=0.0)
         if lora is None or spec.adapter is None:
             await self._ask(llm, spec.prompt("probe"), replace(greedy, max_tokens=1), None, "probe")
             return
-        probes = self._loras[spec.base, spec.adapter][1].predicate.probes[:PROBES]
+        probes = lora.statement.predicate.probes[:PROBES]
         differs = False
         try:
             for probe in probes or (GoldenProbe(spec.prompt("probe"), None),):
                 got, plain = await asyncio.gather(
-                    self._ask(llm, probe.prompt, greedy, lora, "probe"),
+                    self._ask(llm, probe.prompt, greedy, lora.request, "probe"),
                     self._ask(llm, probe.prompt, greedy, None, "probe"),
                 )
                 _check_golden(spec.adapter, probe, got)
@@ -204,9 +217,28 @@ class VllmEngine:
                 self._llms.pop(base).shutdown()
 
     async def _drop(self, base: str, adapter: str) -> None:
-        lora, _, copy = self._loras.pop((base, adapter))
-        await self._llms[base].remove_lora(lora.lora_int_id)
-        shutil.rmtree(copy, ignore_errors=True)
+        """Unload an adapter: now, or as soon as it has given the answers that it is giving."""
+        lora = self._loras.pop((base, adapter))
+        if not lora.calls:
+            await self._remove(base, lora)
+            return
+        lora.idle.clear()
+        task = asyncio.create_task(self._remove_when_idle(base, lora))
+        self._leaving[task] = lora
+        task.add_done_callback(lambda done: self._leaving.pop(done, None))
+
+    async def _remove_when_idle(self, base: str, lora: _Lora) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        await lora.idle.wait()
+        with contextlib.suppress(EngineDeadError):  # then it is gone, and whoever asks next is told
+            await self._remove(base, lora)
+
+    async def _remove(self, base: str, lora: _Lora) -> None:
+        llm = self._llms.get(base)
+        if llm is not None:
+            await llm.remove_lora(lora.request.lora_int_id)
+        shutil.rmtree(lora.copy, ignore_errors=True)
 
     async def generate(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
         live = self._arms.get(arm)
@@ -214,10 +246,16 @@ class VllmEngine:
             raise Refused(
                 f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._arms))
             )
-        spec = live.spec
-        return await self._ask(
-            self._llms[spec.base], spec.prompt(text), spec, live.lora, f"{request_id}/{arm}", timeout_s
-        )
+        spec, lora, name = live.spec, live.lora, f"{request_id}/{arm}"
+        if lora is None:
+            return await self._ask(self._llms[spec.base], spec.prompt(text), spec, None, name, timeout_s)
+        lora.calls += 1
+        try:
+            return await self._ask(self._llms[spec.base], spec.prompt(text), spec, lora.request, name, timeout_s)
+        finally:
+            lora.calls -= 1
+            if not lora.calls:
+                lora.idle.set()
 
     async def _ask(
         self, llm: Any, prompt: str, spec: ArmSpec, lora: Any, name: str, timeout_s: float = PROBE_TIMEOUT_S
@@ -282,8 +320,10 @@ class VllmEngine:
             for llm in self._llms.values():
                 llm.shutdown()
             self._llms.clear()
-            for _, _, copy in self._loras.values():
-                shutil.rmtree(copy, ignore_errors=True)
+            for task in self._leaving:
+                task.cancel()
+            for lora in (*self._loras.values(), *self._leaving.values()):
+                shutil.rmtree(lora.copy, ignore_errors=True)
             self._loras.clear()
 
     def _since_ms(self, started: float) -> float:

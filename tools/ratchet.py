@@ -578,13 +578,17 @@ def demo(
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Kill every agent once and one engine while requests flow.")
     ] = False,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="Damage the promoted adapter in production: it must be rolled back."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
-    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, keep=keep))
+    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, keep=keep))
 
 
 def main() -> None:

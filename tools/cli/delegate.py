@@ -12,8 +12,8 @@ def bench(screen: Screen, name: str, options: Sequence[str]) -> int:
     return main(name, list(options), as_json=screen.as_json)
 
 
-def demo(screen: Screen, *, useless: bool, chaos: bool, keep: bool) -> int:
+def demo(screen: Screen, *, useless: bool, chaos: bool, rollback: bool, keep: bool) -> int:
     """Run the demonstration."""
-    from tools.demo import main
+    from tools.demo import Shown, main
 
-    return main(useless=useless, chaos=chaos, keep=keep, as_json=screen.as_json)
+    return main(shown=Shown(useless=useless, chaos=chaos, rollback=rollback), keep=keep, as_json=screen.as_json)

@@ -26,8 +26,19 @@ class Scale:
     known_requests: int = 1000
     after_requests: int = 500
     error_margin: float = 0.02
-    pace_while_training_s: float = 0.5
+    cost_margin: float = 0.05
+    novelty_pairs: int = 20
+    window_s: float = 30.0
+    stage_time_s: int = 8
+    breaker_window: int = 60
     min_time_s: int = 15
+    burst: int = 420  # asked ahead of the judge, which waits for the verdicts' window: about what a promotion needs
+    pace_while_training_s: float = 0.5
+    pace_in_stages_s: float = 0.1
+    pace_degraded_s: float = 0.2
+    judges_share: int = 400  # messages kept for the judge, however long the training takes
+    useless_after: int = 600  # requests, before the careless training of a run that shows a rollback
+    useless_epochs: int = 3
     threads: int = 1  # beside other processes two threads that wait for each other are far slower than one
 
     def split(self) -> Split:
@@ -75,9 +86,18 @@ SMALL = Scale(
     lora_rate=2e-3,
     holdout="report",  # of so few rows an adapter forgets some of what the champion knew; the judge weighs it all the same
     rows=360,
-    known_requests=100,
+    known_requests=116,
     after_requests=60,
     error_margin=0.05,
-    pace_while_training_s=3.0,  # keeps messages for the judge
+    cost_margin=0.3,  # here the new intents' names are twice as long as those the champion knows
+    novelty_pairs=10,
+    window_s=12.0,
+    stage_time_s=3,
+    breaker_window=30,
     min_time_s=5,
+    burst=170,
+    pace_while_training_s=3.0,  # keeps messages for the judge
+    pace_in_stages_s=0.2,
+    useless_after=60,
+    useless_epochs=16,
 )

@@ -5,7 +5,8 @@ Everything goes through Kafka, as anyone's would: requests and verdicts are publ
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from schemas.events import Message, RequestSubmitted, VerdictGiven
 from schemas.ids import derive
 from schemas.payload import Payload
 from tools.demo.ledger import Asked, Ledger, Phase
+
+PAUSE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,10 @@ class Wire(Protocol):
 class Street:
     """Keeps `concurrency` customers waiting at any time; answers each with a verdict; writes all into the ledger."""
 
-    def __init__(
-        self, wire: Wire, ledger: Ledger, *, route: str, run: str, staff: str, concurrency: int, pace_s: float
-    ) -> None:
+    def __init__(self, wire: Wire, ledger: Ledger, *, route: str, run: str, staff: str, concurrency: int) -> None:
         self.staff = staff
         self.wire, self.ledger, self.route, self.run = wire, ledger, route, run
-        self.concurrency, self.pace_s = concurrency, pace_s
+        self.concurrency = concurrency
         self._free = asyncio.Semaphore(concurrency)
         self._verdicts: list[tuple[Payload, str]] = []
         self._watcher: asyncio.Task[None] | None = None
@@ -83,36 +84,43 @@ class Street:
         return self._watcher.exception()
 
     async def ask(
-        self, customers: Iterable[Customer], phase: Phase, *, until: Callable[[], bool], alive: Callable[[], None]
-    ) -> int:
-        """Let customers ask until none is left or `until()` says so; returns how many asked."""
-        count = 0
-        for customer in customers:
-            if until():
-                break
-            while True:
-                alive()
-                try:
-                    async with asyncio.timeout(1.0):
-                        await self._free.acquire()
-                    break
-                except TimeoutError:
-                    if until():
-                        return count
-            request_id = f"{self.run}-{phase}-{len(self.ledger.asked):05d}"
-            now = self.wire.now_ms()
-            self.ledger.asked[request_id] = Asked(phase, customer.intent, customer.known, customer.held_out, now)
-            request = RequestSubmitted(
-                route=self.route,
-                request_id=request_id,
-                at_ms=now,
-                messages=(Message(role="user", content=customer.text),),
-            )
-            await self.wire.send([(request, derive(request_id, "demo", 0))])
-            count += 1
-            if self.pace_s:
-                await asyncio.sleep(self.pace_s)
-        return count
+        self,
+        customers: deque[Customer],
+        phase: Callable[[], Phase],
+        *,
+        until: Callable[[], bool],
+        alive: Callable[[], None],
+        pace_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Let customers ask until none is left or `until()` says so; who has asked leaves. `pace_s()`: how long until the next one."""
+        while customers and not until():
+            alive()
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._free.acquire()
+            except TimeoutError:
+                continue
+            await self._send(customers.popleft(), phase())
+            await self._pause(pace_s, until)
+
+    async def _send(self, customer: Customer, phase: Phase) -> None:
+        request_id = f"{self.run}-{phase}-{len(self.ledger.asked):05d}"
+        now = self.wire.now_ms()
+        self.ledger.asked[request_id] = Asked(phase, customer.intent, customer.known, customer.held_out, now)
+        request = RequestSubmitted(
+            route=self.route,
+            request_id=request_id,
+            at_ms=now,
+            messages=(Message(role="user", content=customer.text),),
+        )
+        await self.wire.send([(request, derive(request_id, "demo", 0))])
+
+    async def _pause(self, pace_s: Callable[[], float], until: Callable[[], bool]) -> None:
+        """What was asked for changes while it passes: the shortest wait that was meant since counts."""
+        left = pace_s()
+        while left > 0 and not until():
+            await asyncio.sleep(min(left, PAUSE_S))
+            left = min(left - PAUSE_S, pace_s())
 
     async def settle(self, timeout_s: float, alive: Callable[[], None]) -> None:
         """Wait until every request has its answer and its case, at most `timeout_s`."""

@@ -118,6 +118,23 @@ async def test_a_signed_adapter_is_hot_loaded_and_answers_itself(world: World) -
         await engines.generate("tuned", "where", "r", 60)
 
 
+async def test_an_adapter_is_unloaded_only_when_its_last_answer_is_given(world: World) -> None:
+    """Taken out while it answers: the answers are whole and its own, no engine dies, and it may come again."""
+    engines, arm = world.engines, world.arm("base")
+    digest, _ = world.adapter("leaving", 0.6)
+    long = replace(world.arm("tuned", digest), max_tokens=100)
+    await engines.ensure([arm])
+    before = await engines.about()
+    for turn in range(4):
+        assert [row.live for row in await engines.ensure([arm, long])] == [True, True]
+        calls = [asyncio.create_task(engines.generate("tuned", f"card {i}", f"r{turn}-{i}", 60)) for i in range(6)]
+        await asyncio.sleep(0.05)
+        await engines.ensure([arm])
+        assert {answer.adapter_digest for answer in await asyncio.gather(*calls)} == {digest}
+        assert (await engines.generate("base", "where is my card", f"b{turn}", 60)).adapter_digest is None
+    assert await engines.about() == before
+
+
 async def test_an_adapter_changed_by_one_byte_is_refused(world: World) -> None:
     """The stored weights differ in one bit: the file is named, nothing is loaded, the base goes on."""
     digest, folder = world.adapter("changed", 0.4)
