@@ -8,7 +8,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, cast
@@ -20,7 +20,7 @@ from agents.judge.pairs import Outcome, Pending
 from agents.rules.eprocess import Nulls, Track, gain_bets, margin_bets, win_bets, worse_bets
 from agents.rules.grading import chance
 from agents.rules.metrics import margin_of, overlay_scale
-from agents.rules.wealth import Floats
+from agents.rules.wealth import Peaks
 from schemas.routes import MODEL_GRADERS, Arm, JudgeSettings, Route
 
 RULES = "judge/2"
@@ -38,6 +38,7 @@ class Process:
 
 
 GUARDS = ("quality", "latency", "error", "cost")
+TRACKS = ("quality", "latency", "slowness", "error", "cost")
 _TRACK = {"latency": "slowness"}  # the guardrail of latency is F5, its gain F4
 PROCESSES = (
     Process("quality", "quality", "better"),
@@ -68,9 +69,8 @@ class Arena(BaseModel):
     key: str
     champion: str
     challenger: str
-    adapter: str | None = None
     opened_ms: int
-    fresh_after_ms: int
+    cutoff_ms: int = 0
     alpha: float
     overlay: float | None = None
     priced: bool = False
@@ -87,7 +87,7 @@ class Arena(BaseModel):
     slowness: Track = Track()
     error: Track = Track()
     cost: Track = Track()
-    peaks: Floats = ()
+    peaks: Peaks = ()
     stage: int = 0
     stage_since_ms: int = 0
     asked_approval: bool = False
@@ -95,6 +95,11 @@ class Arena(BaseModel):
     holdback: bool = False
     strangers: int = 0
     done: str = ""
+
+    @property
+    def fresh_after_ms(self) -> int:
+        """Only requests that were assigned later count: after the opening, and after the training's cutoff (or the reopening)."""
+        return max(self.opened_ms, self.cutoff_ms)
 
     @property
     def pairs(self) -> int:
@@ -128,9 +133,8 @@ def open_arena(
         key=version_key(champion, challenger, route),
         champion=champion.arm,
         challenger=challenger.arm,
-        adapter=challenger.adapter,
         opened_ms=now_ms,
-        fresh_after_ms=max(now_ms, fresh_after_ms),
+        cutoff_ms=max(0, fresh_after_ms),
         alpha=alpha,
         overlay=overlay_of(route),
         priced=priced(champion, challenger),
@@ -158,9 +162,7 @@ def hold_back(arena: Arena, now_ms: int, overlay: float | None, *, priced: bool)
         key=hashlib.sha256(f"holdback/{arena.key}/{now_ms}".encode()).hexdigest()[:32],
         champion=arena.champion,
         challenger=arena.challenger,
-        adapter=arena.adapter,
         opened_ms=now_ms,
-        fresh_after_ms=now_ms,
         alpha=arena.alpha,
         overlay=overlay,
         priced=priced,
@@ -219,14 +221,14 @@ def members(arena: Arena, pending: Pending) -> tuple[Outcome, Outcome] | None:
     return champion, challenger
 
 
-def take(arena: Arena, settings: JudgeSettings, pending: Pending) -> Arena:
-    """The arena after the next pair in order, novelty included."""
+def take(arena: Arena, settings: JudgeSettings, pending: Pending, nulls: Mapping[str, Nulls] | None = None) -> Arena:
+    """The arena after the next pair in order, novelty included. `nulls`: those of the settings, where the caller has them."""
     pair = members(arena, pending)
     if pair is None:
         return arena.model_copy(update={"strangers": arena.strangers + 1})
     if not arena.holdback and (arena.novelty < settings.novelty_pairs or arena.x0_us is None):
         return _warm(arena, settings, pair[0])
-    return _add(arena, settings, *pair, pending)
+    return _add(arena, nulls or nulls_of(settings, arena.overlay), *pair, pending)
 
 
 def _warm(arena: Arena, settings: JudgeSettings, champion: Outcome) -> Arena:
@@ -245,10 +247,9 @@ def p95(latencies: tuple[int, ...]) -> int:
     return max(1, ordered[(len(ordered) * 95) // 100])
 
 
-def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: Outcome, pending: Pending) -> Arena:
+def _add(arena: Arena, nulls: Mapping[str, Nulls], champion: Outcome, challenger: Outcome, pending: Pending) -> Arena:
     if arena.x0_us is None:
         raise ValueError("the latency objective must be frozen before pair 1")
-    nulls = nulls_of(settings, arena.overlay)
     changes: dict[str, object] = {
         "latency": arena.latency.add(pairs.latency(champion, challenger), nulls["latency"]),
         "slowness": arena.slowness.add(pairs.slowness(champion, challenger, arena.x0_us), nulls["slowness"]),

@@ -1,13 +1,15 @@
 """What the judge keeps of a route, and one event being folded into it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.judge.arena import Arena
+from agents.judge.arena import Arena, nulls_of
 from agents.judge.breaker import Breaker
 from agents.judge.order import Place
 from agents.judge.pairs import Pending
+from agents.rules.eprocess import Nulls
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet
 from schemas.routes import MODEL_GRADERS, Arm, Route
@@ -88,6 +90,7 @@ class Judging:
         self.drop: dict[str, None] = {}
         self.emits: list[Out] = []
         self.due_ms: int | None = None
+        self._nulls: dict[float | None, Mapping[str, Nulls]] = {}
 
     # what is known
 
@@ -131,6 +134,12 @@ class Judging:
     def breaker(self) -> Breaker | None:
         found = self.entry(BREAKER)
         return None if found is None else found.breaker
+
+    def nulls(self, overlay: float | None) -> Mapping[str, Nulls]:
+        """What tracks are read against while pairs are folded, at the settings of now."""
+        if overlay not in self._nulls:
+            self._nulls[overlay] = nulls_of(self.bench.settings.judge, overlay)
+        return self._nulls[overlay]
 
     # what happens
 
@@ -176,6 +185,11 @@ class Judging:
         """Send an event; its id is derived from the cause and `identity`."""
         self.emits.append(Emit(payload, identity))
 
+    def adapter_of(self, name: str) -> str | None:
+        """The adapter of an arm that the fleet has, or had until this event."""
+        before = () if self.state.record is None else self.state.record.arms
+        return next((arm.adapter for arm in (*self.bench.arms, *before) if arm.arm == name), None)
+
     def common(self, arena: Arena) -> dict[str, Any]:
         """What every event about an arena says."""
         return {
@@ -185,7 +199,7 @@ class Judging:
             "arena": arena.key,
             "champion": arena.champion,
             "challenger": arena.challenger,
-            "adapter": arena.adapter,
+            "adapter": self.adapter_of(arena.challenger),
         }
 
     def publish_fleet(self, reason: str) -> None:

@@ -90,7 +90,7 @@ def _open(judging: Judging, first: Waiting) -> None:
         judging.keep_arena(arena)
     else:
         resumed = max(judging.now_ms, known.fresh_after_ms)
-        arena = judging.keep_arena(known, done="", asked_approval=False, approved_by="", fresh_after_ms=resumed)
+        arena = judging.keep_arena(known, done="", asked_approval=False, approved_by="", cutoff_ms=resumed)
     judging.emit(
         PromotionOpened(**judging.common(arena), resumed=known is not None, settings=settings_of(judging, arena)),
         f"opened/{key}",
@@ -345,7 +345,7 @@ def return_if_live(judging: Judging) -> bool:
             arena="" if watched is None else watched.key,
             champion=back,
             challenger=taken_out,
-            adapter=next((arm.adapter for arm in bench.arms if arm.arm == taken_out), None),
+            adapter=judging.adapter_of(taken_out),
             reason=leaving.reason or "by command",
             by=leaving.by,
             fleet_version=judging.bench.fleet_version,

@@ -244,7 +244,7 @@ def _fold_pair(judging: Judging, name: str, pending: Pending) -> None:
                 continue
             judging.keep(seen, Entry())
         before = arena.pairs
-        arena = judging.keep_arena(take(arena, judge, pending))
+        arena = judging.keep_arena(take(arena, judge, pending, judging.nulls(arena.overlay)))
         if arena.pairs > before and (arena.pairs % judge.evaluate_every == 0 or arena.pairs == judge.max_pairs):
             course.take_look(judging, arena, f"{arena.key}-{arena.pairs}")
 

@@ -10,16 +10,17 @@ been. Values of -1, 0 and 1 are counted (exact, mergeable, free of order); any o
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import repeat
+from math import frexp
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
-from agents.rules.wealth import Floats, Wealth, power, powers, times, total
+from agents.rules.wealth import Floats, Wealth, mixed, power, powers, times, total
 
 _RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
@@ -203,17 +204,15 @@ class Track:
             losses += self.missing
         else:
             ties += self.missing
-        parts = counted(bets, losses, ties, self.wins)
+        mantissas, exponents = _counted(bets, losses, ties, self.wins)
         if self.rest:
             place = nulls.places[name]
-            values = self.rest[place]
-            shifts = self.shifts[place] or (0,) * len(values)
-            scaled = [math.frexp(value) for value in values]
-            parts = [
-                (m * scale, e + up + _SHIFT * shift)
-                for (m, e), (scale, up), shift in zip(parts, scaled, shifts, strict=True)
-            ]
-        return total(parts)
+            scaled = [frexp(value) for value in self.rest[place]]
+            mantissas = [m * scale for m, (scale, _) in zip(mantissas, scaled, strict=True)]
+            exponents = [e + up for e, (_, up) in zip(exponents, scaled, strict=True)]
+            if self.shifts:
+                exponents = [e + _SHIFT * shift for e, shift in zip(exponents, self.shifts[place], strict=True)]
+        return mixed(mantissas, exponents)
 
     def to_json(self) -> str:
         """JSON that `of_json` reads back to the bit; what is 0 or empty is left out."""
@@ -232,7 +231,7 @@ def _rescaled(values: tuple[float, ...], shifts: tuple[int, ...]) -> tuple[tuple
     """The same numbers, exactly; all near 1 again where one has come far from it."""
     if max(values) < _FAR and min(values) > 1.0 / _FAR:
         return values, shifts
-    steps = [math.frexp(value)[1] // _SHIFT for value in values]
+    steps = [frexp(value)[1] // _SHIFT for value in values]
     moved = tuple(old + step for old, step in zip(shifts or (0,) * len(values), steps, strict=True))
     scaled = tuple(math.ldexp(value, -_SHIFT * step) for value, step in zip(values, steps, strict=True))
     return scaled, moved if any(moved) else ()
@@ -262,32 +261,28 @@ def _column(wealths: list[Wealth]) -> Column:
 
 
 @lru_cache(maxsize=1024)
-def _columns(bets: Bets) -> tuple[list[Wealth], Column, tuple[_Columns, _Columns, _Columns]]:
-    weights = [math.frexp(weight) for weight in bets.weights]
+def _columns(bets: Bets) -> tuple[Column, tuple[_Columns, _Columns, _Columns]]:
+    """Weights, and the powers of a loss, a tie, a win."""
     rows = list(zip(bets.levels, bets.slopes, strict=True))
     down, up = tuple(level - slope for level, slope in rows), tuple(level + slope for level, slope in rows)
-    return weights, _column(weights), (_Columns(down), _Columns(bets.levels), _Columns(up))
+    return _column([frexp(weight) for weight in bets.weights]), (_Columns(down), _Columns(bets.levels), _Columns(up))
 
 
 def counted(bets: Bets, losses: int, ties: int, wins: int) -> list[Wealth]:
-    """Per bet its weight times the powers of its three factors; mantissas in (2^-7, 1)."""
-    weights, (wm, we), (down, level, up) = _columns(bets)
-    if not bets.offset:
-        ties = 0
-    if not (losses or ties or wins):
-        return weights
-    high, low = divmod(losses, _STEPS)
-    (am, ae), (bm, be) = down.large_at(high), down.small[low]
-    high, low = divmod(wins, _STEPS)
-    (cm, ce), (dm, de) = up.large_at(high), up.small[low]
-    mantissas = [w * a * b * c * d for w, a, b, c, d in zip(wm, am, bm, cm, dm, strict=True)]
-    exponents = [w + a + b + c + d for w, a, b, c, d in zip(we, ae, be, ce, de, strict=True)]
-    if ties:
-        high, low = divmod(ties, _STEPS)
-        (am, ae), (bm, be) = level.large_at(high), level.small[low]
-        mantissas = [w * a * b for w, a, b in zip(mantissas, am, bm, strict=True)]
-        exponents = [w + a + b for w, a, b in zip(exponents, ae, be, strict=True)]
-    return list(zip(mantissas, exponents, strict=True))
+    """Per bet its weight times the powers of its three factors."""
+    return list(zip(*_counted(bets, losses, ties, wins), strict=True))
+
+
+def _counted(bets: Bets, losses: int, ties: int, wins: int) -> tuple[Sequence[float], Sequence[int]]:
+    """Per bet its weight times the powers of its three factors: mantissas in (2^-7, 1), and exponents."""
+    (mantissas, exponents), (down, level, up) = _columns(bets)
+    for table, count in ((down, losses), (up, wins), (level, ties if bets.offset else 0)):
+        if count:
+            high, low = divmod(count, _STEPS)
+            (am, ae), (bm, be) = table.large_at(high), table.small[low]
+            mantissas = [m * a * b for m, a, b in zip(mantissas, am, bm, strict=True)]
+            exponents = [e + a + b for e, a, b in zip(exponents, ae, be, strict=True)]
+    return mantissas, exponents
 
 
 RISK_BETS = 32

@@ -14,6 +14,7 @@ from schemas.events import ArmChoice, CaseAnswered, CaseArm, CaseClosed, Command
 from schemas.ids import derive, trace_parent
 from schemas.payload import Payload
 from schemas.routes import Arm, JudgeSettings, Route
+from streams.runner import collect_rarely
 from streams.shapes import Emit, Event, KeyState, Place, Record, Tick, Unchanged
 from tools.bench.judge_draws import Pairs
 
@@ -122,6 +123,7 @@ def cases_per_second(pairs: Pairs) -> dict[str, Any]:
             tick_at += TICK_MS
         ready += [event(answered, 2 * n + 1), event(closed, 2 * n + 2)]
     ready.append(Tick(tick_at + WINDOW_MS, "last", ""))
+    collect_rarely()  # as in every process of agents
     started = time.process_time()
     for one in ready:
         lane.take(one)

@@ -56,7 +56,6 @@ def opened() -> Arena:
         champion=CHAMPION,
         challenger=CHALLENGER,
         opened_ms=0,
-        fresh_after_ms=0,
         alpha=ALPHA,
         priced=True,
         x0_us=X0_US,

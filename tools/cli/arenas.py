@@ -158,7 +158,6 @@ def again(row: Row, told: PromotionEvaluated) -> Again | None:
         "arena": (told.arena, arena.key),
         "champion": (told.champion, arena.champion),
         "challenger": (told.challenger, arena.challenger),
-        "adapter": (told.adapter, arena.adapter),
         "pairs": (told.pairs, arena.pairs),
         "quality_pairs": (told.quality_pairs, arena.quality_pairs),
         "wins": (told.wins, arena.quality.wins),

@@ -157,7 +157,7 @@ def test_every_look_comes_out_the_same(promoted: Made, capsys: pytest.CaptureFix
     ("path", "value", "word"),
     [
         (("arena", "quality", "wins"), 90, "processes"),
-        (("arena", "pairs"), 200, "pairs"),
+        (("arena", "slowness", "ties"), 200, "pairs"),
         (("settings", "min_pairs"), 10, "conditions"),
         (("beside", "cooldown_until_ms"), 10**15, "conditions"),
         (("rules",), "judge/1", "its basis is none"),
