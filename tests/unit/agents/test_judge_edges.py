@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from court import GAP_MS, SHARED, WINDOW_MS, Court, T, coin, registered
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -276,6 +276,7 @@ def test_a_pair_from_a_clock_far_ahead_holds_up_only_those_behind_it(window_ms: 
     assert arena_of(court).pairs == 5
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**18), 10**18), st.integers(-(10**18), 10**18))
 def test_no_time_of_an_answer_stops_the_judge(assigned_ms: int, end_ms: int) -> None:
     """Before the epoch, past the year 300,000, a window that ends before it begins: ordered or late, never an error."""

@@ -19,6 +19,7 @@ GRADE = st.sampled_from([0, 400, 1000])
 # the breaker
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(ANSWER, GRADE), max_size=120), st.lists(st.one_of(ANSWER, GRADE), max_size=60), st.data())
 def test_the_breaker_knows_the_last_window_only(before: list, after: list, data: st.DataObject) -> None:  # type: ignore[type-arg]
     """Two breakers that differ in what came before the last `breaker_window` answers and grades trip for the same reason or not at all."""
@@ -42,6 +43,7 @@ def run(judge: JudgeSettings, rows: list) -> Breaker:  # type: ignore[type-arg]
     return breaker
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(ANSWER, GRADE), max_size=80))
 def test_a_breaker_only_speaks_up(rows: list) -> None:  # type: ignore[type-arg]
     """It says why it has tripped or nothing; good answers and full grades alone never trip it; saved and loaded it is the same."""
@@ -67,6 +69,7 @@ WAITING = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(WAITING, st.integers(0, 3 * 10**6), st.integers(0, 2 * STUCK_MS))
 def test_what_is_ripe_is_the_head_of_the_line(waiting: dict[str, Pending], now_ms: int, later_ms: int) -> None:
     """In order, from the first on; at a later time the same and perhaps more; nothing unclosed before a day past its window."""
@@ -154,6 +157,7 @@ def test_a_look_is_made_again_from_its_basis_and_from_a_saved_arena(
     assert saved.model_dump_json() == arena.model_dump_json()
 
 
+@settings(deadline=None)
 @given(st.lists(PAIR, min_size=1, max_size=20), st.integers(0, 10**6))
 def test_a_holdback_begins_with_nothing(rows: list[Pending], now_ms: int) -> None:
     """Whatever was collected before: every wealth at 1, no pair, the same arms and the same x0, only requests from now on."""
@@ -167,6 +171,7 @@ def test_a_holdback_begins_with_nothing(rows: list[Pending], now_ms: int) -> Non
     assert watch.key != arena.key
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200))
 def test_p95_is_one_of_them_and_no_more_than_a_twentieth_lies_above(latencies: list[int]) -> None:
     """And it is at least a microsecond, for it is divided by."""
