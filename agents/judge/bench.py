@@ -15,7 +15,7 @@ from schemas.policies import PolicyFleet
 from schemas.routes import MODEL_GRADERS, Arm, Route
 from streams.shapes import DeadLetter, Emit, Event, KeyState, Out, Tick
 
-ARENA, ORDER, BREAKER = "arena/", "order", "breaker"
+ARENA, ORDER, BREAKER = "arena/", "order", "breaker/"
 
 
 class Waiting(BaseModel):
@@ -130,9 +130,9 @@ class Judging:
         found = self.entry(ORDER)
         return found.order if found is not None and found.order is not None else Place()
 
-    @property
-    def breaker(self) -> Breaker | None:
-        found = self.entry(BREAKER)
+    def breaker(self, arm: str) -> Breaker | None:
+        """The breaker that watches an arm: one on its way, or the champion while it can be taken back."""
+        found = self.entry(BREAKER + arm)
         return None if found is None else found.breaker
 
     def nulls(self, overlay: float | None) -> Mapping[str, Nulls]:
@@ -165,12 +165,13 @@ class Judging:
         self.keep(ARENA + arena.key, Entry(arena=arena))
         return arena
 
-    def keep_breaker(self, breaker: Breaker | None) -> None:
-        """Put the breaker, or drop it."""
-        if breaker is None:
-            self.forget(BREAKER)
-        else:
-            self.keep(BREAKER, Entry(breaker=breaker))
+    def keep_breaker(self, breaker: Breaker) -> None:
+        """Put the breaker of its arm."""
+        self.keep(BREAKER + breaker.arm, Entry(breaker=breaker))
+
+    def drop_breaker(self, arm: str) -> None:
+        """Nobody watches the arm any more."""
+        self.forget(BREAKER + arm)
 
     def wake(self, at_ms: int) -> None:
         """A tick is wanted then, at the latest."""

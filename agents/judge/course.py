@@ -30,15 +30,14 @@ PROMOTED = "promoted"
 
 
 def around(judging: Judging, arena: Arena) -> Around:
-    """What a look needs beside the arena. The breaker speaks for the arm that it watches."""
-    bench, breaker = judging.bench, judging.breaker
-    watches = breaker is not None and breaker.arm == arena.challenger
+    """What a look needs beside the arena."""
+    bench, breaker = judging.bench, judging.breaker(arena.challenger)
     return Around(
         settings=bench.settings.judge,
         now_ms=judging.now_ms,
         cooldown_until_ms=bench.cooldown_until_ms,
         approval=bench.settings.approval,
-        breach=breaker.tripped(bench.settings.judge) if breaker is not None and watches else "",
+        breach=breaker.tripped(bench.settings.judge) if breaker is not None else "",
     )
 
 
@@ -221,10 +220,8 @@ def promote(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     for other in others:
         close(judging, other, f"superseded: {arena.challenger} was promoted")
     watch = hold_back(arena, judging.now_ms, arena.overlay, priced=arena.priced)
-    breaker = judging.breaker
-    if breaker is None or breaker.arm != arena.challenger:  # without stages it may be the old champion's
-        breaker = _breaker_of(arena)
-    judging.keep_breaker(breaker.detecting())
+    judging.drop_breaker(before)
+    judging.keep_breaker((judging.breaker(arena.challenger) or _breaker_of(arena)).detecting())
     promotions = judging.bench.promotions + 1
     judging.change(champion=arena.challenger, rollback=before, leaving=None, promotions=promotions)
     end_watch(judging)
@@ -257,7 +254,7 @@ def reject(judging: Judging, arena: Arena, reason: str, log_e: float) -> None:
 def close(judging: Judging, arena: Arena, reason: str, log_e: float = 0.0) -> None:
     """End an arena and say why."""
     if arena.stage:
-        judging.keep_breaker(None)
+        judging.drop_breaker(arena.challenger)
     _end(judging, arena, reason)
     judging.emit(
         PromotionRejected(**judging.common(arena), reason=reason, pairs=arena.pairs, log_e=log_e),
@@ -294,21 +291,20 @@ def watch_over(judging: Judging) -> None:
         judging.wake(end)
         return
     end_watch(judging)
-    if judging.staged() is None:
-        judging.keep_breaker(None)
+    judging.drop_breaker(watched.challenger)
     judging.publish_fleet(f"holdback of {watched.champion} ended after {watched.pairs} pairs")
 
 
-def trip(judging: Judging) -> None:
-    """Do what the breaker says: the stage ends in a rejection, a promotion in a rollback."""
-    breaker, bench = judging.breaker, judging.bench
+def trip(judging: Judging, arm: str) -> None:
+    """Do what an arm's breaker says: a stage ends in a rejection, a promotion in a rollback."""
+    breaker, bench = judging.breaker(arm), judging.bench
     why = "" if breaker is None else breaker.tripped(bench.settings.judge)
-    if breaker is None or not why:
+    if not why:
         return
     staged = judging.staged()
-    if staged is not None and staged.challenger == breaker.arm:
+    if staged is not None and staged.challenger == arm:
         reject(judging, staged, f"breaker: {why}", 0.0)
-    elif breaker.arm == bench.champion and bench.rollback is not None and bench.leaving is None:
+    elif arm == bench.champion and bench.rollback is not None and bench.leaving is None:
         leave(judging, f"breaker: {why}", "")
 
 
@@ -333,7 +329,7 @@ def return_if_live(judging: Judging) -> bool:
         close(judging, arena, f"rollback: {leaving.reason}")
     watched, taken_out = judging.watched(), bench.champion
     end_watch(judging)
-    judging.keep_breaker(None)
+    judging.drop_breaker(taken_out)
     cooldown = judging.now_ms + bench.settings.judge.cooldown_s * 1000
     judging.change(champion=back, rollback=None, leaving=None, cooldown_until_ms=cooldown)
     judging.publish_fleet(f"rolled back{f' by {leaving.by}' if leaving.by else ''}: {leaving.reason}")

@@ -271,13 +271,10 @@ class History:
             assert watched.holdback
             assert (watched.champion, watched.challenger) == (bench.rollback, bench.champion)
         assert set(fleet.arenas) == {*bench.open, *((bench.watch,) if bench.watch else ())}
-        if BREAKER in self.entries:
-            breaker = self.entries[BREAKER].breaker
-            assert breaker is not None
-            assert breaker.arm in {bench.champion, *(arena.challenger for arena in staged)}
-        for arena in staged:
-            assert BREAKER in self.entries, "a challenger on its way is watched"
-            assert arena is None or self.entries[BREAKER].breaker.arm == arena.challenger
+        watched = {row.breaker.arm for row in self.entries.values() if row.breaker is not None}
+        assert watched <= {bench.champion, *(arena.challenger for arena in staged)}
+        assert {BREAKER + arm for arm in watched} == {name for name in self.entries if name.startswith(BREAKER)}
+        assert {arena.challenger for arena in staged} <= watched, "a challenger on its way is watched"
         assert bench.leaving is None or bench.rollback is not None
 
     def _check_versions(self) -> None:

@@ -106,8 +106,8 @@ def _standing(bench: Bench) -> str:
 
 def breach_of(bench: Bench, entries: Sequence[Entry], arm: str) -> str:
     """Why the breaker that watches the arm has tripped; empty where it is quiet."""
-    breaker = next((entry.breaker for entry in entries if entry.breaker is not None), None)
-    return breaker.tripped(bench.settings.judge) if breaker is not None and breaker.arm == arm else ""
+    breaker = next((entry.breaker for entry in entries if entry.breaker is not None and entry.breaker.arm == arm), None)
+    return breaker.tripped(bench.settings.judge) if breaker is not None else ""
 
 
 def pending_of(entries: Sequence[Entry]) -> dict[str, int]:
