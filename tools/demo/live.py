@@ -29,7 +29,7 @@ LIVE_PATIENCE_S = 300
 TRAINING_PATIENCE_S = 900
 ROLLBACK_PATIENCE_S = 120
 ROWS_PER_REQUEST = 0.91  # of the messages asked, those that differ and have enough of their intent
-IDLE_S = 0.5  # between customers while the judge waits for verdicts
+IDLE_S = 1.0  # between customers while the judge waits for verdicts
 
 
 def _customers(split: banking77.Split, part: str) -> list[Customer]:
@@ -126,7 +126,7 @@ class Acts:
             await self._ask(self.first, "known", until=lambda: len(ledger.asked) >= scale.useless_after)
             await self._train()
             contest = await self._challenger(self.first, "known", keep=len(self.first) // 2)
-            await self._contest(contest, self.first, self.rest, burst=scale.burst // 4, shadow="known")
+            await self._contest(contest, self.first, self.rest, burst=scale.burst // 5, shadow="known")
             self._ended(contest, "the useless one is rejected")
             if contest.promoted is not None:
                 raise Refused("the adapter from shuffled labels was promoted", kind="judge")
