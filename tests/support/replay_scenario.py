@@ -88,6 +88,7 @@ REFUNDS = Route(
     training=TrainingSettings(enabled=False),
 )
 NOW = SystemClock().now_ms
+TWINS = 12
 Kill = Callable[[str], None]
 
 
@@ -299,8 +300,9 @@ class Scenario:
         await self.send(late.model_copy(update={"at_ms": NOW()}), prove=unproven)
         await self.send(self.request(CARDS, 9008), prove=self.voices["commands"].prove)
         await self.send(self.request(CARDS, 9009), prove=unproven)
-        twice = self.request(CARDS, 9006)
-        await self.send(twice, twice)
+        for n in range(TWINS):  # two of one id side by side: of some the later is first
+            twice = self.request(CARDS, 9010 + n)
+            await self.send(twice, twice)
         wrong = codec.encode(self.request(CARDS, 9007), event_id="wrong-key", source="played", traceparent="")
         moved = self.voices["requests"].prove(codec.Encoded(b"another-key", wrong.value, wrong.headers))
         await self.bus.publish([(PREFIX + "requests", moved)])
