@@ -3,11 +3,11 @@
 from typing import Protocol
 
 from infra.clock import Clock
-from infra.engine import ArmSpec, Engine, Generation, LoadOutcome
+from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
 from infra.store import Store
 from schemas.payload import Payload
 
-__all__ = ["ArmSpec", "Clock", "Engine", "Facts", "Generation", "LoadOutcome", "Store"]
+__all__ = ["ArmSpec", "Clock", "Engine", "EngineGuest", "Facts", "Generation", "LoadOutcome", "Store"]
 
 
 class Facts(Protocol):

@@ -12,7 +12,7 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
 * whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
-Results come from the log: inference and jobs are not replayed.
+Results and a judge model's verdicts come from the log: inference, jobs and the grader are not replayed.
 """
 
 import json

@@ -17,9 +17,9 @@ from typing import Any
 from agents.transport import transport
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
-from infra.engine import Engine
-from infra.engine_scripted import Script, ScriptedEngine
-from infra.keys import Keyring
+from infra.engine import Engine, EngineGuest
+from infra.engine_scripted import Script, ScriptedEngine, ScriptedGuest
+from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
 from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
@@ -37,7 +37,7 @@ from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
 
-STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs")
+STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs", "grader")
 LISTENERS = frozenset(
     {"router", "cases", "ladder", "judge", "trainer"}
 )  # read what principals say; no other gets their keys
@@ -48,6 +48,7 @@ VIEWERS = (
     "router",
     "inference",
     "trust",
+    "grader",
 )  # who holds it; a builder of another agent that asks for it is refused the topic
 JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
@@ -128,6 +129,18 @@ async def open_engine(process: Process) -> Engine:
     return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
 
 
+async def open_guest(process: Process) -> EngineGuest:
+    """Who asks the engines that inference loads: in Ray from wherever it runs, of the scripted kind one of its own."""
+    settings = process.settings
+    if settings.engine == "scripted":
+        return ScriptedGuest(ScriptedEngine(Script(), replica=f"scripted-{settings.ordinal}"))
+    from infra.cluster import EngineSettings, RayGuest  # heavy
+
+    public = {ADAPTER_KEY: await process.secrets.public_key(ADAPTER_KEY)}
+    ours = EngineSettings("vllm", settings.state_dir / "artifacts", public)
+    return RayGuest(ours, settings.ray_address, process.clock)
+
+
 async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Router
 
@@ -174,6 +187,13 @@ async def _jobs(process: Process, runner: Runner) -> Transform:
     return Jobs(RayJobs(settings.state_dir, job.to_env()))
 
 
+async def _grader(process: Process, runner: Runner) -> Transform:
+    from agents.cases.actor import Grader
+
+    voice = Voice(process.secrets, "grader", "grader", process.clock)
+    return Grader(runner.view(VIEW), await open_guest(process), voice, process.clock)
+
+
 async def open_proof(process: Process) -> Verify:
     """Who may speak, kept up to date for as long as the process runs."""
     keyring = await Keyring.open(process.secrets, process.settings.state_dir / "principals.seen")
@@ -188,6 +208,7 @@ TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {
     "inference": _inference,
     "trust": _trust,
     "jobs": _jobs,
+    "grader": _grader,
 }
 
 
@@ -216,7 +237,7 @@ def _trainer() -> AnyFold:
 
 
 FOLDS: dict[str, Callable[[], AnyFold]] = {"cases": _cases, "ladder": _ladder, "judge": _judge, "trainer": _trainer}
-WORKERS = {"inference": 128}
+WORKERS = {"inference": 128, "grader": 16}
 
 
 @asynccontextmanager
@@ -323,6 +344,7 @@ INPUTS = {
     "inference": ("decisions", "shadows"),
     "trust": ("results", "reviews"),
     "jobs": ("training",),
+    "grader": ("reviews",),
 }
 
 

@@ -200,15 +200,9 @@ class RayEngines:
             raise Unavailable(f"{replica.name}: {type(exc).__name__}") from exc
         finally:
             replica.in_flight -= 1
-        if answer[0] == "ok":
-            return answer[1]
-        if answer[0] == "refused":
-            message, kind, where, accepted = answer[1]
-            raise Refused(message, kind=kind, field=where, accepted=accepted)
         if answer[0] == "empty":
             self._lost(replica, forget=False)
-        spent = self._clock.monotonic() - started
-        raise Unavailable(f"{answer[1]} (after {spent:.1f} s)", retry_after_s=1.0)
+        return _generation(answer, self._clock.monotonic() - started)
 
     async def healthy(self) -> bool:
         """Whether at least one replica answers."""
@@ -287,6 +281,49 @@ class RayEngines:
             runtime_env={"env_vars": variables},
         )
         return remote.remote(settings, name)
+
+
+def _generation(answer: "_Answer", spent_s: float) -> Generation:
+    """What an actor answered, or raised."""
+    if answer[0] == "ok":
+        return answer[1]
+    if answer[0] == "refused":
+        message, kind, where, accepted = answer[1]
+        raise Refused(message, kind=kind, field=where, accepted=accepted)
+    raise Unavailable(f"{answer[1]} (after {spent_s:.1f} s)", retry_after_s=1.0)
+
+
+class RayGuest:
+    """Asks the replicas of a cluster that inference starts and loads, the one with least of our calls. Connects at the first call."""
+
+    def __init__(self, settings: EngineSettings, address: str | None, clock: Clock | None = None) -> None:
+        self._address = address
+        self._clock = clock or SystemClock()
+        self._in_flight = {f"{settings.name}-{i}": 0 for i in range(settings.replicas)}
+
+    async def generate(self, spec: ArmSpec, text: str, request_id: str, timeout_s: float) -> Generation:
+        started = self._clock.monotonic()
+        if not ray.is_initialized():
+            if self._address is None:
+                raise Unavailable("RATCHET_RAY_ADDRESS is not set: it names the cluster whose engines inference loads")
+            await asyncio.to_thread(connect, self._address)
+        name = min(self._in_flight, key=lambda row: self._in_flight[row])
+        self._in_flight[name] += 1
+        try:
+            actor = cast("Any", await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
+            async with asyncio.timeout(timeout_s + 1.0):
+                answer = cast("_Answer", await actor.generate.remote(spec.arm, text, request_id, timeout_s))
+        except ValueError as exc:
+            raise Unavailable(f"no engine {name} runs: inference starts it", retry_after_s=1.0) from exc
+        except TimeoutError as exc:
+            raise Unavailable(f"{name} did not answer within {timeout_s} s") from exc
+        except RayError as exc:
+            raise Unavailable(f"{name}: {type(exc).__name__}", retry_after_s=1.0) from exc
+        finally:
+            self._in_flight[name] -= 1
+        if answer[0] == "refused" and answer[1][1] == "unknown_arm":
+            raise Unavailable(f"arm {spec.arm!r} is not loaded: inference loads it", retry_after_s=1.0)
+        return _generation(answer, self._clock.monotonic() - started)
 
 
 def kill_actor(name: str) -> bool:

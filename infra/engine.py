@@ -60,6 +60,14 @@ class LoadOutcome:
     load_ms: float
 
 
+class EngineGuest(Protocol):
+    """Asks arms that somebody else's `ensure` has loaded; loads and unloads none."""
+
+    async def generate(self, spec: ArmSpec, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `Engine.generate`. `Unavailable` too where nobody has loaded the arm yet."""
+        ...
+
+
 class Engine(Protocol):
     """Answers for the arms last named to `ensure`. Calls may run at the same time; they are batched inside."""
 

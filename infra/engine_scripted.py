@@ -123,3 +123,17 @@ class ScriptedEngine:
     async def close(self) -> None:
         self._arms.clear()
         self._outcomes.clear()
+
+
+class ScriptedGuest:
+    """Asks a scripted engine of its own: it answers alike on every machine, so there is nothing to share."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self._engine = engine
+        self._specs: dict[str, ArmSpec] = {}
+
+    async def generate(self, spec: ArmSpec, text: str, request_id: str, timeout_s: float) -> Generation:
+        if self._specs.get(spec.arm) != spec:
+            self._specs[spec.arm] = spec
+            await self._engine.ensure(list(self._specs.values()))
+        return await self._engine.generate(spec.arm, text, request_id, timeout_s)

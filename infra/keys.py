@@ -18,14 +18,20 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from infra.clock import Clock
 from schemas.errors import Refused, Unavailable
-from schemas.principal import EMPTY, KEY_BYTES, Credential, KeyTerm, Principal, Ring, Role, commitment, is_name
+from schemas.principal import EMPTY, KEY_BYTES, Credential, KeyTerm, Principal, Prove, Ring, Role, commitment, is_name
 
 INDEX = "principals"
 REFRESH_S = 3.0
 LEAD_MS = 10_000
 TRIES = 20
-LOCAL: dict[str, tuple[Role, ...]] = {"operator": ("operator",), "reviewer": ("reviewer",), "demo": ("upstream",)}
+LOCAL: dict[str, tuple[Role, ...]] = {
+    "operator": ("operator",),
+    "reviewer": ("reviewer",),
+    "demo": ("upstream",),
+    "grader": ("grader",),
+}
 """Whom a local stack has from its start on; who speaks in a role when nobody is named."""
 log = logging.getLogger("ratchet")
 
@@ -167,6 +173,30 @@ async def credential(source: Reads, name: str, role: Role, now_ms: int) -> Crede
         )
     kid = counting[-1][1]
     return Credential(name, kid, _key(await source.get(f"{INDEX}/{name}"), name, kid, principal.keys[kid]))
+
+
+class Voice:
+    """What one principal of ours proves with: its newest key, looked up again each `REFRESH_S`."""
+
+    def __init__(self, source: Reads, name: str, role: Role, clock: Clock) -> None:
+        self._source = source
+        self._name = name
+        self._role: Role = role
+        self._clock = clock
+        self._held: tuple[float, Prove] | None = None
+
+    async def prover(self) -> Prove:
+        """Puts a proof on a record; nothing where no key was ever set. Raises `Refused` where only this one has none that counts."""
+        now = self._clock.monotonic()
+        if self._held is None or now - self._held[0] >= REFRESH_S:
+            self._held = now, await self._found()
+        return self._held[1]
+
+    async def _found(self) -> Prove:
+        if not any(row.keys for row in (await principals(self._source)).values()):
+            return lambda row: row
+        held = await credential(self._source, self._name, self._role, self._clock.now_ms())
+        return lambda row: held.prove(row, at_ms=self._clock.now_ms())
 
 
 def counts(term: KeyTerm, now_ms: int) -> bool:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
 from schemas.policies import PolicyRef
-from schemas.routes import Route
+from schemas.routes import Grader, Route
 
 
 class Part(BaseModel):
@@ -65,6 +65,7 @@ class DecisionRouted(DerivedEvent):
     arm: str
     chain: tuple[str, ...] = Field(default=(), description="Fallback arms, in order, after `arm`.")
     shadows: tuple[str, ...] = ()
+    second_arm: str | None = Field(default=None, description="Asked too, only to see whether it agrees.")
     arms: tuple[ArmChoice, ...]
     strategy: str
     draw: int = Field(ge=0, le=65_535)
@@ -78,7 +79,11 @@ class DecisionRouted(DerivedEvent):
     assigned_at_ms: int
     window_end_ms: int
     deadline_at_ms: int
-    grader: Literal["reference", "verdict"]
+    grader: Grader
+    human_share: float = Field(default=0.0, ge=0, le=1, description="Share that a person judges where a model grades.")
+    double_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of reviews that a second person is offered."
+    )
     session: str | None = Field(default=None, description="Hash of the session id.")
     session_arm: str | None = Field(default=None, description="The arm the session had, as observed.")
     subject: str | None = Field(default=None, description="Pseudonym.")
@@ -130,6 +135,9 @@ class ResultCompleted(ResultEvent):
     engine_ms: float = Field(ge=0, description="Inside the engine, queueing included.")
     finish_reason: str
     logprobs: tuple[float, ...] = Field(description="Of the chosen tokens, natural log.")
+    agreement: float | None = Field(
+        default=None, ge=0, le=1, description="1: the second arm said the same; None: unknown."
+    )
     engine: str
     replica: str = ""
 
@@ -225,14 +233,21 @@ class BlindAnswer(Part):
 
 
 class ReviewRequested(DerivedEvent):
+    """Every arm's answer, blind. A judge model is asked where the grader is one (`rubric`, `model`), people where `people`.
+
+    `double`: once a person has judged, it is offered to another one too.
+    """
+
     TYPE = "review.requested"
     TOPIC = "reviews"
 
     messages: tuple[Message, ...]
     answers: tuple[BlindAnswer, ...]
-    grader: Literal["reference", "verdict"]
+    grader: Grader
     gated: bool
     due_ms: int
+    people: bool = True
+    double: bool = False
 
 
 class ReviewSettled(DerivedEvent):
@@ -264,7 +279,7 @@ class ArmVerdict(IncomingPart):
 
 
 class VerdictGiven(RequestEvent, Incoming):
-    """What a person or a reference says of a request's answers.
+    """What a person, a reference or a judge model says of a request's answers.
 
     `corrected` is the right answer's text: under the grader `reference` every arm is graded by equality with it
     (Unicode NFC, case-folded, spaces folded). A person gives `answers` or `corrected`, a reference `corrected`.
@@ -284,7 +299,10 @@ class VerdictGiven(RequestEvent, Incoming):
 
 
 class CaseArm(Part):
-    """One arm's part of a case. `grade` 0..1000 (thousandths), None where nobody graded it."""
+    """One arm's part of a case. Grades 0..1000 (thousandths), None where nobody graded it.
+
+    `grade` is decisive: the first person's or reference's. `model_grade` is the judge model's, and decides nothing alone.
+    """
 
     arm: str
     adapter: str | None = None
@@ -293,6 +311,7 @@ class CaseArm(Part):
     result_id: str = ""
     text: str = ""
     grade: int | None = Field(default=None, ge=0, le=1000)
+    model_grade: int | None = Field(default=None, ge=0, le=1000)
     latency_us: int = Field(default=0, ge=0)
     ttft_us: int = Field(default=0, ge=0)
     tokens_in: int = 0
@@ -330,7 +349,11 @@ class CaseAnswered(CaseEvent):
 
 
 class CaseClosed(CaseEvent):
-    """The request joined once: decision, every arm's result, score as it stood before the verdict, verdict, grades."""
+    """The request joined once: decision, every arm's result, score as it stood before the verdict, verdict, grades.
+
+    `verdict_*` tell the decisive verdict, a person's or a reference's. Where a model grades (`rubric`, `model`), a person
+    was asked by a coin: `human_sampled`, with the exact probability `human_share` (F10's ξ and r).
+    """
 
     TYPE = "case.closed"
 
@@ -338,7 +361,10 @@ class CaseClosed(CaseEvent):
     messages: tuple[Message, ...]
     arms: tuple[CaseArm, ...]
     choices: tuple[ArmChoice, ...]
-    grader: Literal["reference", "verdict"]
+    grader: Grader
+    human_share: float = Field(default=0.0, ge=0, le=1)
+    human_sampled: bool = False
+    model_by: str = Field(default="", description="Which judge model graded.")
     label: str | None = Field(
         default=None, description="The right answer's text: the correction, else the approved text."
     )
@@ -358,7 +384,10 @@ class CaseClosed(CaseEvent):
 
 
 class CaseAmended(CaseClosed):
-    """A later verdict on a closed case: the whole case again with the new verdict; the first verdict stays decisive."""
+    """A later verdict on a closed case: the whole case again with the new verdict; the first verdict stays decisive.
+
+    `contradicts`, `same_person`: against the first of its kind, a judge model's verdict against the judge model's.
+    """
 
     TYPE = "case.amended"
 
@@ -476,6 +505,7 @@ class TrustChanged(RouteEvent):
     after: str
     reason: str
     by: str = ""
+    refused: bool = Field(default=False, description="A grant that was asked for and is not given; nothing changed.")
 
 
 # training: by trainer (Fold), jobs and inference (facts)
@@ -628,11 +658,13 @@ class CommandResume(Command):
 
 
 class CommandTrust(Command):
-    """Grant: scores at or above the threshold are released on a gated route. Withdraw: back to SHADOW."""
+    """Grant: what the ladder certified is released; with a threshold, scores at or above it are, uncertified. Withdraw, the kill
+    switch: SHADOW, and every answer waits for a person. Drill: tests the kill switch. Reset: the ladder begins anew.
+    """
 
     TYPE = "command.trust"
 
-    action: Literal["grant", "withdraw"]
+    action: Literal["grant", "withdraw", "drill", "reset"]
     threshold: float | None = Field(default=None, ge=0, le=1)
 
 

@@ -15,7 +15,8 @@ Document = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 EVENT_MODULES = codec.MODULES  # importing them fills the registry
 
-# Who sends an event type. One writer per type; a type that stands here not at all is refused by `asyncapi`.
+# Who sends an event type. One writer per type, but that a judge model gives verdicts as people do; a type that stands here not at
+# all is refused by `asyncapi`.
 SENDERS: dict[str, tuple[str, ...]] = {
     "upstream": ("request.submitted",),
     "reviewer": ("verdict.given",),
@@ -50,11 +51,13 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "policy.route",
         "policy.fleet",
     ),
+    "grader": ("verdict.given",),
     "trainer": ("training.ordered", "training.cancelled", "adapter.registered"),
     "jobs": ("training.progressed", "training.completed", "training.failed"),
     "evidence": ("audit.checkpoint", "audit.finding"),
 }
 OUTSIDE = ("upstream", "reviewer", "operator")
+JOINT = frozenset({"verdict.given"})
 
 
 class _Plain(GenerateJsonSchema):
@@ -77,9 +80,9 @@ def json_schemas() -> dict[str, Document]:
 
 
 def sender_of(name: str) -> str:
-    """The one sender of an event type. KeyError for a type that nobody is said to send."""
+    """The one sender of an event type, of a `JOINT` one the first. KeyError for a type that nobody is said to send."""
     found = [sender for sender, types in SENDERS.items() if name in types]
-    if len(found) != 1:
+    if len(found) != 1 and not (found and name in JOINT):
         raise KeyError(f"event type {name!r} has senders {found}; accepted: exactly one in schemas.export.SENDERS")
     return found[0]
 
@@ -151,7 +154,9 @@ def asyncapi(version: str = "1.0.0") -> Document:
     for name in sorted(REGISTRY):
         topic = REGISTRY[name].TOPIC
         by_topic.setdefault(topic, []).append(name)
-        by_sender.setdefault((sender_of(name), topic), []).append(name)
+        for sender in SENDERS:
+            if name in SENDERS[sender]:
+                by_sender.setdefault((sender, topic), []).append(name)
     operations = {
         f"{sender}.{topic}": {
             "action": "receive" if sender in OUTSIDE else "send",

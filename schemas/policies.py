@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.payload import ID_PATTERN, Payload
 from schemas.routes import Arm, Route
 
-SIGNALS = ("mean_logprob", "min_logprob", "log_tokens", "finished")
+SIGNALS = ("mean_logprob", "min_logprob", "log_tokens", "finished", "agrees", "has_second")
+FORMER_SIGNALS = SIGNALS[:4]  # of a policy that does not say its own
 
 
 class PolicyRef(BaseModel):
@@ -89,14 +90,16 @@ class PolicyTrust(RoutePolicy):
     """How trust scores and whom it releases. By the ladder.
 
     z = bias + Σ weights[i]·(signals[i] - center[i])/scale[i]; shown score = 1/(1+exp(-(platt_a·z + platt_b))).
-    `mode` SHADOW: nothing is certified. GRANTED: an operator's command releases scores at or above `threshold`.
+    `mode` SHADOW: nothing is released on a score. ENFORCE: what `arm` answers with z at or above `floor` is, certified, but for the
+    audit share. GRANTED: an operator's command releases scores at or above `threshold`, uncertified. `gate`: an `immediate` route is
+    treated as `gated`.
     """
 
     TYPE = "policy.trust"
     KIND = "trust"
 
     scorer: str
-    signals: tuple[str, ...] = SIGNALS
+    signals: tuple[str, ...] = FORMER_SIGNALS
     weights: tuple[float, ...]
     center: tuple[float, ...] = Field(default=(), description="One per signal; empty: all 0.")
     scale: tuple[float, ...] = Field(default=(), description="One per signal; empty: all 1.")
@@ -104,9 +107,20 @@ class PolicyTrust(RoutePolicy):
     platt_a: float = 1.0
     platt_b: float = 0.0
     threshold: float = Field(default=0.9, ge=0, le=1)
-    mode: Literal["SHADOW", "GRANTED"] = "SHADOW"
+    mode: Literal["SHADOW", "ENFORCE", "GRANTED"] = "SHADOW"
     labels: int = 0
     granted_by: str = ""
+    arm: str = Field(default="", description="The arm that the ladder is about; empty: none.")
+    tau: tuple[float, ...] = Field(default=(), description="Least z of the rungs 10 to 100 %; empty: not cut yet.")
+    rung: int = Field(
+        default=0, ge=0, le=100, description="Per cent of the scores that the released rung covers; 0: none."
+    )
+    certified: int = Field(default=0, ge=0, le=100, description="The loosest rung that is certified, released or not.")
+    floor: float | None = Field(default=None, description="Least z that is released under ENFORCE.")
+    gate: bool = False
+    counted: int = Field(default=0, ge=0, description="Labels that the ladder counted.")
+    drilled: bool = Field(default=False, description="The kill switch was tested.")
+    kappa: float | None = Field(default=None, description="Cohen's kappa of two people's labels.")
 
 
 class LiveArm(BaseModel):

@@ -24,12 +24,14 @@ from schemas.events import Command, CommandApply, RepairCommand, VerdictGiven
 from schemas.payload import ID_PATTERN, Payload
 from schemas.topics import BY_NAME
 
-Role = Literal["upstream", "reviewer", "operator"]
+Role = Literal["upstream", "reviewer", "operator", "grader"]
 SPEAKS: dict[Role, tuple[str, ...]] = {
     "upstream": (BY_NAME["requests"].full, BY_NAME["verdicts"].full),
     "reviewer": (BY_NAME["verdicts"].full,),
     "operator": (BY_NAME["commands"].full,),
+    "grader": (BY_NAME["verdicts"].full,),
 }
+GRADES = "model."  # a judge model's verdict is `by` this and its arm's name
 Prove = Callable[[Encoded], Encoded]
 PROVEN = frozenset(topic for topics in SPEAKS.values() for topic in topics)
 
@@ -87,15 +89,21 @@ class Principal(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A principal whose proof held, for one record."""
+    """A principal whose proof held, for one record. `grades`: it speaks for judge models, and so never as a person."""
 
     name: str
     tenants: tuple[str, ...]
+    grades: bool = False
 
     def admits(self, payload: Payload) -> None:
         """Raises `Refused` where the payload speaks for another: another name, or a tenant that the principal is not bound to."""
         named: tuple[str, str] | None = None
-        if isinstance(payload, VerdictGiven):
+        if isinstance(payload, VerdictGiven) and self.grades:
+            if payload.kind != "model":
+                _refuse("wrong-role", "kind", f"{self.name!r} speaks for judge models only", "'model'")
+            if not payload.by.startswith(GRADES):
+                _refuse("wrong-principal", "by", f"{self.name!r} speaks for judge models only", f"{GRADES}<arm>")
+        elif isinstance(payload, VerdictGiven):
             named = ("by", payload.by)
         elif isinstance(payload, Command | RepairCommand):
             named = ("operator", payload.operator)
@@ -127,7 +135,7 @@ class Ring:
         self._held: dict[tuple[bytes, bytes], _Held] = {}
         for name, principal in principals.items():
             topics = frozenset(topic for role in principal.roles for topic in SPEAKS[role])
-            speaker = Speaker(name, principal.tenants)
+            speaker = Speaker(name, principal.tenants, grades="grader" in principal.roles)
             for kid, term in principal.keys.items():
                 self._held[name.encode(), kid.encode()] = _Held(keys[name, kid], term, topics, speaker)
 

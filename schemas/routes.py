@@ -41,6 +41,28 @@ class Arm(Strict):
         return self
 
 
+Grader = Literal["reference", "verdict", "rubric", "model"]
+MODEL_GRADERS: frozenset[Grader] = frozenset({"rubric", "model"})  # a judge model grades, people a share of it
+
+
+class GraderSettings(Strict):
+    """Who grades a route's answers beside its people: a judge model, never alone (docs/grading.md)."""
+
+    arm: str = Field(default="", description="The judge model: an arm that never serves. Of graders rubric and model.")
+    rubric: str = Field(
+        default="", max_length=20_000, description="What the judge model rates by. Of the grader rubric."
+    )
+    human_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of cases that a person judges too (F10's r), where a model grades."
+    )
+    double_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of the reviews people see that a second person is offered."
+    )
+    canary_share: float = Field(
+        default=0.02, ge=0, le=1, description="Share of gradings where an empty answer must lose, or they do not count."
+    )
+
+
 class JudgeSettings(Strict):
     """The judge's numbers. Part of an arena's version key, frozen when it opens.
 
@@ -108,6 +130,23 @@ class JudgeSettings(Strict):
         return self
 
 
+class TrustSettings(Strict):
+    """The ladder's numbers. A change of `risk` or `delta` begins the ladder anew."""
+
+    enforce: Literal["automatic", "operator", "off"] = Field(
+        default="operator", description="Who lets certified answers out without a person."
+    )
+    risk: float = Field(default=0.05, gt=0, lt=0.5, description="Most of what is released that may be wrong.")
+    delta: float = Field(
+        default=0.05, gt=0, le=0.2, description="Chance that the ladder ever certifies more than that."
+    )
+    audit_share: float = Field(default=0.05, gt=0, le=1, description="Of what could be released, judged blind instead.")
+    min_scores: int = Field(default=1000, ge=20, le=10_000, description="Scores that the rungs are cut from.")
+    second_arm: str | None = Field(
+        default=None, pattern=ID_PATTERN, description="An arm that is asked too: whether it agrees is a signal."
+    )
+
+
 class TrainingSettings(Strict):
     """When and how the trainer trains. `shuffle_labels` makes a useless challenger on purpose (a test of the judge)."""
 
@@ -136,7 +175,7 @@ class Route(Strict):
     release: Literal["gated", "immediate"] = "gated"
     on_alarm: Literal["gate", "notify"] = "gate"
     approval: Literal["automatic", "operator"] = "automatic"
-    grader: Literal["reference", "verdict"] = "verdict"
+    grader: Grader = "verdict"
     arms: tuple[Arm, ...] = Field(min_length=1, max_length=16)
     champion: str = Field(pattern=ID_PATTERN)
     challengers: tuple[str, ...] = Field(
@@ -153,6 +192,8 @@ class Route(Strict):
     sticky: bool = True
     trust_threshold: float = Field(default=0.9, ge=0, le=1, description="Least score released under a grant.")
     judge: JudgeSettings = JudgeSettings()
+    grading: GraderSettings = GraderSettings()
+    trust: TrustSettings = TrustSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
@@ -163,6 +204,7 @@ class Route(Strict):
         for field, arm in (
             ("champion", self.champion),
             *(("challengers", name) for name in self.challengers),
+            *(("trust.second_arm", name) for name in (self.trust.second_arm,) if name is not None),
         ):
             if arm not in names:
                 told = repr(arm) if re.fullmatch(ID_PATTERN, arm) else "a text that is no name"
@@ -171,4 +213,28 @@ class Route(Strict):
             raise ValueError(f"challengers: {self.champion!r} is the champion")
         if self.deadline_s > self.window_s:
             raise ValueError("deadline_s must not exceed window_s")
+        return self
+
+    @model_validator(mode="after")
+    def _judge_model(self) -> Self:
+        """A judge model grades nothing of its own family, and never without people."""
+        told = self.grading
+        if self.grader in MODEL_GRADERS:
+            if not told.arm:
+                raise ValueError(f"grading.arm: grader {self.grader!r} needs an arm that judges")
+            if told.human_share <= 0:
+                raise ValueError("grading.human_share: must be above 0, a model never grades alone")
+        if self.grader == "rubric" and not told.rubric.strip():
+            raise ValueError("grading.rubric: grader 'rubric' needs the text to rate by")
+        if not told.arm:
+            return self
+        by_name = {arm.arm: arm for arm in self.arms}
+        if told.arm not in by_name:
+            said = repr(told.arm) if re.fullmatch(ID_PATTERN, told.arm) else "a text that is no name"
+            raise ValueError(f"grading.arm: {said} is not an arm of this route; arms are {list(by_name)}")
+        if told.arm == self.champion or told.arm in self.challengers:
+            raise ValueError(f"grading.arm: {told.arm!r} is champion or challenger; the judge model never serves")
+        kin = [arm.arm for arm in self.arms if arm.arm != told.arm and arm.base == by_name[told.arm].base]
+        if kin:
+            raise ValueError(f"grading.arm: {told.arm!r} has the same base as {kin}; accepted: a base of no other arm")
         return self

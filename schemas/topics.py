@@ -50,7 +50,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("keyring", "tenant/subject", "compact", recorded=False, dead_letters=False),
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
-TRANSFORMS = ("router", "inference", "trust", "jobs")
+TRANSFORMS = ("router", "inference", "trust", "jobs", "grader")
 # A proof counts by when a record was written: what outsiders write has the broker's time, not the one that they claim.
 SPOKEN = frozenset({"requests", "verdicts", "commands"})
 FOLDS = ("cases", "ladder", "judge", "trainer")

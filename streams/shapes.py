@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from schemas.payload import Payload
+from schemas.principal import Prove
 from schemas.value import value
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -117,12 +118,14 @@ class Emit:
 
     An emit whose key equals the cause's key goes to the cause's partition number, any other is placed by murmur2 of its
     key. `identity` replaces the emit's index in id derivation (for emits whose order may vary). `blob`: bytes that the payload
-    names by digest; the runner puts them into the artifact store before the transaction, twice is harmless.
+    names by digest; the runner puts them into the artifact store before the transaction, twice is harmless. `prove` puts the
+    proof of a principal on the record: on a topic where principals speak.
     """
 
     payload: Payload
     identity: str | None = None
     blob: bytes | None = None
+    prove: Prove | None = None
 
 
 @value

@@ -255,6 +255,8 @@ def _emitted(out: Emit, index: int, cause: Cause, agent: str, partitions: int) -
         traceparent=ids.trace_parent(cause.traceparent or None, event_id),
         extra=(("ratchet-cause", cause.id.encode()), ("ratchet-at", str(cause.at).encode())),
     )
+    if out.prove is not None:
+        encoded = out.prove(encoded)
     partition = cause.partition if encoded.key == cause.key else partition_of(encoded.key, partitions)
     return Sent(PREFIX + out.payload.TOPIC, partition, Outgoing(encoded.key, encoded.value, encoded.headers), out.blob)
 

@@ -22,7 +22,10 @@ app = typer.Typer(
     help="Serve language models that improve themselves in production, with evidence for every step.",
     epilog="Every command takes --json. Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away.",
 )
-trust_app = typer.Typer(no_args_is_help=True, help="Grant or withdraw trust by hand.")
+judge_app = typer.Typer(no_args_is_help=True, help="What the judge saw and decided.")
+trust_app = typer.Typer(
+    no_args_is_help=True, help="What goes out without a person: show it, grant, withdraw, drill, reset."
+)
 principal_app = typer.Typer(
     no_args_is_help=True, help="Who may send requests, verdicts and commands, and with which keys."
 )
@@ -31,6 +34,7 @@ acl_app = typer.Typer(
     no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
 )
 app.add_typer(acl_app, name="acl", rich_help_panel="Stack")
+app.add_typer(judge_app, name="judge", rich_help_panel="Decisions")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
@@ -338,18 +342,35 @@ def train(
     _act("cancel" if cancel else "train", route, operator, reason, wait, as_json)
 
 
+@trust_app.command("show")
+def trust_show(
+    route: RouteArg,
+    png: Annotated[
+        Path | None, typer.Option("--png", help="Draw risk and coverage into this file.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The ladder of a route: mode, rungs and their certificates, detector, kappa, risk and coverage."""
+    from tools.cli import trust as work
+
+    run(work.run(screen(as_json), route, png=png))
+
+
 @trust_app.command("grant")
 def trust_grant(
     route: RouteArg,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score released without a person.", show_default=False)
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Release scores from here on, on your own word: uncertified.", show_default=False
+        ),
     ] = None,
     operator: By = None,
     reason: Reason = "",
     wait: Wait = 15,
     as_json: Json = False,
 ) -> None:
-    """Release answers at or above a score without a person, on a gated route."""
+    """Release what the ladder has certified. Refused where nothing is, or the kill switch was never tested."""
     _act("trust", route, operator, reason, wait, as_json, action="grant", threshold=threshold)
 
 
@@ -357,8 +378,24 @@ def trust_grant(
 def trust_withdraw(
     route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False
 ) -> None:
-    """A person decides every answer again."""
+    """The kill switch: a person decides every answer again, at once, on an immediate route too."""
     _act("trust", route, operator, reason, wait, as_json, action="withdraw")
+
+
+@trust_app.command("drill")
+def trust_drill(
+    route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False
+) -> None:
+    """Test the kill switch: the command's way to the policy, and back. Nothing else changes."""
+    _act("trust", route, operator, reason, wait, as_json, action="drill")
+
+
+@trust_app.command("reset")
+def trust_reset(
+    route: RouteArg, operator: By = None, reason: Reason = "", wait: Wait = 15, as_json: Json = False
+) -> None:
+    """Begin the ladder anew, in SHADOW: when other people review, or by another rubric."""
+    _act("trust", route, operator, reason, wait, as_json, action="reset")
 
 
 Who = Annotated[str, typer.Argument(help="The principal's name.", show_default=False)]
@@ -424,10 +461,27 @@ def principal_revoke(
 
 @app.command(rich_help_panel=DECIDE)
 def preview(route: RouteArg, as_json: Json = False) -> None:
-    """What the judge would do now and why: every condition and where it stands. Nothing is changed."""
+    """What the judge would do now and why: every condition, where it stands, how many more pairs. Nothing is changed."""
     from tools.cli import preview as work
 
     run(work.run(screen(as_json), route))
+
+
+@judge_app.command("show")
+def judge_show(
+    arena: Annotated[
+        str, typer.Argument(help="An arena's key or its beginning, or a route: its newest arena.", show_default=False)
+    ],
+    png: Annotated[Path | None, typer.Option("--png", help="Also draw it into this file.", show_default=False)] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Make every look again from what it was made of, and compare.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The history of an arena: evidence against pairs, the last look, what was decided when. Nothing is changed."""
+    from tools.cli import judge as work
+
+    run(work.run(screen(as_json), arena, png=png, recompute=recompute))
 
 
 @evidence_app.command("verify")
@@ -507,7 +561,7 @@ def replay(
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Which: loop, engine, streams …", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Which: judge, trust, loop, streams.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Run a benchmark and print its figures with machine, commit and versions. Further options go to the benchmark."""

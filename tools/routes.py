@@ -11,9 +11,14 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from schemas.errors import Refused
-from schemas.routes import Arm, JudgeSettings, Route, Strict, TrainingSettings
+from schemas.routes import Arm, JudgeSettings, Route, Strict, TrainingSettings, TrustSettings
 
-_TABLES: dict[str, type[Strict]] = {"arms": Arm, "judge": JudgeSettings, "training": TrainingSettings}
+_TABLES: dict[str, type[Strict]] = {
+    "arms": Arm,
+    "judge": JudgeSettings,
+    "trust": TrustSettings,
+    "training": TrainingSettings,
+}
 
 
 def read_route(file: Path) -> Route:

@@ -5,18 +5,18 @@ Rules:
    arm is done and what trust held is settled; or when the window has ended (plus the grace, see `grace_ms`).
 2. `review.settled` exactly once, and only where trust held the answer or never scored it: by the first verdict, by failure,
    or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end.
-3. The first verdict decides. Any later one, until twice the window, makes `case.amended`; what comes after that, a verdict
-   for an unknown request after ten minutes, for one of another tenant, or one that lacks what its kind needs, is a dead letter.
-4. A forgotten key starts anew and never closes: without a decision nothing is emitted but dead letters.
+3. The first verdict of a person or a reference decides; a judge model's is kept beside it and settles nothing. Any later one,
+   until twice the window, makes `case.amended`; what comes after that, a verdict for an unknown request after ten minutes, for
+   one of another tenant, or one that lacks what its kind needs, is a dead letter.
+4. Where a model grades (`rubric`, `model`) "the verdict" is the model's, and a person's too where the coin said so (F10). Who
+   is asked follows from the decision and the answers alone, never from a verdict.
+5. A forgotten key starts anew and never closes: without a decision nothing is emitted but dead letters.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from agents.rules.grading import blind_order, grade, lacks
+from agents.cases.joined import CasePart, CaseRecord, Joined, Result, asks_people, human_sampled, part_of
+from agents.rules.grading import asks_model, blind_order, chance, grade, heads, lacks
 from agents.rules.text import same
 from schemas.events import (
     BlindAnswer,
@@ -34,7 +34,8 @@ from schemas.events import (
 )
 from schemas.ids import derive
 from schemas.payload import Payload
-from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, Held, KeyState, Out, Tick
+from schemas.routes import MODEL_GRADERS
+from streams.shapes import UNCHANGED, Change, Event, Held, KeyState, Tick
 
 NAME = "cases"
 UNKNOWN_MS = 600_000
@@ -45,118 +46,6 @@ LONGEST_MS = 366 * 86_400_000  # no answer took longer, whatever a result says
 def grace_ms(decision: DecisionRouted) -> int:
     """What is waited past the window's end before it counts: a minute, or the window itself where that is shorter."""
     return min(GRACE_MS, max(1_000, decision.window_end_ms - decision.assigned_at_ms))
-
-
-class CaseRecord(BaseModel):
-    """How far a case has come."""
-
-    model_config = ConfigDict(frozen=True)
-
-    first_ms: int
-    route: str
-    answered: bool = False
-    review: bool = False
-    settled: Literal["", "released", "withheld"] = ""
-    closed_id: str = ""
-    verdicts: int = 0
-
-
-class CasePart(BaseModel):
-    """One event of a case, under its own entry so that only new parts are written.
-
-    `result_id`: the id of the result's event, or the verdict's. `held`: the verdict's untouched record.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    decision: DecisionRouted | None = None
-    completed: ResultCompleted | None = None
-    failed: ResultFailed | None = None
-    result_id: str = ""
-    decision_id: str = ""
-    score: ScoreAssigned | None = None
-    verdict: VerdictGiven | None = None
-    after_score: bool = False
-    held: Held | None = None
-
-
-Result = ResultCompleted | ResultFailed
-
-
-def _part_of(result: Result) -> str:
-    """The entry of a result: a fallback may be the arm that also answers in the shadow."""
-    return f"{'shadow' if result.shadow else 'result'}/{result.arm}"
-
-
-@dataclass(slots=True)
-class Joined:
-    """A case while one event is folded: what is known, and what will be emitted."""
-
-    key: str
-    now_ms: int
-    cause: str
-    record: CaseRecord
-    parts: dict[str, CasePart]
-    put: dict[str, CasePart] = field(default_factory=dict[str, CasePart])
-    drop: list[str] = field(default_factory=list[str])
-    emits: list[Out] = field(default_factory=list[Out])
-
-    # what is known
-
-    @property
-    def decision(self) -> DecisionRouted | None:
-        part = self.parts.get("decision")
-        return None if part is None else part.decision
-
-    def score(self) -> ScoreAssigned | None:
-        part = self.parts.get("score")
-        return None if part is None else part.score
-
-    def _results(self) -> list[tuple[Result, str]]:
-        """Every result with its event's id, the shadows' first."""
-        rows = [self.parts[name] for name in sorted(self.parts)]
-        found = [(row.completed or row.failed, row.result_id) for row in rows]
-        whole = [(result, result_id) for result, result_id in found if result is not None]
-        return sorted(whole, key=lambda row: not row[0].shadow)
-
-    def finals(self) -> dict[str, tuple[Result, str]]:
-        """Arm -> its final result and that event's id; an arm that both served and shadowed has what it served."""
-        return {result.arm: (result, result_id) for result, result_id in self._results() if result.final}
-
-    def tried(self) -> dict[str, tuple[Result, str]]:
-        """As `finals`, with the arms that failed before the chain went on to the next."""
-        return {result.arm: (result, result_id) for result, result_id in self._results()} | self.finals()
-
-    def serving(self, decision: DecisionRouted) -> tuple[Result, str] | None:
-        """The result that ended the serving chain."""
-        return next((row for row in self._results() if row[0].final and not row[0].shadow), None)
-
-    def arms_done(self, decision: DecisionRouted) -> bool:
-        finals = self.finals()
-        return self.serving(decision) is not None and all(arm in finals for arm in decision.shadows)
-
-    def texts(self) -> dict[str, str]:
-        """Arm -> text of every arm that answered."""
-        return {arm: row.text for arm, (row, _) in self.finals().items() if isinstance(row, ResultCompleted)}
-
-    def verdict_parts(self) -> list[tuple[str, CasePart]]:
-        return [(name, self.parts[name]) for name in sorted(self.parts) if name.startswith("verdict/")]
-
-    # what happens
-
-    def add(self, name: str, part: CasePart) -> None:
-        self.parts[name] = part
-        self.put[name] = part
-
-    def change(self, **fields: object) -> None:
-        self.record = self.record.model_copy(update=fields)
-
-    def emit(self, payload: Payload, identity: str) -> None:
-        self.emits.append(Emit(payload, identity))
-
-    def dead(self, part: CasePart, kind: str, message: str) -> None:
-        if part.held is not None:
-            self.emits.append(DeadLetter(part.held.record(), kind, message))
 
 
 class Cases:
@@ -214,9 +103,9 @@ class Cases:
                 case.add("decision", CasePart(decision=decision, decision_id=event.id))
                 case.change(route=decision.route)
             case ResultCompleted() as result if not case.record.closed_id:
-                case.add(_part_of(result), CasePart(completed=result, result_id=event.id))
+                case.add(part_of(result), CasePart(completed=result, result_id=event.id))
             case ResultFailed() as result if not case.record.closed_id:
-                case.add(_part_of(result), CasePart(failed=result, result_id=event.id))
+                case.add(part_of(result), CasePart(failed=result, result_id=event.id))
             case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
                 case.add("score", CasePart(score=score))
             case VerdictGiven() as verdict:
@@ -260,18 +149,28 @@ class Cases:
     def _advance(self, case: Joined, decision: DecisionRouted, *, window_ended: bool) -> None:
         score, serving = case.score(), case.serving(decision)
         self._check_labels(case, decision)
-        first = next((part for _, part in case.verdict_parts()), None)
         if not case.record.answered and ((score is not None and serving is not None) or window_ended):
             self._answered(case, decision)
-        if not case.record.review and score is not None and score.review and case.arms_done(decision):
-            self._review(case, decision, gated=score.gated)
+        if not case.record.review and score is not None and case.arms_done(decision):
+            self._review(case, decision, score)
         held = score is not None and score.action == "hold"
         released = score is not None and score.action == "release"
         if not case.record.settled and not released:
             self._settle(case, decision, held=held, window_ended=window_ended)
-        done = first is not None and case.arms_done(decision) and score is not None
+        done = score is not None and case.arms_done(decision) and self._judged(case, decision, score)
         if (done and (released or case.record.settled != "")) or window_ended:
             self._close(case, decision, why="complete" if done else "window_ended")
+
+    def _judged(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> bool:
+        """Whether the verdicts that were asked for are in."""
+        decisive = case.first(model=False) is not None
+        if decision.grader not in MODEL_GRADERS:
+            return decisive
+        graded = case.first(model=True) is not None
+        return (graded or not self._asks_model(case, decision)) and (decisive or not asks_people(decision, score))
+
+    def _asks_model(self, case: Joined, decision: DecisionRouted) -> bool:
+        return asks_model(decision.grader, len(blind_order(case.key, case.texts())))
 
     def _check_labels(self, case: Joined, decision: DecisionRouted) -> None:
         """Once all arms are done the letters are known: a verdict that names another is a dead letter."""
@@ -326,7 +225,15 @@ class Cases:
             "answered",
         )
 
-    def _review(self, case: Joined, decision: DecisionRouted, *, gated: bool) -> None:
+    def _review(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> None:
+        """Ask who shall judge: people what trust says; where a model grades, it, and people what is held or sampled for them."""
+        people, model = score.review, False
+        if decision.grader in MODEL_GRADERS:
+            in_time = case.now_ms < decision.window_end_ms
+            people = asks_people(decision, score) and (score.review or in_time)
+            model = in_time and self._asks_model(case, decision)
+        if not people and not model:
+            return
         texts = case.texts()
         case.change(review=True)
         if not texts:
@@ -343,8 +250,10 @@ class Cases:
                 messages=decision.messages,
                 answers=tuple(BlindAnswer(label=label, text=texts[arms[0]]) for label, arms in letters.items()),
                 grader=decision.grader,
-                gated=gated,
+                gated=score.gated,
                 due_ms=decision.window_end_ms,
+                people=people,
+                double=people and heads(decision.request_id, "double", decision.double_share),
             ),
             "review",
         )
@@ -353,7 +262,8 @@ class Cases:
         """Settle what trust held; what trust never scored settles only at the end."""
         serving = case.serving(decision)
         failed = serving is not None and isinstance(serving[0], ResultFailed)
-        first = next((p.verdict for _, p in case.verdict_parts() if p.verdict and p.verdict.kind != "model"), None)
+        part = case.first(model=False)
+        first = None if part is None else part.verdict
         settled: dict[str, object] | None = None
         if held and failed and serving is not None and isinstance(serving[0], ResultFailed):
             settled = {"outcome": "withheld", "reason": "failed", "detail": serving[0].reason[:500]}
@@ -412,7 +322,13 @@ class Cases:
             return {"outcome": "released", "reason": "corrected", "text": verdict.corrected}
         return {"outcome": "withheld", "reason": "rejected"}
 
-    def _arms(self, case: Joined, decision: DecisionRouted, grades: Mapping[str, int | None]) -> tuple[CaseArm, ...]:
+    def _arms(
+        self,
+        case: Joined,
+        decision: DecisionRouted,
+        grades: Mapping[str, int | None],
+        model_grades: Mapping[str, int | None],
+    ) -> tuple[CaseArm, ...]:
         """The serving arm first, then those of its chain that failed before it, then the shadows: no arm that was asked is left out."""
         tried, rows = case.tried(), list[CaseArm]()
         serving = case.serving(decision)
@@ -431,6 +347,7 @@ class Cases:
                         result_id=result_id,
                         text=result.text,
                         grade=grades.get(arm),
+                        model_grade=model_grades.get(arm),
                         latency_us=_us(result.latency_ms),
                         ttft_us=_us(result.ttft_ms),
                         tokens_in=result.tokens_in,
@@ -454,26 +371,41 @@ class Cases:
         return tuple(rows)
 
     def _closed_fields(
-        self, case: Joined, decision: DecisionRouted, part: CasePart | None, why: str
+        self,
+        case: Joined,
+        decision: DecisionRouted,
+        why: str,
+        *,
+        decisive: CasePart | None,
+        model: CasePart | None,
+        told: CasePart | None,
     ) -> dict[str, object]:
-        score = case.score()
-        verdict = None if part is None else part.verdict
-        grades = None if verdict is None else grade(case.key, case.texts(), verdict)
+        """The case as it stands. `told`: whose verdict it names."""
+        score, texts = case.score(), case.texts()
+        grades, models = (
+            None if part is None or part.verdict is None else grade(case.key, texts, part.verdict)
+            for part in (decisive, model)
+        )
         fields = self._common(case, decision) | {
             "why": why,
             "messages": decision.messages,
-            "arms": self._arms(case, decision, {} if grades is None else grades.by_arm),
+            "arms": self._arms(
+                case, decision, {} if grades is None else grades.by_arm, {} if models is None else models.by_arm
+            ),
             "choices": decision.arms,
             "grader": decision.grader,
+            "human_share": chance(decision.human_share),
+            "human_sampled": human_sampled(decision),
+            "model_by": "" if model is None or model.verdict is None else model.verdict.by,
             "label": None if grades is None else grades.label,
             "settled": case.record.settled,
         }
-        if verdict is not None and part is not None:
+        if told is not None and told.verdict is not None:
             fields |= {
-                "verdict_by": verdict.by,
-                "verdict_kind": verdict.kind,
-                "verdict_after_score": part.after_score,
-                "verdict_at_ms": verdict.at_ms,
+                "verdict_by": told.verdict.by,
+                "verdict_kind": told.verdict.kind,
+                "verdict_after_score": told.after_score,
+                "verdict_at_ms": told.verdict.at_ms,
             }
         if score is not None:
             fields |= {
@@ -489,12 +421,13 @@ class Cases:
         return fields
 
     def _close(self, case: Joined, decision: DecisionRouted, why: str) -> None:
-        parts = case.verdict_parts()
-        first = parts[0][1] if parts else None
-        case.emit(CaseClosed.model_validate(self._closed_fields(case, decision, first, why)), "closed")
+        decisive, model = case.first(model=False), case.first(model=True)
+        fields = self._closed_fields(case, decision, why, decisive=decisive, model=model, told=decisive)
+        case.emit(CaseClosed.model_validate(fields), "closed")
         case.change(closed_id=derive(case.cause, NAME, "closed"))
-        for name, part in parts[1:]:
-            self._amend(case, decision, name, part)
+        for name, part in case.verdict_parts():
+            if part is not decisive and part is not model:
+                self._amend(case, decision, name, part)
 
     def _late(self, case: Joined) -> None:
         """A verdict on a closed case."""
@@ -516,22 +449,29 @@ class Cases:
         verdict = part.verdict
         if verdict is None:
             return
-        parts = case.verdict_parts()
-        first = parts[0][1].verdict
-        texts = case.texts()
-        now = grade(case.key, texts, verdict)
-        then = None if first is None or first is verdict else grade(case.key, texts, first)
+        before = case.first(model=part.by_model)
+        first = None if before is None or before is part else before.verdict
+        now = grade(case.key, case.texts(), verdict)
+        then = None if first is None else grade(case.key, case.texts(), first)
         contradicts = then is not None and (
             then.by_arm != now.by_arm
             or (then.label is not None and now.label is not None and not same(then.label, now.label))
         )
+        fields = self._closed_fields(
+            case,
+            decision,
+            "complete",
+            decisive=case.first(model=False) if part.by_model else part,
+            model=part if part.by_model else case.first(model=True),
+            told=part,
+        )
         case.emit(
             CaseAmended.model_validate(
-                self._closed_fields(case, decision, part, "complete")
+                fields
                 | {
                     "amends": case.record.closed_id,
                     "contradicts": contradicts,
-                    "same_person": first is not None and first is not verdict and first.by == verdict.by,
+                    "same_person": first is not None and first.by == verdict.by,
                 }
             ),
             f"amended/{name}",

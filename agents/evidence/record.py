@@ -53,15 +53,16 @@ _SPAN = ("assigned_at_ms", "window_end_ms")
 _RESULT = (*_AT, *_SPAN, "arm", "adapter", "shadow", "final", "attempt", "decision_id", "latency_ms", "instance")
 _CHOICES = ("arm", "adapter", "propensity", "masks")
 _CASE_ARM = (
-    "arm", "adapter", "shadow", "status", "result_id", "grade", "latency_us", "ttft_us", "tokens_in", "tokens_out",
+    "arm", "adapter", "shadow", "status", "result_id", "grade", "model_grade", "latency_us", "ttft_us", "tokens_in",
+    "tokens_out",
 )  # fmt: skip
-_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment")
+_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment", "arenas")
 _LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
-    (*_CASE, "why", "grader", "verdict_kind", "verdict_after_score", "verdict_at_ms", "score", "z", "scorer",
-     "signals", "certified", "action", "sampled", "label_propensity", "settled"),
+    (*_CASE, "why", "grader", "human_share", "human_sampled", "verdict_kind", "verdict_after_score", "verdict_at_ms",
+     "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled"),
     ("messages", "label"),
-    ("verdict_by",),
+    ("verdict_by", "model_by"),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},
 )  # fmt: skip
 _ARENA = ("arena", "champion", "challenger", "adapter")
@@ -73,15 +74,16 @@ _LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offse
 TABLE: Mapping[str, Row] = {
     "request.submitted": Row(("deadline_ms",), ("messages", "session_id"), counts=("messages",)),
     "decision.routed": Row(
-        (*_AT, *_SPAN, "arm", "chain", "shadows", "strategy", "draw", "experiment", "bucket", "rollout_bp",
-         "shadow_probability", "attempt", "deadline_at_ms", "grader", "session_arm", "store_seen", "code"),
+        (*_AT, *_SPAN, "arm", "chain", "shadows", "second_arm", "strategy", "draw", "experiment", "bucket",
+         "rollout_bp", "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
+         "session_arm", "store_seen", "code"),
         ("messages", "draw_identity", "session"),
         counts=("messages",),
         parts={"arms": _CHOICES},
     ),
     "shadow.ordered": Row((*_AT, *_SPAN, "arm", "decision_id", "deadline_at_ms"), ("messages",)),
     "result.completed": Row(
-        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica"), ("text",)
+        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica", "agreement"), ("text",)
     ),
     "result.failed": Row((*_RESULT, "kind"), ("reason",)),
     "score.assigned": Row(
@@ -93,7 +95,9 @@ TABLE: Mapping[str, Row] = {
     ),
     "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",)),
     "answer.refused": Row(("request_partition", "request_offset", "kind"), ("field", "reason", "accepted")),
-    "review.requested": Row((*_AT, "grader", "gated", "due_ms"), ("messages", "answers"), counts=("answers",)),
+    "review.requested": Row(
+        (*_AT, "grader", "gated", "due_ms", "people", "double"), ("messages", "answers"), counts=("answers",)
+    ),
     "review.settled": Row(
         (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail")
     ),
@@ -114,7 +118,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "policy.trust": Row(
         ("version", "scorer", "signals", "weights", "center", "scale", "bias", "platt_a", "platt_b",
-         "threshold", "mode", "labels"),
+         "threshold", "mode", "labels", "arm", "tau", "rung", "certified", "floor", "gate", "counted", "drilled", "kappa"),
         (),
         ("granted_by",),
     ),
@@ -134,7 +138,7 @@ TABLE: Mapping[str, Row] = {
     "promotion.rejected": Row((*_ARENA, "pairs", "log_e"), ("reason",)),
     "model.promoted": Row((*_ARENA, "pairs", "log_e", "fleet_version", "evaluation"), (), ("approved_by",)),
     "model.rolled_back": Row((*_ARENA, "fleet_version"), ("reason",), ("by",)),
-    "trust.changed": Row(("before", "after"), ("reason",), ("by",)),
+    "trust.changed": Row(("before", "after", "refused"), ("reason",), ("by",)),
     "training.ordered": Row(
         ("order_id", "reason", "base", "champion", "parent_adapter", "cases_partition", "cases_first", "cases_last",
          "rows", "classes", "max_tokens", "settings", "attempt"),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from agents.inference import decide
 from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Store
+from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
 from schemas.payload import Payload
@@ -27,6 +28,7 @@ RECHECK_S = 5.0
 RECHECK_MOST_S = 60.0
 LOADING_S = 30.0
 POLL_S = 0.05
+SECOND_S = 1.0  # what an answer waits for the second arm once it is made itself
 
 
 class Inference:
@@ -102,14 +104,48 @@ class Inference:
         result = _stored(await self._held(key))
         if result is None:
             text = decide.last_user_text(told.messages)
-            made = await self._generate(order, arm, text, order_id)
-            result = decide.completed(order, arm, made, self._clock.now_ms(), self._instance)
+            made, agreement = await self._generate_beside(order, arm, text, order_id)
+            result = decide.completed(order, arm, made, self._clock.now_ms(), self._instance, agreement)
             try:
                 held = await self._store.set_if_absent(key, result.model_dump_json().encode(), RESULT_S)
                 result = _stored(held) or result
             except Unavailable:
                 pass  # the store only saves a second call; the committed event is the result
         return Emit(result, f"completed/{arm}")
+
+    async def _generate_beside(
+        self, order: decide.Order, arm: str, text: str, order_id: str
+    ) -> tuple[Generation, float | None]:
+        """A generation, and whether the second arm says the same: None where there is none, or it fails, or is late.
+
+        Both are asked at once. The answer waits a second for the other arm and no longer; nothing else of it depends on that arm.
+        """
+        second = decide.second_of(order, arm)
+        if second is None:
+            return await self._generate(order, arm, text, order_id), None
+        left_s = min(order.told.deadline_at_ms - self._clock.now_ms(), 1 << 53) / 1000
+        asked = asyncio.create_task(self._second(order.engine_arm(second), text, f"{order_id}/second", left_s))
+        waited: asyncio.Task[None] | None = None
+        try:
+            made = await self._generate(order, arm, text, order_id)
+            left_s = min(SECOND_S, (order.told.deadline_at_ms - self._clock.now_ms()) / 1000)
+            waited = asyncio.create_task(self._clock.sleep(left_s))
+            await asyncio.wait({asked, waited}, return_when=asyncio.FIRST_COMPLETED)
+            other = asked.result() if asked.done() else None
+            return made, None if other is None else float(same(made.text, other.text))
+        finally:
+            for task in (asked, waited):
+                if task is not None and not task.done():
+                    task.cancel()
+
+    async def _second(self, name: str, text: str, order_id: str, left_s: float) -> Generation | None:
+        """What the second arm says; None where it cannot be asked."""
+        if left_s <= 0:
+            return None
+        try:
+            return await self._engine.generate(name, text, order_id, left_s)
+        except (Refused, Unavailable):
+            return None
 
     async def _generate(self, order: decide.Order, arm: str, text: str, order_id: str) -> Generation:
         """Ask the engine within the deadline. An arm that is just being loaded is waited for, bounded."""

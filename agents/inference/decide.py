@@ -104,7 +104,16 @@ def last_user_text(messages: Sequence[Message]) -> str:
     return (users or list(messages))[-1].content
 
 
-def completed(order: Order, arm: str, made: Made, now_ms: int, instance: str) -> ResultCompleted:
+def second_of(order: Order, arm: str) -> str | None:
+    """The arm to ask beside `arm`, only to see whether it agrees; None for a shadow."""
+    told = order.told
+    second = told.second_arm if isinstance(told, DecisionRouted) and not order.shadow else None
+    return None if second == arm else second
+
+
+def completed(
+    order: Order, arm: str, made: Made, now_ms: int, instance: str, agreement: float | None = None
+) -> ResultCompleted:
     """The result of a generation; it ends the chain."""
     told = order.told
     return ResultCompleted(
@@ -132,6 +141,7 @@ def completed(order: Order, arm: str, made: Made, now_ms: int, instance: str) ->
         engine_ms=made.latency_ms,
         finish_reason=made.finish_reason,
         logprobs=made.logprobs,
+        agreement=agreement,
         engine=made.engine,
         replica=made.replica,
     )

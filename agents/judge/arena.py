@@ -8,7 +8,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, cast
@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from agents.judge import pairs
 from agents.judge.pairs import Outcome, Pending
 from agents.rules.eprocess import Nulls, Track, gain_bets, margin_bets, win_bets, worse_bets
+from agents.rules.grading import chance
 from agents.rules.metrics import margin_of, overlay_scale
-from agents.rules.wealth import Floats
-from schemas.routes import Arm, JudgeSettings, Route
+from agents.rules.wealth import Peaks
+from schemas.routes import MODEL_GRADERS, Arm, JudgeSettings, Route
 
 RULES = "judge/2"
 QUALITY_ALLOWANCE = 0.01  # the harm process; of the other metrics half the margin
@@ -37,6 +38,7 @@ class Process:
 
 
 GUARDS = ("quality", "latency", "error", "cost")
+TRACKS = ("quality", "latency", "slowness", "error", "cost")
 _TRACK = {"latency": "slowness"}  # the guardrail of latency is F5, its gain F4
 PROCESSES = (
     Process("quality", "quality", "better"),
@@ -67,16 +69,14 @@ class Arena(BaseModel):
     key: str
     champion: str
     challenger: str
-    champion_adapter: str | None = None
-    adapter: str | None = None
     opened_ms: int
-    fresh_after_ms: int
+    cutoff_ms: int = 0
     alpha: float
     overlay: float | None = None
+    priced: bool = False
     x0_us: int | None = None
     warmup: tuple[int, ...] = ()
     novelty: int = 0
-    pairs: int = 0
     quality_pairs: int = 0
     champion_grades: int = 0
     challenger_grades: int = 0
@@ -87,7 +87,7 @@ class Arena(BaseModel):
     slowness: Track = Track()
     error: Track = Track()
     cost: Track = Track()
-    peaks: Floats = ()
+    peaks: Peaks = ()
     stage: int = 0
     stage_since_ms: int = 0
     asked_approval: bool = False
@@ -95,6 +95,16 @@ class Arena(BaseModel):
     holdback: bool = False
     strangers: int = 0
     done: str = ""
+
+    @property
+    def fresh_after_ms(self) -> int:
+        """Only requests that were assigned later count: after the opening, and after the training's cutoff (or the reopening)."""
+        return max(self.opened_ms, self.cutoff_ms)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs count."""
+        return self.slowness.n
 
     @model_serializer(mode="wrap", when_used="json")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def version_key(champion: Arm, challenger: Arm, route: Route) -> str:
         "rules": RULES,
         "champion": champion.model_dump(mode="json"),
         "challenger": challenger.model_dump(mode="json"),
-        "grader": route.grader,
+        "grader": grading_of(route),
         "judge": route.judge.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
@@ -123,36 +133,52 @@ def open_arena(
         key=version_key(champion, challenger, route),
         champion=champion.arm,
         challenger=challenger.arm,
-        champion_adapter=champion.adapter,
-        adapter=challenger.adapter,
         opened_ms=now_ms,
-        fresh_after_ms=max(now_ms, fresh_after_ms),
+        cutoff_ms=fresh_after_ms if fresh_after_ms > now_ms else 0,
         alpha=alpha,
         overlay=overlay_of(route),
+        priced=priced(champion, challenger),
         x0_us=None if slo is None else slo * 1000,
     )
 
 
-def hold_back(arena: Arena, now_ms: int) -> Arena:
+def grading_of(route: Route) -> dict[str, Any]:
+    """What decides a grade: the grader, and where it is a model its arm, rubric and the share of people beside it."""
+    if route.grader not in MODEL_GRADERS:
+        return {"grader": route.grader}
+    model = next(arm for arm in route.arms if arm.arm == route.grading.arm)
+    told = {"rubric": route.grading.rubric, "human_share": route.grading.human_share}
+    return {"grader": route.grader, "arm": model.model_dump(mode="json"), **told}
+
+
+def priced(*arms: Arm) -> bool:
+    """Whether any of them costs something by what the route says."""
+    return any((arm.nano_usd_in, arm.nano_usd_out) != (0, 0) for arm in arms)
+
+
+def hold_back(arena: Arena, now_ms: int, overlay: float | None, *, priced: bool) -> Arena:
     """What goes on after the arena's promotion: the same arms and x0, every wealth at 1, only requests from now on."""
     return Arena(
         key=hashlib.sha256(f"holdback/{arena.key}/{now_ms}".encode()).hexdigest()[:32],
         champion=arena.champion,
         challenger=arena.challenger,
-        champion_adapter=arena.champion_adapter,
-        adapter=arena.adapter,
         opened_ms=now_ms,
-        fresh_after_ms=now_ms,
         alpha=arena.alpha,
-        overlay=arena.overlay,
+        overlay=overlay,
+        priced=priced,
         x0_us=arena.x0_us,
         holdback=True,
     )
 
 
+def guards_of(arena: Arena) -> tuple[str, ...]:
+    """The guardrails of an arena: cost where an arm has a price; where none has, both cost the same by what the route says."""
+    return GUARDS if arena.priced else GUARDS[:-1]
+
+
 def overlay_of(route: Route) -> float | None:
-    """F10's share of human labels where a model grades; None where people or references do."""
-    return None
+    """F10's share of human labels where a model grades, as its coin falls; None where people or references do."""
+    return chance(route.grading.human_share) if route.grader in MODEL_GRADERS else None
 
 
 def nulls_of(settings: JudgeSettings, overlay: float | None) -> dict[str, Nulls]:
@@ -190,22 +216,19 @@ def _gained() -> Nulls:
 def members(arena: Arena, pending: Pending) -> tuple[Outcome, Outcome] | None:
     """(champion, challenger) of a pair of this arena; None where an arm is not there or answered with another adapter."""
     champion, challenger = pending.outcomes.get(arena.champion), pending.outcomes.get(arena.challenger)
-    if champion is None or challenger is None:
+    if champion is None or challenger is None or champion.strange or challenger.strange:
         return None
-    for outcome, adapter in ((champion, arena.champion_adapter), (challenger, arena.adapter)):
-        if outcome.ok and outcome.adapter != adapter:
-            return None
     return champion, challenger
 
 
-def take(arena: Arena, settings: JudgeSettings, pending: Pending) -> Arena:
-    """The arena after the next pair in order, novelty included."""
+def take(arena: Arena, settings: JudgeSettings, pending: Pending, nulls: Mapping[str, Nulls] | None = None) -> Arena:
+    """The arena after the next pair in order, novelty included. `nulls`: those of the settings, where the caller has them."""
     pair = members(arena, pending)
     if pair is None:
         return arena.model_copy(update={"strangers": arena.strangers + 1})
     if not arena.holdback and (arena.novelty < settings.novelty_pairs or arena.x0_us is None):
         return _warm(arena, settings, pair[0])
-    return _add(arena, settings, *pair, pending)
+    return _add(arena, nulls or nulls_of(settings, arena.overlay), *pair, pending)
 
 
 def _warm(arena: Arena, settings: JudgeSettings, champion: Outcome) -> Arena:
@@ -224,12 +247,10 @@ def p95(latencies: tuple[int, ...]) -> int:
     return max(1, ordered[(len(ordered) * 95) // 100])
 
 
-def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: Outcome, pending: Pending) -> Arena:
+def _add(arena: Arena, nulls: Mapping[str, Nulls], champion: Outcome, challenger: Outcome, pending: Pending) -> Arena:
     if arena.x0_us is None:
         raise ValueError("the latency objective must be frozen before pair 1")
-    nulls = nulls_of(settings, arena.overlay)
     changes: dict[str, object] = {
-        "pairs": arena.pairs + 1,
         "latency": arena.latency.add(pairs.latency(champion, challenger), nulls["latency"]),
         "slowness": arena.slowness.add(pairs.slowness(champion, challenger, arena.x0_us), nulls["slowness"]),
         "error": arena.error.add(pairs.error(champion, challenger), nulls["error"]),
@@ -240,7 +261,8 @@ def _add(arena: Arena, settings: JudgeSettings, champion: Outcome, challenger: O
         changes["challenger_nano"] = arena.challenger_nano + challenger.nano_usd
     said = pairs.quality(champion, challenger, sampled=pending.sampled, overlay=arena.overlay, asked=pending.asked)
     if said is not None:
-        changes["quality"] = arena.quality.add(said[0], nulls["quality"])
+        track, against = arena.quality, nulls["quality"]
+        changes["quality"] = track.add(said.d, against) if said.bounds is None else track.add_each(said.bounds, against)
         before, after = champion.shown_grade, challenger.shown_grade
         if before is not None and after is not None:
             changes["quality_pairs"] = arena.quality_pairs + 1

@@ -5,16 +5,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.judge.arena import Arena
+from agents.judge.arena import Arena, nulls_of
 from agents.judge.breaker import Breaker
 from agents.judge.order import Place
 from agents.judge.pairs import Pending
+from agents.rules.eprocess import Nulls
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet
-from schemas.routes import Arm, Route
+from schemas.routes import MODEL_GRADERS, Arm, Route
 from streams.shapes import DeadLetter, Emit, Event, KeyState, Out, Tick
 
-ARENA, ORDER, BREAKER = "arena/", "order", "breaker"
+ARENA, ORDER, BREAKER = "arena/", "order", "breaker/"
 
 
 class Waiting(BaseModel):
@@ -89,6 +90,7 @@ class Judging:
         self.drop: dict[str, None] = {}
         self.emits: list[Out] = []
         self.due_ms: int | None = None
+        self._nulls: dict[float | None, Mapping[str, Nulls]] = {}
 
     # what is known
 
@@ -128,10 +130,16 @@ class Judging:
         found = self.entry(ORDER)
         return found.order if found is not None and found.order is not None else Place()
 
-    @property
-    def breaker(self) -> Breaker | None:
-        found = self.entry(BREAKER)
+    def breaker(self, arm: str) -> Breaker | None:
+        """The breaker that watches an arm: one on its way, or the champion while it can be taken back."""
+        found = self.entry(BREAKER + arm)
         return None if found is None else found.breaker
+
+    def nulls(self, overlay: float | None) -> Mapping[str, Nulls]:
+        """What tracks are read against while pairs are folded, at the settings of now."""
+        if overlay not in self._nulls:
+            self._nulls[overlay] = nulls_of(self.bench.settings.judge, overlay)
+        return self._nulls[overlay]
 
     # what happens
 
@@ -157,12 +165,13 @@ class Judging:
         self.keep(ARENA + arena.key, Entry(arena=arena))
         return arena
 
-    def keep_breaker(self, breaker: Breaker | None) -> None:
-        """Put the breaker, or drop it."""
-        if breaker is None:
-            self.forget(BREAKER)
-        else:
-            self.keep(BREAKER, Entry(breaker=breaker))
+    def keep_breaker(self, breaker: Breaker) -> None:
+        """Put the breaker of its arm."""
+        self.keep(BREAKER + breaker.arm, Entry(breaker=breaker))
+
+    def drop_breaker(self, arm: str) -> None:
+        """Nobody watches the arm any more."""
+        self.forget(BREAKER + arm)
 
     def wake(self, at_ms: int) -> None:
         """A tick is wanted then, at the latest."""
@@ -177,6 +186,11 @@ class Judging:
         """Send an event; its id is derived from the cause and `identity`."""
         self.emits.append(Emit(payload, identity))
 
+    def adapter_of(self, name: str) -> str | None:
+        """The adapter of an arm that the fleet has, or had until this event."""
+        before = () if self.state.record is None else self.state.record.arms
+        return next((arm.adapter for arm in (*self.bench.arms, *before) if arm.arm == name), None)
+
     def common(self, arena: Arena) -> dict[str, Any]:
         """What every event about an arena says."""
         return {
@@ -186,7 +200,7 @@ class Judging:
             "arena": arena.key,
             "champion": arena.champion,
             "challenger": arena.challenger,
-            "adapter": arena.adapter,
+            "adapter": self.adapter_of(arena.challenger),
         }
 
     def publish_fleet(self, reason: str) -> None:
@@ -233,6 +247,8 @@ class Judging:
         return round(share * 10_000)
 
 
-def others(settings: Route) -> Mapping[str, None]:
-    """Arms that are kept loaded though they serve nobody: a second opinion, a judge model."""
-    return {}
+def others(settings: Route) -> tuple[str, ...]:
+    """Arms that are kept loaded though they serve nobody: a judge model, a second opinion."""
+    judging = (settings.grading.arm,) if settings.grader in MODEL_GRADERS else ()
+    second = settings.trust.second_arm
+    return judging if second is None or second in judging else (*judging, second)

@@ -30,15 +30,14 @@ PROMOTED = "promoted"
 
 
 def around(judging: Judging, arena: Arena) -> Around:
-    """What a look needs beside the arena. The breaker speaks for the arm that it watches."""
-    bench, breaker = judging.bench, judging.breaker
-    watches = breaker is not None and breaker.arm == arena.challenger
+    """What a look needs beside the arena."""
+    bench, breaker = judging.bench, judging.breaker(arena.challenger)
     return Around(
         settings=bench.settings.judge,
         now_ms=judging.now_ms,
         cooldown_until_ms=bench.cooldown_until_ms,
         approval=bench.settings.approval,
-        breach=breaker.tripped(bench.settings.judge) if breaker is not None and watches else "",
+        breach=breaker.tripped(bench.settings.judge) if breaker is not None else "",
     )
 
 
@@ -48,7 +47,7 @@ def around(judging: Judging, arena: Arena) -> Around:
 def enqueue(judging: Judging, arm: Arm, fresh_after_ms: int) -> None:
     """A challenger takes its place in the line, its last one where it stood there; who serves or is judged does not."""
     waiting = [row for row in judging.bench.queue if row.arm.arm != arm.arm]
-    if arm.arm != judging.bench.champion and judging.judged(arm.arm) is None:
+    if arm.arm not in (judging.bench.champion, judging.bench.settings.grading.arm) and judging.judged(arm.arm) is None:
         waiting.append(Waiting(arm=arm, fresh_after_ms=fresh_after_ms))
     judging.change(queue=tuple(waiting[-QUEUE:]))
 
@@ -90,7 +89,7 @@ def _open(judging: Judging, first: Waiting) -> None:
         judging.keep_arena(arena)
     else:
         resumed = max(judging.now_ms, known.fresh_after_ms)
-        arena = judging.keep_arena(known, done="", asked_approval=False, approved_by="", fresh_after_ms=resumed)
+        arena = judging.keep_arena(known, done="", asked_approval=False, approved_by="", cutoff_ms=resumed)
     judging.emit(
         PromotionOpened(**judging.common(arena), resumed=known is not None, settings=settings_of(judging, arena)),
         f"opened/{key}",
@@ -174,9 +173,7 @@ def advance(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
         promote(judging, arena, seen, identity)
         return
     if arena.stage == 0:
-        graded = arena.quality_pairs
-        base = arena.champion_grades // graded if graded else None
-        judging.keep_breaker(Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1, base_grade=base))
+        judging.keep_breaker(_breaker_of(arena))
     arena = judging.keep_arena(arena, stage=arena.stage + 1, stage_since_ms=judging.now_ms)
     judging.emit(
         PromotionStaged(
@@ -189,6 +186,12 @@ def advance(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     )
     judging.publish_fleet(f"{arena.challenger} serves {stages[arena.stage - 1]:.0%}")
     judging.wake(judging.now_ms + judging.bench.settings.judge.stage_time_s * 1000)
+
+
+def _breaker_of(arena: Arena) -> Breaker:
+    graded = arena.quality_pairs
+    base = arena.champion_grades // graded if graded else None
+    return Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1, base_grade=base)
 
 
 def stage_over(judging: Judging) -> None:
@@ -216,10 +219,11 @@ def promote(judging: Judging, arena: Arena, seen: Look, identity: str) -> None:
     _end(judging, arena, PROMOTED)
     for other in others:
         close(judging, other, f"superseded: {arena.challenger} was promoted")
-    watch = hold_back(arena, judging.now_ms)
-    breaker = judging.breaker or Breaker(arm=arena.challenger, x0_us=arena.x0_us or 1)
-    judging.keep_breaker(breaker.detecting())
-    judging.change(champion=arena.challenger, rollback=before, promotions=judging.bench.promotions + 1)
+    watch = hold_back(arena, judging.now_ms, arena.overlay, priced=arena.priced)
+    judging.drop_breaker(before)
+    judging.keep_breaker((judging.breaker(arena.challenger) or _breaker_of(arena)).detecting())
+    promotions = judging.bench.promotions + 1
+    judging.change(champion=arena.challenger, rollback=before, leaving=None, promotions=promotions)
     end_watch(judging)
     if judge.holdback_share and judge.holdback_time_s:
         judging.keep_arena(watch)
@@ -250,7 +254,7 @@ def reject(judging: Judging, arena: Arena, reason: str, log_e: float) -> None:
 def close(judging: Judging, arena: Arena, reason: str, log_e: float = 0.0) -> None:
     """End an arena and say why."""
     if arena.stage:
-        judging.keep_breaker(None)
+        judging.drop_breaker(arena.challenger)
     _end(judging, arena, reason)
     judging.emit(
         PromotionRejected(**judging.common(arena), reason=reason, pairs=arena.pairs, log_e=log_e),
@@ -287,20 +291,20 @@ def watch_over(judging: Judging) -> None:
         judging.wake(end)
         return
     end_watch(judging)
-    judging.keep_breaker(None)
+    judging.drop_breaker(watched.challenger)
     judging.publish_fleet(f"holdback of {watched.champion} ended after {watched.pairs} pairs")
 
 
-def trip(judging: Judging) -> None:
-    """Do what the breaker says: the stage ends in a rejection, a promotion in a rollback."""
-    breaker, bench = judging.breaker, judging.bench
+def trip(judging: Judging, arm: str) -> None:
+    """Do what an arm's breaker says: a stage ends in a rejection, a promotion in a rollback."""
+    breaker, bench = judging.breaker(arm), judging.bench
     why = "" if breaker is None else breaker.tripped(bench.settings.judge)
-    if breaker is None or not why:
+    if not why:
         return
     staged = judging.staged()
-    if staged is not None and staged.challenger == breaker.arm:
+    if staged is not None and staged.challenger == arm:
         reject(judging, staged, f"breaker: {why}", 0.0)
-    elif breaker.arm == bench.champion and bench.rollback is not None and bench.leaving is None:
+    elif arm == bench.champion and bench.rollback is not None and bench.leaving is None:
         leave(judging, f"breaker: {why}", "")
 
 
@@ -325,7 +329,7 @@ def return_if_live(judging: Judging) -> bool:
         close(judging, arena, f"rollback: {leaving.reason}")
     watched, taken_out = judging.watched(), bench.champion
     end_watch(judging)
-    judging.keep_breaker(None)
+    judging.drop_breaker(taken_out)
     cooldown = judging.now_ms + bench.settings.judge.cooldown_s * 1000
     judging.change(champion=back, rollback=None, leaving=None, cooldown_until_ms=cooldown)
     judging.publish_fleet(f"rolled back{f' by {leaving.by}' if leaving.by else ''}: {leaving.reason}")
@@ -337,7 +341,7 @@ def return_if_live(judging: Judging) -> bool:
             arena="" if watched is None else watched.key,
             champion=back,
             challenger=taken_out,
-            adapter=next((arm.adapter for arm in bench.arms if arm.arm == taken_out), None),
+            adapter=judging.adapter_of(taken_out),
             reason=leaving.reason or "by command",
             by=leaving.by,
             fleet_version=judging.bench.fleet_version,

@@ -4,7 +4,8 @@ Rules:
 1. Promote only when a gain (quality, latency or cost, as the route allows) has ever reached k/α, k the number of them, and its estimate
    meets the bar now; every guardrail has ever reached 1/α at its margin and 100 at its harm line and is ≥ 1 now; pairs, time, breaker
    and cooldown allow.
-2. A harm process that has ever reached 1/α ends the arena, or rolls back after a promotion. Too many pairs end it as inconclusive.
+2. A harm process that has ever reached k/α, k the number of guardrails, ends the arena, or rolls back after a promotion: by mistake with a
+   probability of at most α. Too many pairs end it as inconclusive.
 3. Nothing but exact comparisons of wealths and integers decides; logarithms are shown.
 """
 
@@ -14,9 +15,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from agents.judge.arena import GUARDS, PROCESSES, RULES, Arena, nulls_of
+from agents.judge.arena import PROCESSES, RULES, TRACKS, Arena, guards_of, nulls_of
 from agents.rules.metrics import gain_of, overlay_scale
-from agents.rules.wealth import Wealth, at_least, capped, log_of
+from agents.rules.wealth import Wealth, at_least, capped, floored, log_of
 from schemas.events import EProcess
 from schemas.routes import JudgeSettings
 
@@ -80,6 +81,8 @@ def needed(null: str, arena: Arena, settings: JudgeSettings) -> float:
     """The level that a process must reach."""
     if null == "better":
         return len(settings.win_by) / arena.alpha
+    if null == "worse":
+        return len(guards_of(arena)) / settings.alpha
     return HARM_LEVEL if null == "harm" else 1.0 / settings.alpha
 
 
@@ -91,17 +94,15 @@ def look(arena: Arena, around: Around) -> tuple[Arena, Look]:
     for process, peak in zip(PROCESSES, arena.peaks or (0.0,) * len(PROCESSES), strict=True):
         wealth = getattr(arena, process.track).wealth(process.null, nulls[process.track])
         wealths[process.name] = wealth
-        peaks.append(max(peak, capped(wealth)))
+        peaks.append(max(peak, floored(capped(wealth))))
     arena = arena.model_copy(update={"peaks": tuple(peaks)})
-    reached = {
-        process.name: peak >= needed(process.null, arena, settings)
-        for process, peak in zip(PROCESSES, peaks, strict=True)
-    }
+    levels = {null: needed(null, arena, settings) for null in ("better", "margin", "harm", "worse")}
+    reached = {process.name: peak >= levels[process.null] for process, peak in zip(PROCESSES, peaks, strict=True)}
     guards = {
         guard_name(guard): all(
             reached[f"{guard}_{null}"] and at_least(wealths[f"{guard}_{null}"], 1.0) for null in ("margin", "harm")
         )
-        for guard in GUARDS
+        for guard in guards_of(arena)
     }
     gains = _gains(arena, settings, reached)
     conditions = {
@@ -116,7 +117,7 @@ def look(arena: Arena, around: Around) -> tuple[Arena, Look]:
     best = max(gains, key=lambda gain: (gain.reached and gain.meets, _rank(wealths[gain.name])))
     graded = 1000 * arena.quality_pairs
     seen = Look(
-        processes=_rows(arena, settings, wealths, reached),
+        processes=_rows(arena, levels, wealths, reached),
         gains=gains,
         conditions=conditions,
         decision=decision,
@@ -158,15 +159,15 @@ def estimate_of(arena: Arena, track: str) -> float | None:
     return mean
 
 
-def harmed(reached: Mapping[str, bool]) -> str:
+def harmed(arena: Arena, reached: Mapping[str, bool]) -> str:
     """Which harm processes have ever reached their level, in words; empty where none has."""
-    return ", ".join(guard for guard in GUARDS if reached[f"{guard}_worse"])
+    return ", ".join(guard for guard in guards_of(arena) if reached[f"{guard}_worse"])
 
 
 def _decision(
     arena: Arena, around: Around, conditions: Mapping[str, bool], reached: Mapping[str, bool]
 ) -> tuple[str, str]:
-    worse = harmed(reached)
+    worse = harmed(arena, reached)
     if worse:
         return "reject", f"harmful: worse in {worse}"
     if arena.holdback or arena.stage:
@@ -179,20 +180,22 @@ def _decision(
 
 
 def _rows(
-    arena: Arena, settings: JudgeSettings, wealths: Mapping[str, Wealth], reached: Mapping[str, bool]
+    arena: Arena, levels: Mapping[str, float], wealths: Mapping[str, Wealth], reached: Mapping[str, bool]
 ) -> tuple[EProcess, ...]:
+    shown = {null: round(math.log(level), 6) for null, level in levels.items()}
+    tracks = {name: (getattr(arena, name).n, estimate_of(arena, name)) for name in TRACKS}
     rows: list[EProcess] = []
     for process, peak in zip(PROCESSES, arena.peaks, strict=True):
         mantissa, exponent = wealths[process.name]
-        track = getattr(arena, process.track)
+        n, estimate = tracks[process.track]
         rows.append(
             EProcess(
                 name=process.name,
                 log_e=_shown(log_of((mantissa, exponent))),
                 max_log_e=_shown(math.log(peak) if peak else -math.inf),
-                needed=round(math.log(needed(process.null, arena, settings)), 6),
-                n=track.n,
-                estimate=estimate_of(arena, process.track),
+                needed=shown[process.null],
+                n=n,
+                estimate=estimate,
                 crossed=reached[process.name],
                 mantissa=mantissa,
                 exponent=exponent,

@@ -8,12 +8,13 @@ Rules:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from agents.judge import course
-from agents.judge.arena import GUARDS, Arena, hold_back, take, version_key
+from agents.judge.arena import Arena, guards_of, hold_back, overlay_of, priced, take, version_key
 from agents.judge.bench import BREAKER, ORDER, Bench, Entry, Judging, State, Waiting
 from agents.judge.decide import Look, guard_name, look
 from agents.judge.order import (
@@ -154,10 +155,10 @@ def _due(before: int | None, wanted: int | None, *, whole: bool) -> Any:
 
 
 def _answered(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
-    breaker = judging.breaker
-    if breaker is not None and case.arm == breaker.arm:
+    breaker = judging.breaker(case.arm)
+    if breaker is not None:
         judging.keep_breaker(breaker.answered(judging.bench.settings.judge, ok=case.ok, latency_us=case.latency_us))
-        course.trip(judging)
+        course.trip(judging, case.arm)
     _announce(judging, case, most_pending)
 
 
@@ -170,12 +171,13 @@ def _announce(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     place = judging.place
     if name <= place.last:
         judging.keep(ORDER, Entry(order=place.model_copy(update={"late": place.late + 1})))
-    elif len(judging.state.entries) >= most_pending:
+    elif place.waiting >= most_pending:
         judging.keep(ORDER, Entry(order=place.model_copy(update={"overflow": place.overflow + 1})))
     else:
-        waiting = Pending(window_end_ms=case.window_end_ms, arenas=case.arenas, subject=case.subject)
-        judging.keep(name, Entry(pending=waiting))
-        judging.wake(case.window_end_ms)
+        end_ms = max(case.window_end_ms, case.assigned_at_ms)  # a time to come is nobody's last place
+        judging.keep(name, Entry(pending=Pending(window_end_ms=end_ms, arenas=case.arenas, subject=case.subject)))
+        judging.keep(ORDER, Entry(order=place.model_copy(update={"waiting": place.waiting + 1})))
+        judging.wake(end_ms)
 
 
 def _closed(judging: Judging, case: CaseClosed) -> None:
@@ -185,23 +187,26 @@ def _closed(judging: Judging, case: CaseClosed) -> None:
     pending = None if entry is None else entry.pending
     if pending is None or pending.closed:
         return  # no pair, folded already, or told again
+    if any(row.tokens_in < 0 or row.tokens_out < 0 for row in case.arms):
+        judging.give_up("invalid", "case.closed: arms: tokens below 0; accepted: 0 or more")
+        judging.keep(name, Entry(pending=replace(pending, closed=True)))  # nobody's, and holds nobody up
+        return
     arms = {arm.arm: arm for arm in judging.bench.arms}
     judging.keep(name, Entry(pending=filled(pending, case, arms)))
 
 
 def _watch_closed(judging: Judging, case: CaseClosed) -> None:
-    """What the breaker learns of a closed case: the served answer's grade, and a failure that another arm made good."""
-    breaker, judge = judging.breaker, judging.bench.settings.judge
-    if breaker is None:
-        return
-    row = next((row for row in case.arms if row.arm == breaker.arm and not row.shadow), None)
-    if row is None:
-        return
-    if row.status == "failed" and case.arm != breaker.arm:
-        judging.keep_breaker(breaker.answered(judge, ok=False, latency_us=row.latency_us))
-    elif case.arm == breaker.arm and row.grade is not None and row.status == "completed":
-        judging.keep_breaker(breaker.graded(judge, row.grade))
-    course.trip(judging)
+    """What breakers learn of a closed case: the served answer's grade, and a failure that another arm made good."""
+    judge = judging.bench.settings.judge
+    for row in case.arms:
+        breaker = None if row.shadow else judging.breaker(row.arm)
+        if breaker is None:
+            continue
+        if row.status == "failed" and case.arm != row.arm:
+            judging.keep_breaker(breaker.answered(judge, ok=False, latency_us=row.latency_us))
+        elif case.arm == row.arm and row.grade is not None and row.status == "completed":
+            judging.keep_breaker(breaker.graded(judge, row.grade))
+        course.trip(judging, row.arm)
 
 
 def _tick(judging: Judging) -> None:
@@ -216,7 +221,8 @@ def _tick(judging: Judging) -> None:
         _fold_pair(judging, name, waiting[name])
         judging.forget(name)
     if folded:
-        judging.keep(ORDER, Entry(order=judging.place.model_copy(update={"last": folded[-1]})))
+        on = {"last": folded[-1], "waiting": len(waiting) - len(folded)}
+        judging.keep(ORDER, Entry(order=judging.place.model_copy(update=on)))
         for name in stale_seen(judging.state.entries, folded[-1]):
             judging.forget(name)
     left = min(waiting.keys() - set(folded), default=None)
@@ -224,7 +230,6 @@ def _tick(judging: Judging) -> None:
         judging.wake(max(waiting[left].window_end_ms, judging.now_ms + 1))
     course.stage_over(judging)
     course.watch_over(judging)
-    course.trip(judging)
 
 
 def _fold_pair(judging: Judging, name: str, pending: Pending) -> None:
@@ -239,7 +244,7 @@ def _fold_pair(judging: Judging, name: str, pending: Pending) -> None:
                 continue
             judging.keep(seen, Entry())
         before = arena.pairs
-        arena = judging.keep_arena(take(arena, judge, pending))
+        arena = judging.keep_arena(take(arena, judge, pending, judging.nulls(arena.overlay)))
         if arena.pairs > before and (arena.pairs % judge.evaluate_every == 0 or arena.pairs == judge.max_pairs):
             course.take_look(judging, arena, f"{arena.key}-{arena.pairs}")
 
@@ -270,11 +275,11 @@ def _apply(judging: Judging, command: CommandApply) -> None:
     if champion != bench.champion or judging.bench.rollback is None:
         course.end_watch(judging)
         judging.change(leaving=None)
-        if judging.staged() is None:
-            judging.keep_breaker(None)
-    elif settings.judge != bench.settings.judge and (watched := judging.watched()) is not None:
+        judging.drop_breaker(bench.champion)
+    elif (watched := judging.watched()) is not None and _version(bench, watched) != _version(judging.bench, watched):
         course.end_watch(judging)
-        judging.keep_arena(again := hold_back(watched, judging.now_ms))
+        again = hold_back(watched, judging.now_ms, overlay_of(settings), priced=priced(*_arms(judging.bench, watched)))
+        judging.keep_arena(again)
         judging.change(watch=again.key)
     judging.emit(
         PolicyRoute(
@@ -298,7 +303,15 @@ def _still_meant(judging: Judging, arena: Arena) -> bool:
     known = {arm.arm for arm in bench.arms}
     if arena.champion != bench.champion or arena.challenger not in known:
         return False
-    return version_key(bench.arm(arena.champion), bench.arm(arena.challenger), bench.settings) == arena.key
+    return _version(bench, arena) == arena.key
+
+
+def _arms(bench: Bench, arena: Arena) -> tuple[Arm, Arm]:
+    return bench.arm(arena.champion), bench.arm(arena.challenger)
+
+
+def _version(bench: Bench, arena: Arena) -> str:
+    return version_key(*_arms(bench, arena), bench.settings)
 
 
 def _registered(judging: Judging, data: AdapterRegistered) -> None:
@@ -360,16 +373,14 @@ def _refusal(judging: Judging, arena: Arena, seen: Look) -> str:
         return "another challenger is on its way"
     if seen.decision == "reject":
         return seen.reason
-    asked = {guard_name(guard) for guard in GUARDS} if arena.asked_approval else set(seen.conditions)
+    asked = {guard_name(guard) for guard in guards_of(arena)} if arena.asked_approval else set(seen.conditions)
     return ", ".join(name for name, held in seen.conditions.items() if name in asked and not held)
 
 
 def preview(bench: Bench, entries: Sequence[Entry], now_ms: int) -> list[tuple[Arena, Look]]:
     """What the judge would say now of every open arena and the holdback. The same `look`, nothing emitted."""
     named = {f"arena/{entry.arena.key}": entry for entry in entries if entry.arena is not None}
-    breaker = next((entry for entry in entries if entry.breaker is not None), None)
-    if breaker is not None:
-        named[BREAKER] = breaker
+    named |= {BREAKER + entry.breaker.arm: entry for entry in entries if entry.breaker is not None}
     state = State(bench.settings.route, bench, named, None)
     judging = Judging(state, bench, now_ms, Tick(now_ms, "", ""))
     watched = judging.watched()

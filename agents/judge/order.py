@@ -21,11 +21,12 @@ DAY_MS = 86_400_000
 
 
 class Place(BaseModel):
-    """How far the order has been folded: the entry of the last pair. `late`, `overflow`: pairs that were not taken."""
+    """How far the order has been folded: the entry of the last pair. `waiting`: pairs behind it; `late`, `overflow`: those not taken."""
 
     model_config = ConfigDict(frozen=True)
 
     last: str = ""
+    waiting: int = 0
     late: int = 0
     overflow: int = 0
 

@@ -1,36 +1,43 @@
 """A pair: the same request answered by champion and challenger. What each arm did, and what that says of every metric. Pure.
 
-1. A failed arm, or one without a result, is quality 0, exceedance 1, an error. F4 and F8 are -1 where only the challenger failed, else 0
-   where one did. A pair is never dropped for it.
+1. A failed arm, or one without a result, is quality 0, exceedance 1, an error. F4 and F8 are what a latency or cost
+   without end gives: -1 where only the challenger failed, 1 where only the champion did, 0 where both did. No pair is dropped for it.
 2. Equal answers are a tie without a verdict. A verdict that should have come and did not is `None`: 0 for superiority, -1 for
    non-inferiority.
 3. A request that was not sampled for review says nothing of quality; its other metrics count.
 """
 
 from collections.abc import Mapping
-
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass, field, replace
 
 from agents.rules.metrics import contrast, exceedance, overlaid
 from agents.rules.text import normalise
 from schemas.events import CaseClosed
 from schemas.routes import Arm
 
-D = float | None
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """D of a pair, None for a missing verdict. `bounds`: under F10 what each null takes a missing one for, never to its gain."""
+
+    d: float | None
+    bounds: Mapping[str, float] | None = None
 
 
-class Outcome(BaseModel):
-    """One arm's part. Grades in thousandths; `words`: which of the answers it gave, equal answers have equal numbers."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One arm's part. Grades in thousandths; `words`: which of the answers it gave, equal answers have equal numbers.
 
-    model_config = ConfigDict(frozen=True)
+    `strange`: it answered with another adapter than the arm has.
+    """
 
-    adapter: str | None = None
     ok: bool
     words: int = 0
     grade: int | None = None
     model_grade: int | None = None
     latency_us: int = 0
     nano_usd: int = 0
+    strange: bool = False
 
     @property
     def shown_grade(self) -> int | None:
@@ -40,10 +47,9 @@ class Outcome(BaseModel):
         return self.model_grade if self.grade is None else self.grade
 
 
-class Pending(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Pending:
     """A request that several arms answer, from its announcement until it is folded in its place."""
-
-    model_config = ConfigDict(frozen=True)
 
     window_end_ms: int
     arenas: tuple[str, ...]
@@ -51,7 +57,7 @@ class Pending(BaseModel):
     closed: bool = False
     sampled: bool = False
     asked: bool = False
-    outcomes: dict[str, Outcome] = {}
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
 
 
 def filled(pending: Pending, case: CaseClosed, arms: Mapping[str, Arm]) -> Pending:
@@ -60,36 +66,54 @@ def filled(pending: Pending, case: CaseClosed, arms: Mapping[str, Arm]) -> Pendi
     found: dict[str, Outcome] = {}
     for row in case.arms:
         ok = row.status == "completed"
-        price = arms.get(row.arm)
+        arm = arms.get(row.arm)
         found[row.arm] = Outcome(
-            adapter=row.adapter,
             ok=ok,
             words=words.setdefault(normalise(row.text), len(words)) if ok else -1,
             grade=row.grade,
+            model_grade=row.model_grade,
             latency_us=row.latency_us,
-            nano_usd=0 if price is None else price.nano_usd_in * row.tokens_in + price.nano_usd_out * row.tokens_out,
+            nano_usd=0 if arm is None else arm.nano_usd_in * row.tokens_in + arm.nano_usd_out * row.tokens_out,
+            strange=arm is None or (ok and row.adapter != arm.adapter),
         )
-    return pending.model_copy(update={"closed": True, "sampled": case.sampled, "outcomes": found})
+    return replace(
+        pending,
+        closed=True,
+        sampled=case.sampled or case.human_share > 0,  # a judge model was asked about all
+        asked=case.human_sampled,
+        outcomes=found,
+    )
 
 
 def quality(
     champion: Outcome, challenger: Outcome, *, sampled: bool, overlay: float | None, asked: bool
-) -> tuple[D] | None:
-    """(D,), (None,) for a missing verdict, None where the pair says nothing of quality.
+) -> Quality | None:
+    """What a pair says of quality; None where it says nothing.
 
     `overlay`: F10's share r where a model grades; `asked`: whether the coin asked a person about this request.
     """
     if not champion.ok and not challenger.ok:
-        return (0.0,)
+        return Quality(0.0)
     if champion.ok and challenger.ok and champion.words == challenger.words:
-        return (0.0,)
+        return Quality(0.0)
     person = _gap(champion, challenger, champion.grade, challenger.grade)
     if overlay is None:
-        return (person,) if person is not None or sampled else None
-    model = _gap(champion, challenger, champion.model_grade, challenger.model_grade)
-    if model is None or (asked and person is None):
-        return (None,)
-    return (overlaid(model, person if asked else None, overlay),)
+        return Quality(person) if person is not None or sampled else None
+    model = _model_gap(champion, challenger)
+    if model is not None and (person is not None or not asked):
+        return Quality(overlaid(model, person if asked else None, overlay))
+    known = -1.0 if model is None else model
+    tied = min(0.0, overlaid(known, 0.0 if asked else None, overlay))
+    lost = overlaid(known, -1.0 if asked else None, overlay)
+    return Quality(None, {"better": tied, "margin": lost, "harm": lost, "worse": 0.0})
+
+
+def _model_gap(champion: Outcome, challenger: Outcome) -> float | None:
+    """D^. A judge model is not asked to compare with nothing: -1 where the challenger failed, 0 where the champion did."""
+    said = _gap(champion, challenger, champion.model_grade, challenger.model_grade)
+    if said is None and champion.ok != challenger.ok:
+        return -1.0 if champion.ok else 0.0
+    return said
 
 
 def _gap(champion: Outcome, challenger: Outcome, before: int | None, after: int | None) -> float | None:
@@ -101,7 +125,7 @@ def _gap(champion: Outcome, challenger: Outcome, before: int | None, after: int 
 def latency(champion: Outcome, challenger: Outcome) -> float:
     """F4 of a pair."""
     if not (champion.ok and challenger.ok):
-        return -1.0 if champion.ok else 0.0
+        return error(champion, challenger)
     return contrast(champion.latency_us, challenger.latency_us)
 
 
@@ -119,5 +143,5 @@ def error(champion: Outcome, challenger: Outcome) -> float:
 def cost(champion: Outcome, challenger: Outcome) -> float:
     """F8 of a pair."""
     if not (champion.ok and challenger.ok):
-        return -1.0 if champion.ok else 0.0
+        return error(champion, challenger)
     return contrast(champion.nano_usd, challenger.nano_usd)

@@ -18,7 +18,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerRefused, ArmChoice, DecisionRouted, RequestSubmitted, ShadowOrdered
 from schemas.payload import ID_PATTERN
 from schemas.policies import Policy, PolicyFleet, PolicyLive, PolicyRef, PolicyRoute
-from schemas.routes import Arm, Route
+from schemas.routes import MODEL_GRADERS, Arm, Route
 from streams.shapes import Emit, Event, Record
 
 NAME = "router"
@@ -264,6 +264,7 @@ def _route(
     shadows = tuple(name for name in others if not masks[name]) if drawn else ()
     fallback = (fleet.champion, fleet.rollback) if arm != fleet.champion else (fleet.rollback,)
     chain = tuple(name for name in fallback if name in masks and not masks[name] and name != arm)
+    second = settings.trust.second_arm
     deadline = now + int(settings.deadline_s * 1000)
     if request.deadline_ms is not None:
         deadline = min(deadline, request.at_ms + request.deadline_ms)
@@ -283,6 +284,7 @@ def _route(
         arm=arm,
         chain=chain,
         shadows=shadows,
+        second_arm=second if second in masks and not masks[second] and second != arm else None,
         arms=tuple(
             ArmChoice(arm=name, adapter=adapters[name], propensity=share, masks=masks[name])
             for name, share in shares.items()
@@ -299,6 +301,8 @@ def _route(
         window_end_ms=window_end,
         deadline_at_ms=deadline,
         grader=settings.grader,
+        human_share=settings.grading.human_share if settings.grader in MODEL_GRADERS else 0.0,
+        double_share=settings.grading.double_share,
         session=observed.session,
         session_arm=kept,
         subject=observed.subject,

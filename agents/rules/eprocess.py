@@ -10,17 +10,21 @@ been. Values of -1, 0 and 1 are counted (exact, mergeable, free of order); any o
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import repeat
+from math import frexp
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
 from agents.rules.bets import F1_P, F1_W, F2_MARGIN, F2_ZERO
-from agents.rules.wealth import Floats, Wealth, power, powers, times, total
+from agents.rules.wealth import Floats, Wealth, mixed, power, powers, times, total
 
 _RESCALE_EVERY = 64  # factors lie within 2^-7 (F1) and 2^7 (margins): so many on 1/2…2^255 neither vanish nor overflow
 _SHIFT = 256
+_FAR = math.ldexp(1.0, 500)
 _STEPS = 64
 
 
@@ -156,13 +160,30 @@ class Track:
             raise ValueError(f"D is {d!r}; accepted: -1 to 1")
         return Track(losses, ties, wins, missing, self.others, self.total, self.rest, self.shifts)
 
+    def add_each(self, ds: Mapping[str, float], nulls: Nulls) -> "Track":
+        """As `add`, where each null sees a value of its own: a pair of which only bounds are known. The mean takes that of `better`.
+
+        Raises ValueError outside [-1, 1] and changes nothing.
+        """
+        if any(not -1.0 <= d <= 1.0 for d in ds.values()):
+            raise ValueError(f"D is {dict(ds)!r}; accepted: -1 to 1")
+        each = [ds[name] for name, bets in nulls.bets.items() for _ in bets.fractions]
+        rest, shifts = self._moved(each, nulls)
+        return Track(
+            self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + ds["better"], rest, shifts
+        )
+
     def _grown(self, d: float, nulls: Nulls) -> "Track":
-        others, shifts = self.others + 1, self.shifts
+        rest, shifts = self._moved(repeat(d, len(nulls.levels)), nulls)
+        return Track(self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + d, rest, shifts)
+
+    def _moved(self, ds: Iterable[float], nulls: Nulls) -> tuple[tuple[float, ...], tuple[int, ...]]:
         old = self.rest or (1.0,) * len(nulls.levels)
-        rest = tuple([r * (level + slope * d) for r, level, slope in zip(old, nulls.levels, nulls.slopes, strict=True)])
-        if others % _RESCALE_EVERY == 0:
-            rest, shifts = _rescaled(rest, shifts)
-        return Track(self.losses, self.ties, self.wins, self.missing, others, self.total + d, rest, shifts)
+        rows = zip(old, nulls.levels, nulls.slopes, ds, strict=True)
+        rest = tuple([r * (level + slope * d) for r, level, slope, d in rows])
+        if self.others % _RESCALE_EVERY == _RESCALE_EVERY - 1:
+            return _rescaled(rest, self.shifts)
+        return rest, self.shifts
 
     def merge(self, other: "Track") -> "Track":
         """Both together, where neither holds other values than counts. Raises ValueError where one does."""
@@ -183,17 +204,15 @@ class Track:
             losses += self.missing
         else:
             ties += self.missing
-        parts = counted(bets, losses, ties, self.wins)
+        mantissas, exponents = _counted(bets, losses, ties, self.wins)
         if self.rest:
             place = nulls.places[name]
-            values = self.rest[place]
-            shifts = self.shifts[place] or (0,) * len(values)
-            scaled = [math.frexp(value) for value in values]
-            parts = [
-                (m * scale, e + up + _SHIFT * shift)
-                for (m, e), (scale, up), shift in zip(parts, scaled, shifts, strict=True)
-            ]
-        return total(parts)
+            scaled = [frexp(value) for value in self.rest[place]]
+            mantissas = [m * scale for m, (scale, _) in zip(mantissas, scaled, strict=True)]
+            exponents = [e + up for e, (_, up) in zip(exponents, scaled, strict=True)]
+            if self.shifts:
+                exponents = [e + _SHIFT * shift for e, shift in zip(exponents, self.shifts[place], strict=True)]
+        return mixed(mantissas, exponents)
 
     def to_json(self) -> str:
         """JSON that `of_json` reads back to the bit; what is 0 or empty is left out."""
@@ -209,8 +228,10 @@ _TRACK = TypeAdapter(Track)
 
 
 def _rescaled(values: tuple[float, ...], shifts: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The same numbers, each near 1 again: exact."""
-    steps = [math.frexp(value)[1] // _SHIFT for value in values]
+    """The same numbers, exactly; all near 1 again where one has come far from it."""
+    if max(values) < _FAR and min(values) > 1.0 / _FAR:
+        return values, shifts
+    steps = [frexp(value)[1] // _SHIFT for value in values]
     moved = tuple(old + step for old, step in zip(shifts or (0,) * len(values), steps, strict=True))
     scaled = tuple(math.ldexp(value, -_SHIFT * step) for value, step in zip(values, steps, strict=True))
     return scaled, moved if any(moved) else ()
@@ -240,29 +261,28 @@ def _column(wealths: list[Wealth]) -> Column:
 
 
 @lru_cache(maxsize=1024)
-def _columns(bets: Bets) -> tuple[list[Wealth], Column, tuple[_Columns, _Columns, _Columns]]:
-    weights = [math.frexp(weight) for weight in bets.weights]
+def _columns(bets: Bets) -> tuple[Column, tuple[_Columns, _Columns, _Columns]]:
+    """Weights, and the powers of a loss, a tie, a win."""
     rows = list(zip(bets.levels, bets.slopes, strict=True))
     down, up = tuple(level - slope for level, slope in rows), tuple(level + slope for level, slope in rows)
-    return weights, _column(weights), (_Columns(down), _Columns(bets.levels), _Columns(up))
+    return _column([frexp(weight) for weight in bets.weights]), (_Columns(down), _Columns(bets.levels), _Columns(up))
 
 
 def counted(bets: Bets, losses: int, ties: int, wins: int) -> list[Wealth]:
-    """Per bet its weight times the powers of its three factors; mantissas in (2^-7, 1)."""
-    weights, (wm, we), (down, level, up) = _columns(bets)
-    if not bets.offset:
-        ties = 0
-    if not (losses or ties or wins):
-        return weights
-    high, low = divmod(losses, _STEPS)
-    (am, ae), (bm, be) = down.large_at(high), down.small[low]
-    high, low = divmod(ties, _STEPS)
-    (cm, ce), (dm, de) = level.large_at(high), level.small[low]
-    high, low = divmod(wins, _STEPS)
-    (em, ee), (fm, fe) = up.large_at(high), up.small[low]
-    mantissas = [w * a * b * c * d * e * f for w, a, b, c, d, e, f in zip(wm, am, bm, cm, dm, em, fm, strict=True)]
-    exponents = [w + a + b + c + d + e + f for w, a, b, c, d, e, f in zip(we, ae, be, ce, de, ee, fe, strict=True)]
-    return list(zip(mantissas, exponents, strict=True))
+    """Per bet its weight times the powers of its three factors."""
+    return list(zip(*_counted(bets, losses, ties, wins), strict=True))
+
+
+def _counted(bets: Bets, losses: int, ties: int, wins: int) -> tuple[Sequence[float], Sequence[int]]:
+    """Per bet its weight times the powers of its three factors: mantissas in (2^-7, 1), and exponents."""
+    (mantissas, exponents), (down, level, up) = _columns(bets)
+    for table, count in ((down, losses), (up, wins), (level, ties if bets.offset else 0)):
+        if count:
+            high, low = divmod(count, _STEPS)
+            (am, ae), (bm, be) = table.large_at(high), table.small[low]
+            mantissas = [m * a * b for m, a, b in zip(mantissas, am, bm, strict=True)]
+            exponents = [e + a + b for e, a, b in zip(exponents, ae, be, strict=True)]
+    return mantissas, exponents
 
 
 RISK_BETS = 32

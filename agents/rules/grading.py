@@ -1,16 +1,35 @@
-"""How an answer is graded: by equality with a reference, or by what a person said of the blind answers.
+"""How an answer is graded: by equality with a reference, by what a person said of the blind answers, or by a judge model.
 
 Grades are thousandths, 0..1000, None where nobody graded. Pure.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.rules.text import normalise, same
+from schemas import ids
 from schemas.events import ArmVerdict, VerdictGiven
+from schemas.routes import Grader
 
 RIGHT, WRONG = 1000, 0
+WHOLE = 65_536
+
+
+def heads(identity: str, label: str, share: float) -> bool:
+    """A hash coin that shows heads for `chance(share)` of the identities; another label is another coin."""
+    return share > 0 and ids.coin(identity, label) < share * WHOLE
+
+
+def chance(share: float) -> float:
+    """With what probability `heads` shows heads, exactly: the coin has 65,536 sides. What an estimate is weighted by."""
+    return min(1.0, math.ceil(share * WHOLE) / WHOLE)
+
+
+def asks_model(grader: Grader, answers: int) -> bool:
+    """Whether a judge model is asked about so many differing answers: one to rate, two to compare."""
+    return (grader == "rubric" and answers >= 1) or (grader == "model" and answers >= 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ Rules (replay to the bit):
 import base64
 import math
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from math import frexp, ldexp
 from typing import Annotated, Any
@@ -82,6 +83,16 @@ def total(parts: "list[Wealth] | tuple[Wealth, ...]") -> Wealth:
     return mantissa, top + shift
 
 
+def mixed(mantissas: Sequence[float], exponents: Sequence[int]) -> Wealth:
+    """`total` of wealths whose mantissas and exponents stand side by side, all above 0."""
+    top = max(exponents)
+    value = 0.0
+    for mantissa, exponent in zip(mantissas, exponents, strict=True):
+        value += ldexp(mantissa, exponent - top)
+    mantissa, shift = frexp(value)
+    return mantissa, top + shift
+
+
 def at_least(wealth: Wealth, level: float) -> bool:
     """Whether the wealth is ≥ `level`, exactly. Raises ValueError unless `level` is positive and finite."""
     if not 0.0 < level < math.inf:
@@ -97,6 +108,12 @@ def capped(wealth: Wealth) -> float:
     if wealth[1] > 1000:
         return math.ldexp(1.0, 1000)
     return math.ldexp(wealth[0], wealth[1]) if wealth[1] > -1000 else 0.0
+
+
+def floored(value: float) -> float:
+    """A number from 0 on in 21 binary digits, rounded down: what is kept of a peak. Exact for what `floored` gave."""
+    mantissa, exponent = frexp(value)
+    return ldexp(float(int(ldexp(mantissa, 21))), exponent - 21)
 
 
 def log_of(wealth: Wealth) -> float:
@@ -122,3 +139,23 @@ Floats = Annotated[
     tuple[float, ...], BeforeValidator(_unpacked), PlainSerializer(_packed, return_type=str, when_used="json")
 ]
 """Floats whose JSON is their bits (IEEE 754 binary64, little-endian, base 85): ten characters each, read back to the bit."""
+
+
+def _peaks_read(value: Any) -> Any:
+    """Peaks from their packed text. ValueError where it is none."""
+    if not isinstance(value, str):
+        return value
+    if len(value) % 5:
+        raise ValueError(f"packed peaks in {len(value)} characters; accepted: five for each")
+    raw = base64.b85decode(value)
+    return tuple(struct.unpack(">d", raw[at : at + 4] + b"\0\0\0\0")[0] for at in range(0, len(raw), 4))
+
+
+def _peaks_written(values: tuple[float, ...]) -> str:
+    return base64.b85encode(b"".join(struct.pack(">d", value)[:4] for value in values)).decode("ascii")
+
+
+Peaks = Annotated[
+    tuple[float, ...], BeforeValidator(_peaks_read), PlainSerializer(_peaks_written, return_type=str, when_used="json")
+]
+"""What `floored` gives: the upper half of each float's bits is all of it. Five characters each."""

@@ -3,13 +3,15 @@
 1. One answer per request: `answer.released` in the transaction of its score, or held and answered by `review.settled`.
 2. Nothing is released past the window's end: from there the case settles it.
 3. A shadow's result is scored and never released.
-4. A route whose settings are not known is treated as gated.
+4. A route whose settings are not known is treated as gated, and so is one whose policy says `gate`.
+5. Certified is what the ladder's own arm answers with z at or above the released rung. While a score releases anything, the audit's
+   coin, which knows nothing of the score, draws the same share of every answer: these are judged blind, and they alone are `sampled`.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agents.trust.score import PRIOR_NAME, Z_LIMIT, Scorer, log1p_about, shown, z_of
 from schemas import ids
 from schemas.events import (
     AnswerReleased,
@@ -20,16 +22,11 @@ from schemas.events import (
     ScoreAssigned,
 )
 from schemas.policies import SIGNALS, Policy, PolicyRef, PolicyRoute, PolicyTrust
+from schemas.routes import Route
 from streams.shapes import Emit, Event
 
 NAME = "trust"
-AUDIT_SHARE = 0.05
 LOGPROB_FLOOR = -20.0
-Z_LIMIT = 30.0
-PRIOR_SCORER = "prior"
-PRIOR_WEIGHTS = (1.5, 0.5, -0.1, 0.5)
-PRIOR_CENTER = (-0.3, -1.5, 1.5, 0.9)
-PRIOR_SCALE = (0.4, 1.5, 1.0, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +50,27 @@ def signals_of(result: ResultCompleted) -> tuple[float, ...]:
     """The values of `SIGNALS`. Without logprobs both of theirs are the floor: unknown is not trusted."""
     held = [min(0.0, max(LOGPROB_FLOOR, value)) for value in result.logprobs]
     mean = math.fsum(held) / len(held) if held else LOGPROB_FLOOR
-    low = min(held, default=LOGPROB_FLOOR)
-    return (mean, low, math.log1p(min(result.tokens_out, 1 << 53)), 1.0 if result.finish_reason == "stop" else 0.0)
+    return (
+        mean,
+        min(held, default=LOGPROB_FLOOR),
+        log1p_about(result.tokens_out),
+        1.0 if result.finish_reason == "stop" else 0.0,
+        0.0 if result.agreement is None else result.agreement,
+        0.0 if result.agreement is None else 1.0,
+    )
 
 
-def z_of(
-    signals: Sequence[float], weights: Sequence[float], center: Sequence[float], scale: Sequence[float], bias: float
-) -> float:
-    """The raw score: a weighted sum of the standardised signals, kept within ±30."""
-    rows = zip(signals, weights, center or [0.0] * len(weights), scale or [1.0] * len(weights), strict=True)
-    z = bias + math.fsum(weight * (signal - middle) / width for signal, weight, middle, width in rows)
-    return min(Z_LIMIT, max(-Z_LIMIT, z))
-
-
-def shown(z: float, platt_a: float, platt_b: float) -> float:
-    """The probability that is shown: the logistic function of platt_a·z + platt_b."""
-    x = min(700.0, max(-700.0, platt_a * z + platt_b))
-    return 1.0 / (1.0 + math.exp(-x))
+def usable(policy: PolicyTrust | None) -> PolicyTrust | None:
+    """The policy where it scores by today's signals. By any other nothing is scored, and nothing is released on its word."""
+    known = policy is not None and policy.signals == SIGNALS and len(policy.weights) == len(SIGNALS)
+    return policy if known else None
 
 
 def scored(result: ResultCompleted, policy: PolicyTrust | None) -> tuple[tuple[float, ...], float, float]:
     """(signals, z, score) of a result under the policy, or under the prior where there is none that can be used."""
     signals = signals_of(result)
-    if policy is None or policy.signals != SIGNALS or len(policy.weights) != len(SIGNALS):
-        z = z_of(signals, PRIOR_WEIGHTS, PRIOR_CENTER, PRIOR_SCALE, 0.0)
+    if policy is None or usable(policy) is None:
+        z = Scorer().z(signals)
         return signals, z, shown(z, 1.0, 0.0)
     z = z_of(signals, policy.weights, policy.center, policy.scale, policy.bias)
     return signals, z, shown(z, policy.platt_a, policy.platt_b)
@@ -93,22 +87,50 @@ class Action:
     label_propensity: float = 0.0
 
 
-def act(result: ResultCompleted, score: float, policies: Policies, now_ms: int) -> Action:
+def act(result: ResultCompleted, z: float, score: float, policies: Policies, now_ms: int) -> Action:
     """The action for a completed result. Coins are of the request id: every copy of this agent throws the same."""
     if result.shadow or not result.final:
         return Action(False)
     in_time = now_ms <= result.window_end_ms
     settings = policies.route.data.settings if policies.route else None
-    if settings is not None and settings.release == "immediate":
-        picked = heads(result.request_id, "review", settings.review_share)
-        return Action(in_time, review=picked and in_time, sampled=picked, label_propensity=settings.review_share)
     trust = policies.trust.data if policies.trust else None
-    if settings is not None and trust is not None and trust.mode == "GRANTED" and score >= trust.threshold:
-        audited = heads(result.request_id, "audit", AUDIT_SHARE)
-        if audited or not in_time:
-            return Action(False, True, review=in_time, sampled=audited, label_propensity=AUDIT_SHARE)
-        return Action(True, True, label_propensity=AUDIT_SHARE)
-    return Action(False, review=in_time, sampled=True, label_propensity=1.0)
+    if settings is None:
+        return Action(False, review=in_time, sampled=True, label_propensity=1.0)
+    gated = is_gated(settings, trust)
+    trust = usable(trust)
+    if trust is not None and (trust.mode == "ENFORCE" or (trust.mode == "GRANTED" and gated)):
+        return _released_on_score(result, z, score, settings, trust, gated=gated, in_time=in_time)
+    if gated:
+        return Action(False, review=in_time, sampled=True, label_propensity=1.0)
+    picked = heads(result.request_id, "review", settings.review_share)
+    return Action(in_time, review=picked and in_time, sampled=picked, label_propensity=settings.review_share)
+
+
+def is_gated(settings: Route | None, trust: PolicyTrust | None) -> bool:
+    """Whether a person decides first, unless a score releases."""
+    return settings is None or settings.release == "gated" or (trust is not None and trust.gate)
+
+
+def _released_on_score(
+    result: ResultCompleted,
+    z: float,
+    score: float,
+    settings: Route,
+    trust: PolicyTrust,
+    *,
+    gated: bool,
+    in_time: bool,
+) -> Action:
+    """ENFORCE or GRANTED. The audit's coin is thrown for every answer alike, so what it draws is a random part of every rung."""
+    share = settings.trust.audit_share
+    audited = heads(result.request_id, "audit", share)
+    certified = trust.mode == "ENFORCE" and trust.floor is not None and z >= trust.floor and result.arm == trust.arm
+    passed = certified or (trust.mode == "GRANTED" and score >= trust.threshold)
+    reviewed = audited
+    if not passed:
+        reviewed = audited or gated or heads(result.request_id, "review", settings.review_share)
+    release = in_time and (not gated or (passed and not audited))
+    return Action(release, certified, review=reviewed and in_time, sampled=audited, label_propensity=share)
 
 
 def heads(identity: str, label: str, share: float) -> bool:
@@ -128,7 +150,7 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
             return ()
     else:
         signals, z, score = scored(result, trust)
-        action = act(result, score, policies, now_ms)
+        action = act(result, z, score, policies, now_ms)
     assigned = ScoreAssigned(
         tenant=result.tenant,
         at_ms=now_ms,
@@ -146,13 +168,13 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         score=score,
         z=z,
         signals=signals,
-        scorer=PRIOR_SCORER if trust is None else trust.scorer,
+        scorer=PRIOR_NAME if trust is None or usable(trust) is None else trust.scorer,
         threshold=trust.threshold if trust else (settings.trust_threshold if settings else 1.0),
         certified=action.certified,
         review=action.review,
         sampled=action.sampled,
         label_propensity=action.label_propensity,
-        gated=settings is None or settings.release == "gated",
+        gated=is_gated(settings, trust),
         assigned_at_ms=result.assigned_at_ms,
         window_end_ms=result.window_end_ms,
         policies=policies.refs(),

@@ -1,22 +1,25 @@
-"""The ladder: what trust believes of a route, learnt online from labelled cases, and whom an operator lets it release.
+"""The ladder: what trust believes of a route, learnt from labelled cases, and what it lets out without a person.
 
-1. One record per route; `policy.trust` is written from it alone, its version counted here.
-2. A label counts once, and only where the score stood before the verdict, or the verdict is a reference's.
-3. A grant is an operator's; a new champion, another grader or a withdrawal ends it at once.
-
-The map: logistic regression by AdaGrad (Duchi, Hazan & Singer 2011) on log-loss over standardised signals, then Platt's
-map of z by an online Newton step (Gupta & Ramdas 2023, arXiv 2305.00070). float64, plain Python order.
+1. `policy.trust` is written from here alone, its version counted here.
+2. A label counts once: where the score stood before the verdict or the verdict is a reference's, where the case was drawn for review
+   by its coin, and never for a scorer that was fitted on it.
+3. Each change of mode or rung is `trust.changed`, in the same transaction as the policy that makes it so.
+4. Labels enter a ladder in the order in which requests were assigned, once all cases from before are closed: rejects may take longer
+   than approvals, and in the order of arrival the first labels would be too good. The detector and the maps learn at once.
+5. Bad numbers are never folded: a case whose signals or grade are out of range teaches nothing.
 """
 
 import math
-from dataclasses import replace
-from typing import Literal, TypeAlias
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from agents.rules.commands import objection, remembered
-from agents.trust.decide import PRIOR_CENTER, PRIOR_SCALE, PRIOR_SCORER, PRIOR_WEIGHTS, z_of
+from agents.trust import labels, protocol
+from agents.trust.state import CANDIDATE, LEARNER, RUNNING, Part, RouteTrust, Row, Standing, Version
+from schemas import ids
 from schemas.events import (
+    CaseAmended,
     CaseClosed,
     CommandApply,
     CommandTrust,
@@ -26,57 +29,13 @@ from schemas.events import (
 )
 from schemas.payload import Payload
 from schemas.policies import SIGNALS, PolicyTrust
-from streams.shapes import Change, DeadLetter, Emit, Event, KeyState, Out, Tick, Unchanged
+from schemas.routes import Route
+from streams.shapes import UNCHANGED, Change, DeadLetter, Emit, Event, KeyState, Out, RawState, Tick
 
 PUBLISH_EVERY = 25
-REMEMBERED = 64
-SIGNAL_MOST = 1e6  # none that `decide.signals_of` makes is near; its square must stay a number
-PRIOR_COUNT = 20.0
-RATE = 0.3
-SCALE_FLOOR = 0.05
-PLATT_RATE = 1.0
-Mode: TypeAlias = Literal["SHADOW", "GRANTED"]
 
-
-class NoEntry(BaseModel):
-    """The ladder keeps no entries."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Rung(BaseModel):
-    """All the ladder knows of a route."""
-
-    model_config = ConfigDict(frozen=True)
-
-    tenant: str
-    version: int = 0
-    champion: str  # as last applied; a promotion is told by its own event
-    grader: str
-    threshold: float
-    mode: Mode = "SHADOW"
-    granted_by: str = ""
-    labels: int = 0
-    unpublished: int = 0
-    recent: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
-    count: float = PRIOR_COUNT
-    mean: tuple[float, ...] = PRIOR_CENTER
-    spread: tuple[float, ...] = tuple(PRIOR_COUNT * width * width for width in PRIOR_SCALE)
-    weights: tuple[float, ...] = PRIOR_WEIGHTS
-    bias: float = 0.0
-    squares: tuple[float, ...] = (1.0,) * (len(SIGNALS) + 1)
-    platt_a: float = 1.0
-    platt_b: float = 0.0
-    newton: tuple[float, float, float] = (10.0, 0.0, 10.0)
-
-    def scale(self) -> tuple[float, ...]:
-        """The standard deviation of each signal so far."""
-        return tuple(max(SCALE_FLOOR, math.sqrt(spread / self.count)) for spread in self.spread)
-
-
-State: TypeAlias = KeyState[Rung, NoEntry]
-Result: TypeAlias = Change[Rung, NoEntry]
+State: TypeAlias = KeyState[RouteTrust, Part]
+Result: TypeAlias = Change[RouteTrust, Part]
 
 
 class Ladder:
@@ -84,211 +43,364 @@ class Ladder:
 
     name = "ladder"
     inputs = ("ratchet.cases", "ratchet.commands", "ratchet.promotions")
-    record_type = Rung
-    entry_type = NoEntry
+    record_type = RouteTrust
+    entry_type = Part
+    state_version = 2
+
+    def migrate(self, from_version: int, raw: RawState) -> RawState:
+        """Version 1 was one record without a ladder: the route is known, and begins in SHADOW."""
+        if raw.record is None:
+            return RawState(raw.key, None, {}, None)
+        old: Mapping[str, Any] = raw.record
+        kept = {name: old[name] for name in ("tenant", "version", "champion", "grader", "threshold") if name in old}
+        kept |= {
+            "commands": old.get("commands", ()),
+            "arm": old.get("champion"),
+            "number": int(old.get("version", 0)) + 1,
+        }
+        record = RouteTrust.model_validate(kept)
+        return RawState(raw.key, record.model_dump(mode="json"), {}, raw.due_ms)
 
     def state_key(self, event: Event[Payload]) -> str | None:
         data = event.data
-        if isinstance(data, CommandApply | CommandTrust | ModelPromoted | ModelRolledBack):
+        if isinstance(data, CommandApply | CommandTrust | ModelPromoted | ModelRolledBack | CaseClosed):
             return data.route
-        return data.route if type(data) is CaseClosed else None  # an amendment never rewrites a label
+        return None
 
     def fold(self, state: State, event: Event[Payload] | Tick) -> Result:
         if isinstance(event, Tick):
-            return Change()
-        data, rung = event.data, state.record
+            return _ticked(state, event)
+        data, record = event.data, state.record
         if isinstance(data, CommandApply | CommandTrust):
-            return _heeded(rung, data, event)
-        if rung is None:
+            return _heeded(state, data, event)
+        if record is None:
             return Change()  # a route that was never applied has no trust
+        turn = Turn(Standing.of(state, record), record)
         if isinstance(data, ModelPromoted | ModelRolledBack):
-            return _replaced(rung, data)
-        if isinstance(data, CaseClosed):
-            return _labelled(rung, data)
-        return Change()
+            _replaced(turn, data)
+        elif isinstance(data, CaseAmended):
+            _amended(turn, data)
+        elif isinstance(data, CaseClosed):
+            _closed(turn, data)
+        return turn.change()
 
 
-def label_of(case: CaseClosed) -> bool | None:
-    """Whether the serving arm's answer was right; None where the case may not teach trust."""
-    fair = case.verdict_after_score or case.verdict_kind == "reference"
-    if not fair or len(case.signals) != len(SIGNALS) or any(abs(one) > SIGNAL_MOST for one in case.signals):
-        return None
-    for arm in case.arms:
-        if arm.arm == case.arm and not arm.shadow:
-            return None if arm.grade is None or arm.status != "completed" else arm.grade >= 500
-    return None
+@dataclass(slots=True)
+class Turn:
+    """One event: the standing as it changes, and what is to be said of it."""
 
+    standing: Standing
+    before: RouteTrust | None
+    emits: list[Out] = field(default_factory=list[Out])
+    said: int = 0
 
-def learn(rung: Rung, signals: tuple[float, ...], right: bool) -> Rung:
-    """One step on one label: the error is that of the map before the step."""
-    y = 1.0 if right else 0.0
-    count = rung.count + 1.0
-    mean = tuple(m + (x - m) / count for m, x in zip(rung.mean, signals, strict=True))
-    spread = tuple(
-        s + (x - old) * (x - new) for s, x, old, new in zip(rung.spread, signals, rung.mean, mean, strict=True)
-    )
-    scale = rung.scale()
-    z = z_of(signals, rung.weights, rung.mean, scale, rung.bias)
-    gap = _logistic(z) - y
-    inputs = (*((x - m) / s for x, m, s in zip(signals, rung.mean, scale, strict=True)), 1.0)
-    steps = tuple(gap * min(5.0, max(-5.0, x)) for x in inputs)
-    squares = tuple(q + g * g for q, g in zip(rung.squares, steps, strict=True))
-    moved = tuple(
-        w - RATE * g / math.sqrt(q) for w, g, q in zip((*rung.weights, rung.bias), steps, squares, strict=True)
-    )
-    platt_a, platt_b, newton = _platt(rung, z, y)
-    return rung.model_copy(
-        update={
-            "labels": rung.labels + 1,
-            "unpublished": rung.unpublished + 1,
-            "count": count,
-            "mean": mean,
-            "spread": spread,
-            "weights": moved[:-1],
-            "bias": moved[-1],
-            "squares": squares,
-            "platt_a": platt_a,
-            "platt_b": platt_b,
-            "newton": newton,
-        }
-    )
-
-
-def _platt(rung: Rung, z: float, y: float) -> tuple[float, float, tuple[float, float, float]]:
-    gap = _logistic(rung.platt_a * z + rung.platt_b) - y
-    ga, gb = gap * z, gap
-    aa, ab, bb = rung.newton
-    aa, ab, bb = aa + ga * ga, ab + ga * gb, bb + gb * gb
-    det = aa * bb - ab * ab
-    a = rung.platt_a - PLATT_RATE * (bb * ga - ab * gb) / det
-    b = rung.platt_b - PLATT_RATE * (aa * gb - ab * ga) / det
-    return min(10.0, max(0.1, a)), min(10.0, max(-10.0, b)), (aa, ab, bb)  # a > 0: the order of scores stays
-
-
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-min(700.0, max(-700.0, x))))
-
-
-def _labelled(rung: Rung, case: CaseClosed) -> Result:
-    right = label_of(case)
-    if right is None or case.request_id in rung.recent:
-        return Change()
-    learnt = learn(rung, case.signals, right)
-    learnt = learnt.model_copy(update={"recent": (*rung.recent, case.request_id)[-REMEMBERED:]})
-    if learnt.unpublished < PUBLISH_EVERY:
-        return Change(record=learnt)
-    return _publish(learnt, case.route, case.at_ms)
-
-
-def _heeded(rung: Rung | None, command: CommandApply | CommandTrust, event: Event[Payload]) -> Result:
-    """A command is done once; what may not be done at all, the judge says."""
-    known = remembered(() if rung is None else rung.commands, event.id)
-    if known is None or objection(command, event.key, None if rung is None else rung.tenant) is not None:
-        return Change()
-    done = _applied(rung, command) if isinstance(command, CommandApply) else _commanded(rung, command, event)
-    after = rung if isinstance(done.record, Unchanged) else done.record
-    return done if after is None else replace(done, record=after.model_copy(update={"commands": known}))
-
-
-def _applied(rung: Rung | None, command: CommandApply) -> Result:
-    settings = command.settings
-    if rung is None:
-        first = Rung(
-            tenant=settings.tenant,
-            champion=settings.champion,
-            grader=settings.grader,
-            threshold=settings.trust_threshold,
+    def tell(self, at_ms: int, before: str, reason: str, by: str, *, refused: bool = False) -> None:
+        """`trust.changed`."""
+        payload = TrustChanged(
+            tenant=self.standing.record.tenant,
+            at_ms=at_ms,
+            route=self.standing.route,
+            before=before,
+            after=protocol.words(self.standing),
+            reason=reason,
+            by=by,
+            refused=refused,
         )
-        return _publish(first, command.route, command.at_ms)
-    facts = {"tenant": settings.tenant, "champion": settings.champion, "grader": settings.grader}
-    changed = [name for name in ("champion", "grader") if getattr(rung, name) != facts[name]]
-    after = rung.model_copy(update=facts)
-    if rung.mode == "GRANTED" and changed:
-        after = after.model_copy(update={"mode": "SHADOW", "granted_by": "", "threshold": settings.trust_threshold})
-        why = f"{' and '.join(changed)} changed by command.apply"
-        return _publish(after, command.route, command.at_ms, _changed(rung, after, command, why, command.operator))
-    if rung.mode == "SHADOW" and rung.threshold != settings.trust_threshold:
-        after = after.model_copy(update={"threshold": settings.trust_threshold})
-        return _publish(after, command.route, command.at_ms)
-    return Change(record=after) if after != rung else Change()
+        self.emits.append(Emit(payload, "changed" if not self.said else f"changed/{self.said}"))
+        self.said += 1
+
+    def follow(self, at_ms: int, before: str | None = None) -> bool:
+        """What the ladder may do now on its own, told; whether there was any."""
+        before = protocol.words(self.standing) if before is None else before
+        reasons = protocol.advance(self.standing)
+        if reasons:
+            self.tell(at_ms, before, "; ".join(reasons), "")
+        return bool(reasons)
+
+    def publish(self, at_ms: int) -> None:
+        """`policy.trust` as it stands now."""
+        self.standing.change(version=self.standing.record.version + 1, unpublished=0)
+        self.emits.insert(0, Emit(_policy(self.standing, at_ms), "policy"))
+
+    def change(self) -> Result:
+        record = self.standing.record
+        same = record is self.before
+        return Change(
+            emits=tuple(self.emits),
+            record=UNCHANGED if same else record,
+            put=self.standing.put,
+            drop=tuple(self.standing.drop),
+            due_ms=record.due_ms,
+        )
 
 
-def _commanded(rung: Rung | None, command: CommandTrust, event: Event[Payload]) -> Result:
-    if rung is None:
+def _closed(turn: Turn, case: CaseClosed) -> None:
+    """A case comes: the maps and the detector learn at once, the ladders when it is its turn."""
+    standing = turn.standing
+    record = standing.record
+    if not labels.scored(case, record):
+        return
+    right = labels.label_of(case)
+    versions = [version for version in (standing.running, standing.candidate) if version is not None]
+    collecting = any(version.rungs is None for version in versions)
+    if (right is None and not collecting) or standing.said_of(case.request_id) is not None:
+        return
+    counted = right is not None and labels.counts(case, record)
+    if counted or collecting:
+        row = Row(
+            assigned_at_ms=case.assigned_at_ms,
+            id=case.request_id,
+            seq=record.told,
+            signals=case.signals,
+            said=labels.word_of(right if counted else None),
+        )
+        standing.wait(row, labels.turn_ms(case))
+    if right is not None:
+        standing.write(LEARNER, Part(learner=standing.learner.add(case.signals, right=right)))
+        standing.change(unpublished=standing.record.unpublished + 1)
+        _mapped(standing, case, right)
+        _watched(standing, case, right, counted=counted)
+    standing.remember(case.request_id, labels.word_of(right if case.verdict_kind == "person" else None))
+    told = turn.follow(case.at_ms)
+    if told or standing.record.unpublished >= PUBLISH_EVERY:
+        turn.publish(case.at_ms)
+
+
+def _mapped(standing: Standing, case: CaseClosed, right: bool) -> None:
+    """Each version's map to probabilities learns the label."""
+    for name in (RUNNING, CANDIDATE):
+        version = standing.version(name) or (Version() if name == RUNNING else None)
+        if version is not None:
+            platt = version.platt.add(version.scorer.z(case.signals), right=right)
+            standing.write(name, Part(version=version.model_copy(update={"platt": platt})))
+
+
+def _ticked(state: State, tick: Tick) -> Result:
+    """The cases whose turn has come enter the ladders, one after the other."""
+    if state.record is None:
+        return Change()
+    turn = Turn(Standing.of(state, state.record), state.record)
+    told = False
+    for row in turn.standing.turns(tick.at_ms):
+        covered, before = turn.standing.running.covers(), protocol.words(turn.standing)
+        _entered(turn.standing, row)
+        covers = turn.standing.running.covers()
+        if turn.follow(tick.at_ms, before):
+            told = True
+        elif covers != covered:
+            turn.tell(tick.at_ms, before, f"certified: {covers} %", "")
+            told = True
+    if told:
+        turn.publish(tick.at_ms)
+    return turn.change()
+
+
+def _entered(standing: Standing, row: Row) -> None:
+    """A case in its turn. Each version scores it itself, so that they stand side by side."""
+    for name in (RUNNING, CANDIDATE):
+        version = standing.version(name) or (Version() if name == RUNNING else None)
+        if version is None or row.seq < version.since:
+            continue
+        z = version.scorer.z(row.signals)
+        if version.rungs is None:
+            version = standing.collect(name, version, z, row.said)
+        elif row.said != "none":
+            rungs = version.rungs.add(z, right=row.said == "right")
+            version = version.model_copy(update={"rungs": rungs, "counted": version.counted + 1})
+        standing.write(name, Part(version=version))
+
+
+def _watched(standing: Standing, case: CaseClosed, right: bool, *, counted: bool) -> None:
+    """An audited label of what is released goes to the detector, too."""
+    record, rungs = standing.record, standing.running.rungs
+    if record.mode != "ENFORCE" or record.detector is None or rungs is None or not (counted and case.certified):
+        return
+    if standing.running.scorer.z(case.signals) >= rungs.floor(record.rung):
+        standing.change(detector=record.detector.add(0.0 if right else 1.0))
+
+
+def _amended(turn: Turn, case: CaseAmended) -> None:
+    """A second person's label of a case that is remembered: agreement. No label is ever rewritten."""
+    if case.same_person or case.verdict_kind != "person":
+        return
+    first, second = turn.standing.said_of(case.request_id), labels.grade_of(case)
+    if first in ("0", "1") and second is not None:
+        agreement = turn.standing.record.agreement.add(first=first == "1", second=second)
+        turn.standing.change(agreement=agreement)
+
+
+def _heeded(state: State, command: CommandApply | CommandTrust, event: Event[Payload]) -> Result:
+    """A command is done once; what may not be done at all, the judge says."""
+    record = state.record
+    known = remembered(() if record is None else record.commands, event.id)
+    if known is None or objection(command, event.key, None if record is None else record.tenant) is not None:
+        return Change()
+    if record is None:
+        if isinstance(command, CommandApply):
+            turn = Turn(Standing.of(state, _first(command, known)), None)
+            turn.publish(command.at_ms)
+            return turn.change()
         letter = DeadLetter(event.record, "unknown-route", f"route {command.route!r} was never applied")
         return Change(emits=(letter,))
-    if command.action == "grant":
-        threshold = rung.threshold if command.threshold is None else command.threshold
-        update = {"mode": "GRANTED", "granted_by": command.operator, "threshold": threshold}
+    turn = Turn(Standing.of(state, record.model_copy(update={"commands": known})), record)
+    if isinstance(command, CommandApply):
+        _applied(turn, command)
     else:
-        update = {"mode": "SHADOW", "granted_by": ""}
-    after = rung.model_copy(update=update)
-    if (after.mode, after.threshold) == (rung.mode, rung.threshold):
-        return Change()
-    why = command.reason or f"command.trust {command.action}"
-    return _publish(after, command.route, command.at_ms, _changed(rung, after, command, why, command.operator))
+        _commanded(turn, command)
+    return turn.change()
 
 
-def _replaced(rung: Rung, told: ModelPromoted | ModelRolledBack) -> Result:
-    """Another model serves: its scores mean something else. The map stays as a start and learns fast again."""
-    champion = told.challenger if isinstance(told, ModelPromoted) else told.champion
-    fresh = Rung(tenant=rung.tenant, champion=rung.champion, grader=rung.grader, threshold=rung.threshold)
-    kept = {
-        "version": rung.version,
-        "weights": rung.weights,
-        "bias": rung.bias,
-        "mean": rung.mean,
-        "spread": tuple(PRIOR_COUNT * width * width for width in rung.scale()),
-        "recent": rung.recent,
+def _facts(settings: Route, arm: str) -> dict[str, object]:
+    """What the record says of the settings. `arm`: the champion that serves."""
+    return {
+        "tenant": settings.tenant,
+        "champion": settings.champion,
+        "arm": arm,
+        "model": _model(settings, arm),
+        "plain": tuple(row.arm for row in settings.arms if row.adapter is None),
+        "grader": settings.grader,
+        "rubric": ids.short(settings.grading.rubric) if settings.grading.rubric else "",
+        "immediate": settings.release == "immediate",
+        "gates": settings.on_alarm == "gate",
+        "settings": settings.trust,
     }
-    after = fresh.model_copy(update=kept)
-    if rung.mode == "SHADOW":
-        return _publish(after, told.route, told.at_ms)
-    return _publish(after, told.route, told.at_ms, _changed(rung, after, told, f"{told.TYPE}: {champion}", ""))
 
 
-def _changed(
-    before: Rung,
-    after: Rung,
-    cause: CommandApply | CommandTrust | ModelPromoted | ModelRolledBack,
-    reason: str,
-    by: str,
-) -> Emit:
-    payload = TrustChanged(
-        tenant=after.tenant,
-        at_ms=cause.at_ms,
-        route=cause.route,
-        before=_words(before),
-        after=_words(after),
-        reason=reason,
-        by=by,
-    )
-    return Emit(payload, "changed")
+def _model(settings: Route, arm: str) -> str:
+    """A digest of how an arm is declared; empty where it is not (a trained one)."""
+    declared = next((row for row in settings.arms if row.arm == arm), None)
+    return "" if declared is None else ids.short(declared.model_dump_json())
 
 
-def _words(rung: Rung) -> str:
-    return f"GRANTED >= {rung.threshold:g}" if rung.mode == "GRANTED" else "SHADOW"
+def _first(command: CommandApply, known: tuple[str, ...]) -> RouteTrust:
+    settings = command.settings
+    facts = _facts(settings, settings.champion) | {"threshold": settings.trust_threshold, "commands": known}
+    return RouteTrust.model_validate(facts)
 
 
-def _publish(rung: Rung, route: str, at_ms: int, *others: Emit) -> Result:
-    version = rung.version + 1
-    kept = rung.model_copy(update={"version": version, "unpublished": 0})
-    policy = PolicyTrust(
-        tenant=kept.tenant,
+def _applied(turn: Turn, command: CommandApply) -> None:
+    """New settings. What a label means, or what is promised, is another: the ladder begins anew."""
+    record, settings, standing = turn.standing.record, command.settings, turn.standing
+    declared = {row.arm for row in settings.arms}
+    gone = record.arm in record.plain and record.arm not in declared
+    arm = settings.champion if settings.champion != record.champion or gone else record.arm
+    facts = _facts(settings, arm)
+    fresh = [
+        name
+        for name, changed in (
+            ("champion", arm != record.arm or (record.model and facts["model"] not in ("", record.model))),
+            ("grader", settings.grader != record.grader),
+            ("rubric", facts["rubric"] != record.rubric),
+            ("trust.risk", settings.trust.risk != record.settings.risk),
+            ("trust.delta", settings.trust.delta != record.settings.delta),
+        )
+        if changed
+    ]
+    before = protocol.words(standing)
+    standing.change(**facts)
+    stopped = record.mode == "ENFORCE" and settings.trust.enforce == "off"
+    if fresh:
+        protocol.reset(standing, command.at_ms)
+    elif stopped:
+        standing.change(mode="SHADOW", rung=0, granted_by="", detector=None)
+    threshold = standing.record.mode != "GRANTED" and record.threshold != settings.trust_threshold
+    if threshold:
+        standing.change(threshold=settings.trust_threshold)
+    if protocol.words(standing) != before:
+        why = f"{' and '.join(fresh)} changed by command.apply" if fresh else "trust.enforce is off by command.apply"
+        turn.tell(command.at_ms, before, why, command.operator)
+    followed = turn.follow(command.at_ms)
+    if fresh or stopped or threshold or followed:
+        turn.publish(command.at_ms)
+
+
+def _commanded(turn: Turn, command: CommandTrust) -> None:
+    standing, record, by = turn.standing, turn.standing.record, command.operator
+    why = command.reason or f"command.trust {command.action}"
+    before = protocol.words(standing)
+    if command.action == "grant" and command.threshold is None:
+        _asked(turn, command, why)
+        return
+    if command.action == "grant":
+        update = protocol.granted(record, by, record.threshold if command.threshold is None else command.threshold)
+        if all(getattr(record, name) == value for name, value in update.items() if name != "granted_by"):
+            turn.publish(command.at_ms)  # as it stands: whoever asked is answered
+            return
+        standing.change(**update)
+    elif command.action == "withdraw":
+        if record.withdrawn and record.mode == "SHADOW" and record.gate:
+            turn.publish(command.at_ms)
+            return
+        protocol.withdraw(standing, command.at_ms)
+    elif command.action == "drill":
+        standing.change(drilled_ms=command.at_ms)
+    else:
+        protocol.reset(standing, command.at_ms)
+        standing.change(gate=False, withdrawn=False)
+    turn.tell(command.at_ms, before, why, by)
+    turn.follow(command.at_ms)
+    turn.publish(command.at_ms)
+
+
+def _asked(turn: Turn, command: CommandTrust, why: str) -> None:
+    """A grant without a threshold: what is certified may go out. Refused, by event, where something lacks."""
+    standing, before = turn.standing, protocol.words(turn.standing)
+    missing = protocol.lacks(standing)
+    if missing:
+        turn.tell(command.at_ms, before, "refused: " + "; ".join(missing), command.operator, refused=True)
+        return
+    record = standing.record
+    if record.mode == "ENFORCE" and not record.gate:
+        turn.publish(command.at_ms)
+        return
+    if record.mode != "ENFORCE":
+        protocol.enforce(standing, command.operator)
+    standing.change(gate=False, withdrawn=False)
+    turn.tell(command.at_ms, before, why, command.operator)
+    turn.publish(command.at_ms)
+
+
+def _replaced(turn: Turn, told: ModelPromoted | ModelRolledBack) -> None:
+    """Another model serves: its scores mean something else."""
+    champion = told.challenger if isinstance(told, ModelPromoted) else told.champion
+
+    standing, before = turn.standing, protocol.words(turn.standing)
+    standing.change(arm=champion, model="")
+    protocol.reset(standing, told.at_ms)
+    if protocol.words(standing) != before:
+        turn.tell(told.at_ms, before, f"{told.TYPE}: {champion}", "")
+    turn.publish(told.at_ms)
+
+
+def _policy(standing: Standing, at_ms: int) -> PolicyTrust:
+    record, running = standing.record, standing.running
+    rungs, scorer = running.rungs, running.scorer
+    enforced = record.mode == "ENFORCE" and rungs is not None
+    kappa = record.agreement.kappa()
+    return PolicyTrust(
+        tenant=record.tenant,
         at_ms=at_ms,
-        version=version,
-        route=route,
-        scorer=f"logistic/{version}" if kept.labels else PRIOR_SCORER,
-        weights=kept.weights,
-        center=kept.mean,
-        scale=kept.scale(),
-        bias=kept.bias,
-        platt_a=kept.platt_a,
-        platt_b=kept.platt_b,
-        threshold=kept.threshold,
-        mode=kept.mode,
-        labels=kept.labels,
-        granted_by=kept.granted_by,
+        version=record.version,
+        route=standing.route,
+        scorer=scorer.name,
+        signals=SIGNALS,
+        weights=scorer.weights,
+        center=scorer.center,
+        scale=scorer.scale,
+        bias=scorer.bias,
+        platt_a=running.platt.a,
+        platt_b=running.platt.b,
+        threshold=record.threshold,
+        mode=record.mode,
+        labels=standing.learner.labels,
+        granted_by=record.granted_by,
+        arm=record.arm,
+        tau=() if rungs is None else rungs.tau,
+        rung=record.rung,
+        certified=running.covers(),
+        floor=rungs.floor(record.rung) if enforced and rungs is not None else None,
+        gate=record.gate,
+        counted=running.counted,
+        drilled=record.drilled_ms is not None,
+        kappa=kappa if kappa is None or math.isfinite(kappa) else None,
     )
-    emits: tuple[Out, ...] = (Emit(policy, "policy"), *others)
-    return Change(emits=emits, record=kept)

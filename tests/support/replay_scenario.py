@@ -43,18 +43,24 @@ from tools.voice import Voice, unproven, voices
 
 GROUPS = (("router", "trust"), ("cases", "ladder", "judge"), ("inference",), ("trainer",))
 LOOSE = JudgeSettings(
-    min_pairs=20,
+    min_pairs=12,
     max_pairs=1000,
     min_time_s=0,
     cooldown_s=2,
     evaluate_every=5,
     latency_slo_ms=10_000,
-    latency_margin=0.3,
-    latency_harm=0.5,
-    error_margin=0.3,
-    error_harm=0.5,
-    quality_margin=0.3,
-    quality_harm=0.5,
+    latency_margin=0.5,
+    latency_harm=0.8,
+    error_margin=0.5,
+    error_harm=0.8,
+    quality_margin=0.5,
+    quality_harm=0.8,
+    win_by=("quality",),
+    novelty_pairs=1,
+    once_a_day=False,
+    stages=(0.5,),
+    stage_time_s=1,
+    holdback_share=0.2,
 )
 CARDS = Route(
     route="cards.intent",
@@ -119,6 +125,7 @@ class Scenario:
         self.live: set[str] = set()
         self.reviewed: dict[str, list[str]] = {}
         self.sent = 0
+        self.promoted = False
 
     async def send(self, *payloads: Payload, prove: Prove | None = None) -> None:
         rows = []
@@ -161,6 +168,8 @@ class Scenario:
                     self.closed.add(data["request_id"])
                 case "policy.live":
                     self.live |= {f"{arm['route']}/{arm['arm']}" for arm in data["arms"]}
+                case "policy.fleet" if data["champion"] == "better":
+                    self.promoted = True
                 case "review.requested":
                     self.reviewed[data["request_id"]] = [answer["label"] for answer in data["answers"]]
                 case _:
@@ -197,6 +206,8 @@ class Scenario:
             await self.send(*(self.request(REFUNDS, 500 + n) for n in range(self.count // 4)))
             await self.command(CommandTrust, REFUNDS, action="withdraw")
             await self.command(CommandCancel, CARDS)
+            await self.until(lambda: self.promoted, "the better arm's promotion", 90)
+            await self.send(*(self.request(CARDS, 800 + n) for n in range(self.count // 4)))
             await self.command(CommandRollback, CARDS)
             await self.until(lambda: self.answered <= self.closed, "closed cases", 90)
             await asyncio.sleep(3.0)

@@ -28,6 +28,7 @@ from schemas.principal import Prove
 from schemas.routes import Route
 from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
+from tools.cli.effects import Word, meaning
 from tools.cli.events import as_row, one_line
 from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
@@ -37,7 +38,8 @@ from tools.voice import unproven
 
 COMMANDS, POLICIES = BY_NAME["commands"], BY_NAME["policies"]
 EFFECTS = (POLICIES.full, BY_NAME["promotions"].full, BY_NAME["training"].full, COMMANDS.full, COMMANDS.dlq)
-Told = Callable[[dict[str, Any]], bool]
+Told = Callable[[dict[str, Any], bool], bool]
+"""Whether a row, caused by the command or not, is the answer that was waited for."""
 
 
 def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
@@ -50,7 +52,7 @@ def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
 async def send_and_wait(
     bus: Bus, command: Command, told: Told, *, wait_s: float, progress: Progress, prove: Prove = unproven
 ) -> tuple[bool, list[dict[str, Any]]]:
-    """Send, then collect what names the command as its cause until `told` says that a row is the answer.
+    """Send, then collect what names the command as its cause, and what else answers, until `told` says that a row is the answer.
 
     A dead letter of the command is an answer too (False). (False, rows) when the time is up; rows may be empty.
     """
@@ -70,10 +72,12 @@ async def send_and_wait(
             row = as_row(found)
             if found.topic == COMMANDS.dlq and row["id"] == event_id:
                 return False, [*rows, row]
-            if row["cause"] == event_id or (found.topic == POLICIES.full and told(row)):
+            caused = row["cause"] == event_id
+            answered = told(row, caused)
+            if caused or answered:
                 rows.append(row)
-                if told(row):
-                    return True, rows
+            if answered:
+                return True, rows
     finally:
         await followed.aclose()
     return False, rows
@@ -129,7 +133,7 @@ async def apply_route(
         route=route.route, tenant=route.tenant, at_ms=now_ms(), operator=by, reason=reason, settings=route
     )
 
-    def told(row: dict[str, Any]) -> bool:
+    def told(row: dict[str, Any], _: bool) -> bool:
         return (
             row["type"] == PolicyRoute.TYPE
             and row["key"] == f"route/{route.route}"
@@ -163,20 +167,6 @@ def _not_done(screen: Screen, rows: list[dict[str, Any]], what: str, wait_s: flo
         "be taken when its agent runs; `ratchet status` says what runs",
     )
     return Exit.AWAY
-
-
-def _effects(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(types that say done, types that say no) of a command."""
-    return {
-        "promote": (("model.promoted",), ("promotion.rejected", "promotion.evaluated")),
-        "reject": (("promotion.rejected",), ()),
-        "rollback": (("model.rolled_back",), ()),
-        "pause": (("policy.fleet",), ()),
-        "resume": (("policy.fleet",), ()),
-        "trust": (("policy.trust",), ()),
-        "train": (("training.ordered",), ("training.failed", "training.cancelled")),
-        "cancel": (("training.cancelled",), ()),
-    }[kind]
 
 
 async def act(
@@ -219,6 +209,12 @@ async def act(
                     f"[red]no[/]: route {clean(route)} has no challenger now",
                 )
                 return Exit.NO
+            if fleet is not None and named not in (fleet.challenger, *fleet.shadows):
+                screen.line(
+                    {"refused": kind, "route": route, "reason": "not judged", "challenger": named},
+                    f"[red]no[/]: {clean(named)} is not being judged on route {clean(route)}",
+                )
+                return Exit.NO
             command = (CommandPromote if kind == "promote" else CommandReject)(challenger=named, **said)
         elif kind == "trust":
             command = CommandTrust.model_validate({**said, "action": action, "threshold": threshold})
@@ -231,21 +227,34 @@ async def act(
                 f"route {clean(route)} is {'paused' if fleet.paused else 'not paused'} already",
             )
             return Exit.DONE
-        yes, no = _effects(kind)
+        ended = (Word.DONE, Word.NO)
         with screen.progress(f"{kind} {route}") as progress:
             _, rows = await send_and_wait(
                 bus,
                 command,
-                lambda row: row["type"] in yes + no,
+                lambda row, caused: meaning(kind, route, row, caused=caused) in ended,
                 wait_s=wait_s,
                 progress=progress,
                 prove=voice.prove,
             )
-    rows = [row for row in rows if row.get("dead_letter") or row["cause"]]
-    if rows and rows[-1]["type"] in yes:
-        screen.line({"done": kind, "route": route, "event": rows[-1]}, f"[green]done[/] {one_line(rows[-1])}")
+    return _say(screen, kind, route, rows, wait_s)
+
+
+def _say(screen: Screen, kind: str, route: str, rows: list[dict[str, Any]], wait_s: float) -> int:
+    """What became of the command: of the rows that it caused, and that which answered it."""
+    told = [(row, meaning(kind, route, row, caused=True)) for row in rows if not row.get("dead_letter")]
+    row, word = next((pair for pair in reversed(told) if pair[1] is not None), (None, None))
+    if row is None or any(row.get("dead_letter") for row in rows):
+        return _not_done(screen, rows, f"{kind} {route}", wait_s)
+    if word is Word.DONE:
+        screen.line({"done": kind, "route": route, "event": row}, f"[green]done[/] {one_line(row)}")
         return Exit.DONE
-    if rows and rows[-1]["type"] in no:
-        screen.line({"refused": kind, "route": route, "event": rows[-1]}, f"[red]no[/] {one_line(rows[-1])}")
+    if word is Word.NO:
+        screen.line({"refused": kind, "route": route, "event": row}, f"[red]no[/] {one_line(row)}")
         return Exit.NO
-    return _not_done(screen, rows, f"{kind} {route}", wait_s)
+    reason = clean(str(row["data"].get("reason", "")))
+    screen.line(
+        {"waiting": f"{kind} {route}", "seconds": wait_s, "taken": True, "event": row},
+        f"[yellow]under way[/]: {reason}; it goes on by itself, `ratchet preview {route}` says how far it is",
+    )
+    return Exit.AWAY

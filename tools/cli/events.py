@@ -118,8 +118,33 @@ def _number(value: Any, digits: int = 2) -> str:
     return "?" if value is None else f"{float(value):.{digits}f}"
 
 
-def _quality(data: Mapping[str, Any]) -> str:
-    return next((_number(p["log_e"]) for p in data["processes"] if p["name"] == "quality"), "?")
+def _look(data: Mapping[str, Any]) -> str:
+    """A look in a few words: who, where it stands, the gain that is nearest to its level, what follows."""
+    where = "holdback, " if data.get("holdback") else f"stage {data['stage']}, " if data.get("stage") else ""
+    wanted = [p for p in data["processes"] if p["name"].endswith("_worse") == bool(data.get("holdback"))]
+    rows = [p for p in wanted if data.get("holdback") or "_" not in p["name"]]
+    best = max(rows, key=lambda p: p["max_log_e"] / p["needed"], default=None)
+    said = ""
+    if best is not None:
+        said = f", {best['name']} log E {_number(best['log_e'])}, max {_number(best['max_log_e'])} of {_number(best['needed'])}"
+    held: Mapping[str, bool] = data.get("conditions") or {}
+    count = f", {sum(held.values())} of {len(held)} conditions" if held and not data.get("holdback") else ""
+    what = f"{where}{data['pairs']} pairs{said}{count}: {data['decision']} {data.get('reason', '')}"
+    return f"{data['challenger']}: {what}".rstrip()
+
+
+def _staged(data: Mapping[str, Any]) -> str:
+    if not data["stage"]:
+        return f"{data['challenger']} is in the shadow again {data.get('reason', '')}".rstrip()
+    served = f"{data['rollout_bp'] / 100:g} % of requests"
+    return f"{data['challenger']}: stage {data['stage']}, serves {served}, after {data['pairs']} pairs"
+
+
+def _fleet(data: Mapping[str, Any]) -> str:
+    said = f"version {data['version']}: champion {data['champion']}, challenger {data.get('challenger') or 'none'}"
+    said += f" serves {data['rollout_bp'] / 100:g} %" if data.get("rollout_bp") else ""
+    said += ", paused" if data.get("paused") else ""
+    return said + (f": {data['reason']}" if data.get("reason") else "")
 
 
 GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -154,10 +179,11 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"{d['why']}: " + ", ".join(f"{a['arm']} {'—' if a.get('grade') is None else a['grade']}" for a in d["arms"])
     ),
     "case.amended": lambda d: f"amended{', contradicts the first verdict' if d.get('contradicts') else ''}",
-    "promotion.opened": lambda d: f"{d['challenger']} against {d['champion']}",
-    "promotion.evaluated": lambda d: (
-        f"{d['challenger']}: {d['pairs']} pairs, log E {_quality(d)}: {d['decision']} {d.get('reason', '')}".rstrip()
+    "promotion.opened": lambda d: (
+        f"{d['challenger']} against {d['champion']}{', resumed' if d.get('resumed') else ''}, arena {d['arena'][:12]}"
     ),
+    "promotion.evaluated": _look,
+    "promotion.staged": _staged,
     "promotion.approval_requested": lambda d: (
         f"{d['challenger']} waits for an operator: `ratchet promote {d['route']}`"
     ),
@@ -178,11 +204,13 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "policy.route": lambda d: (
         f"version {d['version']}: {d['settings']['release']}, champion {d['settings']['champion']}"
     ),
-    "policy.fleet": lambda d: (
-        f"version {d['version']}: champion {d['champion']}, challenger {d.get('challenger') or 'none'}"
-        + (", paused" if d.get("paused") else "")
+    "policy.fleet": _fleet,
+    "policy.trust": lambda d: (
+        f"version {d['version']}: {d['mode']}"
+        + (f" {d['rung']} %" if d.get("rung") else "")
+        + (", gate" if d.get("gate") else "")
+        + f", {d['labels']} labels"
     ),
-    "policy.trust": lambda d: f"version {d['version']}: {d['mode']}, {d['labels']} labels",
     "policy.live": lambda d: f"{d['instance']}: " + ", ".join(f"{a['route']}/{a['arm']}" for a in d["arms"]),
     "audit.checkpoint": lambda d: f"size {d['size']}, root {d['root']}",
 }

@@ -23,7 +23,12 @@ from tools.voice import open_store
 
 CLOCK = SystemClock()
 COMMANDS = BY_NAME["commands"].full
-_ROLES: tuple[Role, ...] = ("reviewer", "upstream", "operator")  # of two that may speak on a topic the narrower one
+_ROLES: tuple[Role, ...] = (
+    "reviewer",
+    "upstream",
+    "operator",
+    "grader",
+)  # of two that may speak on a topic the narrower one
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})(?:\[(\d{1,6})\]@|/(\d{1,6})/)(\d{1,18})")
 
 

@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.keys import principals
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
+from schemas.policies import PolicyFleet
 from schemas.principal import KINDS, PROVEN, Principal
+from schemas.topics import BY_NAME
 from tools.cli.bus import now_ms
+from tools.cli.events import as_row
+from tools.cli.place import open_bus
 from tools.cli.place import settings as find_settings
 from tools.cli.principals import rows_of
 from tools.cli.screen import Exit, Screen, clean
@@ -37,6 +41,7 @@ def gather() -> dict[str, Any]:
     }
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
+    found["fleets"] = [] if found["lag_error"] else fleets(settings)
     found["proof"] = proof(settings) | {"refused": unproven_of(found["observer"])}
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
@@ -114,6 +119,27 @@ def lags(settings: Settings) -> tuple[dict[str, int], str]:
         return {}, f"Kafka at {bootstrap} did not answer within 30 s"
 
 
+def fleets(settings: Settings) -> list[dict[str, Any]]:
+    """Who is where on each route: of every fleet policy in force. Nothing where the broker is away or has no such topic."""
+    topic = BY_NAME["policies"].full
+
+    async def ask() -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        async with open_bus(settings) as bus:
+            for record in await bus.read(await bus.starts([topic])):
+                row = as_row(record)
+                if row["type"] == PolicyFleet.TYPE and row["data"] is not None:
+                    found[row["key"]] = row["data"]
+        return found
+
+    try:
+        known = asyncio.run(asyncio.wait_for(ask(), 30))
+    except (Unavailable, Refused, TimeoutError):
+        return []
+    shown = ("route", "champion", "challenger", "rollback", "rollout_bp", "shadow_bp", "shadows", "paused", "reason")
+    return [{name: data.get(name) for name in shown} for _, data in sorted(known.items())]
+
+
 def run(screen: Screen) -> int:
     """The command. Exit 0 where the stack is whole, 1 where part of it is broken, 3 where none runs."""
     with screen.progress("asking around"):
@@ -135,6 +161,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     screen.table("agents", ("process", "state"), list(stack["processes"].items()))
     for line in stack["broken"]:
         screen.say(f"[red]broken[/] {clean(line)}")
+    _fleets(screen, found["fleets"])
     _observed(screen, found["observer"])
     screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
     if found["lag_error"]:
@@ -147,6 +174,25 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
         screen.say(f"[yellow]refused for want of a proof that holds, last day[/]: {said}")
     mark = "[green]●[/]" if found["transport"] == SECURED else "[yellow]![/]"
     screen.say(f"{mark} {found['transport']}")
+
+
+def _fleets(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> None:
+    screen.table(
+        "routes",
+        ("route", "champion", "challenger", "serves", "both answer", "to return to", "last change"),
+        [
+            (
+                row["route"],
+                row["champion"],
+                row["challenger"] or "",
+                f"{row['rollout_bp'] / 100:g} %" if row["challenger"] else "",
+                f"{row['shadow_bp'] / 100:g} %" if row["shadows"] or row["challenger"] else "",
+                row["rollback"] or "",
+                ("paused; " if row["paused"] else "") + (row["reason"] or ""),
+            )
+            for row in rows
+        ],
+    )
 
 
 def _observed(screen: Screen, seen: Mapping[str, Any] | None) -> None:

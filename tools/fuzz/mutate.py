@@ -61,7 +61,7 @@ OURS = (
     "content-type",
 )
 PARTITIONS = 4
-DEFERRING = ("router", "inference", "trust", "jobs")
+DEFERRING = ("router", "inference", "trust", "jobs", "grader")
 
 
 def _spot(dice: Random, data: Any) -> tuple[Any, Any] | None:

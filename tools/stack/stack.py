@@ -44,7 +44,7 @@ AGENT_GROUPS = (
     ("router", "trust"),
     ("cases", "ladder", "judge"),
     ("inference",),
-    ("trainer", "jobs"),
+    ("trainer", "jobs", "grader"),
     ("evidence",),
     ("observer",),
 )

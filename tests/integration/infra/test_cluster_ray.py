@@ -16,6 +16,7 @@ from infra.artifacts import DirectoryStore
 from infra.cluster import (
     EngineSettings,
     RayEngines,
+    RayGuest,
     connect,
     disconnect,
     forget_job,
@@ -93,6 +94,26 @@ async def test_one_replica_per_gpu_spread_over_the_nodes(engines: RayEngines) ->
     assert [len(a["gpus"]) for a in about] == [1, 1]
     answers = await asyncio.gather(*(engines.generate("one", f"text {i}", f"r{i}", 5) for i in range(40)))
     assert len({a.replica for a in answers}) == 2
+    assert await engines.healthy()
+
+
+async def test_a_guest_asks_what_others_loaded_and_loads_nothing(
+    engines: RayEngines, settings: EngineSettings, cluster: Cluster
+) -> None:
+    """Before an engine runs, and for an arm that nobody has loaded, it is Unavailable; then it answers as the engines do."""
+    guest, one = RayGuest(settings, cluster.address), ArmSpec("one", BASE)
+    with pytest.raises(Unavailable, match="inference starts it"):
+        await guest.generate(one, "text", "r", 5)
+    await engines.ensure([one])
+    assert (await guest.generate(one, "text", "r", 5)).text == (await engines.generate("one", "text", "r", 5)).text
+    answers = await asyncio.gather(*(guest.generate(one, f"text {i}", f"r{i}", 5) for i in range(20)))
+    assert len({a.replica for a in answers}) == 2
+    with pytest.raises(Unavailable, match="inference loads it"):
+        await guest.generate(ArmSpec("two", BASE), "text", "r", 5)
+    with pytest.raises(Refused) as refused:
+        await guest.generate(one, "x" * 2000, "r", 5)
+    assert refused.value.kind == "prompt_too_long"
+    assert [a["replica"] for a in await engines.about()], "the engines' own arms are as they were"
     assert await engines.healthy()
 
 

@@ -1,9 +1,10 @@
-"""Commands and preview against the real judge, ladder and router on a real broker and a real Redis."""
+"""Commands, preview and judge show against the real judge, ladder and router on a real broker and a real Redis."""
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from agents.router.actor import Router
 from agents.trust.fold import Ladder
 from infra.clock import SystemClock
 from infra.store import RedisStore
-from schemas.routes import Arm, Route
+from schemas import codec, ids
+from schemas.events import AdapterLive, AdapterRegistered, CaseAnswered, CaseArm, CaseClosed, Message
+from schemas.payload import Payload
+from schemas.routes import Arm, JudgeSettings, Route
 from streams.admin import ensure_groups, ensure_topics
 from streams.kafka import KafkaBroker
 from streams.runner import Runner
-from tools.cli import commands, preview
+from tools.cli import commands, judge, preview
 from tools.cli.bus import Bus
 from tools.cli.place import settings
 from tools.cli.screen import Progress, Screen
@@ -94,5 +98,119 @@ async def test_the_loop_of_commands(
 
         assert await preview.run(screen, "cli.judged") == 1
         row = said(capsys)[-1]
-        assert (row["champion"], row["judging"], row["look"]) == ("base", False, None)
+        assert (row["champion"], row["judging"], row["looks"]) == ("base", False, [])
         assert await preview.run(screen, "cli.never") == 1
+        capsys.readouterr()
+        assert await judge.run(screen, "cli.never", png=None, recompute=False) == 1
+        assert said(capsys)[-1]["found"] == 0
+
+
+def pair(index: int, at_ms: int, arena: str) -> list[Payload]:
+    """A request that both arms answered: announced, and closed at once. The old arm is right two times in five, the new one always."""
+    case: dict[str, Any] = {
+        "route": "cli.arena", "request_id": f"q{index:04d}", "request_partition": 0, "request_offset": index,
+        "decision_id": f"d{index}", "assigned_at_ms": at_ms, "window_end_ms": at_ms + 1, "arenas": (arena,),
+        "arm": "base", "at_ms": at_ms,
+    }  # fmt: skip
+    done: dict[str, Any] = {"status": "completed", "latency_us": 1000}
+    arms = (
+        CaseArm(arm="base", shadow=False, text="a", grade=1000 * (index % 5 < 2), **done),
+        CaseArm(arm="tuned", adapter="sha256:bb", shadow=True, text="b", grade=1000, **done),
+    )
+    said = CaseClosed(
+        **case, why="complete", messages=(Message(role="user", content="x"),), arms=arms, choices=(), grader="reference",
+        verdict_kind="reference",
+    )  # fmt: skip
+    return [CaseAnswered(**case, ok=True, latency_us=1000, released=True, shadows=("tuned",)), said]
+
+
+async def tell(bus: Bus, *payloads: Payload) -> None:
+    """Publish events as their agents would."""
+    rows: list[tuple[str, codec.Encoded]] = []
+    for number, payload in enumerate(payloads):
+        event_id = ids.derive(f"{payload.TYPE}/{payload.at_ms}/{number}", "test", 0)
+        trace = ids.trace_parent(None, event_id)
+        rows.append(
+            ("ratchet." + payload.TOPIC, codec.encode(payload, event_id=event_id, source="t", traceparent=trace))
+        )
+    await bus.publish(rows)
+
+
+async def until(
+    screen: Screen, capsys: pytest.CaptureFixture[str], told: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """What preview says once that is so; it fails after 30 s."""
+    for _ in range(60):
+        await preview.run(screen, "cli.arena")
+        row = said(capsys)[-1]
+        if told(row):
+            return row
+        await asyncio.sleep(0.5)
+    raise AssertionError(row)
+
+
+async def test_an_arena_from_its_opening_to_its_rollback(
+    kafka: Any, redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Forecast, approval, a stage, promotion, a rollback that waits for the old arm: each as the command line tells it."""
+    bootstrap = kafka if isinstance(kafka, str) else kafka.bootstrap
+    monkeypatch.setenv("KAFKA_BOOTSTRAP", bootstrap)
+    screen, clock = Screen(as_json=True), SystemClock()
+    numbers = JudgeSettings(
+        min_pairs=20, min_time_s=0, cooldown_s=0, latency_slo_ms=100, novelty_pairs=0, stages=(0.5,), stage_time_s=2,
+        quality_margin=0.3, quality_harm=0.5, latency_margin=0.3, latency_harm=0.5, error_margin=0.3, error_harm=0.5,
+        cost_margin=0.8, cost_harm=0.9,
+    )  # fmt: skip
+    route = Route(
+        route="cli.arena", arms=(Arm(arm="base", base="b"),), champion="base", judge=numbers, approval="operator",
+        grader="reference",
+    )  # fmt: skip
+
+    async def act(kind: str, wait_s: float = 20) -> tuple[int, dict[str, Any]]:
+        code = await commands.act(screen, kind, "cli.arena", by="ann", reason="test", wait_s=wait_s)
+        return code, said(capsys)[-1]
+
+    async with agents_of(bootstrap, redis_url), Bus(KafkaBroker(bootstrap), bootstrap) as bus:
+        await commands.apply_route(screen, bus, route, by="ann", reason="", wait_s=30, progress=Progress(None))
+        capsys.readouterr()
+        adapter = AdapterRegistered(
+            route="cli.arena", at_ms=clock.now_ms(), order_id="o", adapter="sha256:bb", base="b", dataset="d",
+            cutoff_ms=0, metrics={}, arm="tuned",
+        )  # fmt: skip
+        await tell(bus, adapter)
+        row = await until(screen, capsys, lambda row: row["judging"])
+        arena = row["looks"][0]["arena"]
+        assert row["looks"][0]["forecast"]["overall"]["pairs"] is None
+
+        at = clock.now_ms() + 5
+        await tell(bus, *(event for index in range(20) for event in pair(index, at + index, arena)))
+        row = await until(screen, capsys, lambda row: row["looks"][0]["pairs"] == 20)
+        assert row["pending"] == {"waiting": 0, "closed": 0, "late": 0, "overflow": 0}
+        assert row["looks"][0]["forecast"]["overall"]["pairs"] > 0
+        assert (await act("promote"))[0] == 1
+
+        at = clock.now_ms() + 5
+        await tell(bus, *(event for index in range(20, 80) for event in pair(index, at + index, arena)))
+        row = await until(screen, capsys, lambda row: row["looks"][0]["decision"] == "request_approval")
+        assert row["looks"][0]["forecast"]["overall"] == {"pairs": 0, "low": 0, "high": 0}
+        code, row = await act("promote")
+        assert (code, row["event"]["type"]) == (0, "promotion.staged")
+        row = await until(screen, capsys, lambda row: row["champion"] == "tuned")
+        assert (row["rollback"], row["rollback_live"], row["looks"][0]["holdback"]) == ("base", False, True)
+
+        code, row = await act("rollback", wait_s=3)
+        assert (code, row["taken"], row["event"]["type"]) == (3, True, "policy.fleet")
+        assert row["event"]["data"]["reason"].startswith("rollback waits until base is proven live")
+        live = AdapterLive(
+            route="cli.arena", at_ms=clock.now_ms(), arm="base", adapter=None, instance="e", base="b", load_ms=1.0, order_id=""
+        )  # fmt: skip
+        await tell(bus, live)
+        await until(screen, capsys, lambda row: row["champion"] == "base")
+        assert (await act("rollback"))[0] == 1
+
+        picture = tmp_path / "arena.png"
+        assert await judge.run(screen, "cli.arena", png=picture, recompute=True) == 0
+        row = said(capsys)[-1]
+        assert (row["arena"], row["outcome"], row["recomputed"]["differ"]) == (arena, "promoted, rolled back", [])
+        assert row["recomputed"]["agree"] == len(row["looks"]) > 0
+        assert picture.read_bytes().startswith(b"\x89PNG")

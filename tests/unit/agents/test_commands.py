@@ -93,11 +93,11 @@ def test_a_command_sent_again_is_done_once():
 def test_a_grant_sent_again_after_its_withdrawal_grants_nothing():
     """Not even one that changed nothing when it first came."""
     ladder = applied(Ladder)
-    ladder.take(said(CommandTrust, action="grant"), "one")
-    ladder.take(said(CommandTrust, action="grant"), "two")
+    ladder.take(said(CommandTrust, action="grant", threshold=0.9), "one")
+    ladder.take(said(CommandTrust, action="grant", threshold=0.9), "two")
     ladder.take(said(CommandTrust, action="withdraw"), "three")
     for again in ("one", "two"):
-        assert ladder.take(said(CommandTrust, action="grant"), again) == []
+        assert ladder.take(said(CommandTrust, action="grant", threshold=0.9), again) == []
     assert ladder.of(PolicyTrust)[-1].mode == "SHADOW"
     assert len(ladder.of(TrustChanged)) == 2
     assert ladder.take(apply(trust_threshold=0.5), "first") == []

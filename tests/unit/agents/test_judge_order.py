@@ -67,6 +67,26 @@ def test_any_interleaving_within_the_window_gives_the_same_bits(seed: int) -> No
     assert processes[0] == processes[1]
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 4000), max_size=12))
+def test_whenever_ticks_come_the_looks_are_the_same(gaps: list[int]) -> None:
+    """Ticks only say when pairs are folded: at each number of pairs the same processes and estimates, none left out, none twice."""
+    plain, mixed = Court(), Court()
+    following = iter(gaps)
+    for court in (plain, mixed):
+        due = T + 1000
+        for announced, closed in events(court, 80):
+            court.folding.take(announced)
+            court.folding.take(closed)
+            if court is mixed and announced.at_ms >= due:
+                court.tick(announced.at_ms)
+                due = announced.at_ms + next(following, 500)
+        court.tick(T + 1000 + 80 * GAP_MS + WINDOW_MS)
+    rows = [[(row.pairs, row.processes, row.late) for row in court.of(PromotionEvaluated)] for court in (plain, mixed)]
+    assert [row[0] for row in rows[0]] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert rows[0] == rows[1]
+
+
 def test_a_repeated_case_changes_nothing() -> None:
     """Announced and closed again, before its place and after: the same arena."""
     court = Court()
@@ -167,9 +187,9 @@ def test_a_clock_that_goes_back_only_orders(back_ms: int) -> None:
 
 
 def test_slower_losses_win_nothing() -> None:
-    """A/A where losses take ten times as long to be told: entered in order, few of 40 arenas promote (by arrival two thirds would)."""
+    """A/A where losses take ten times as long to be told: entered in order, few of 16 arenas promote (by arrival two thirds would)."""
     promoted = 0
-    for seed in range(40):
+    for seed in range(16):
         court = Court(judge={"min_pairs": 50, "win_by": ("quality",)})
         waiting: list[tuple[int, CaseClosed]] = []
         for index in range(260):
@@ -186,7 +206,7 @@ def test_slower_losses_win_nothing() -> None:
             if index % 10 == 9:
                 court.tick(now)
         promoted += bool(court.of(ModelPromoted))
-    assert promoted <= 5
+    assert promoted <= 3
 
 
 def test_no_more_than_the_most_wait() -> None:
@@ -198,10 +218,10 @@ def test_no_more_than_the_most_wait() -> None:
         court.folding.take(announced)
         court.folding.take(closed)
     entries = court.folding.cells["r"].entries
-    assert entries["order"].order.overflow == 10
+    assert entries["order"].order.overflow == 9
     assert entry_of(rows[0][0]) in entries
     court.tick(T + 10_000)
-    assert arena_of(court).pairs == 10
+    assert arena_of(court).pairs == 11
 
 
 def test_a_subject_has_one_pair_a_day() -> None:

@@ -1,5 +1,7 @@
 """What a pair says of each metric: failures never drop it, a missing verdict is nobody's luck."""
 
+from dataclasses import replace
+
 import pytest
 from court import Court, T, route
 from hypothesis import given
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from agents.judge import pairs
 from agents.judge.arena import nulls_of, open_arena, take
 from agents.judge.decide import Around, look
-from agents.judge.pairs import Outcome, Pending
+from agents.judge.pairs import Outcome, Pending, Quality
 from schemas.events import CaseArm
 from schemas.routes import Arm, JudgeSettings
 
@@ -26,38 +28,39 @@ FAILED = Outcome(ok=False, words=-1)
 @pytest.mark.parametrize(
     ("old", "new", "sampled", "said"),
     [
-        (outcome(0), outcome(1000, words=1), True, (1.0,)),
-        (outcome(1000), outcome(400, words=1), True, (-0.6,)),
-        (outcome(None), outcome(None), True, (0.0,)),
-        (outcome(None), outcome(None, words=1), True, (None,)),
+        (outcome(0), outcome(1000, words=1), True, Quality(1.0)),
+        (outcome(1000), outcome(400, words=1), True, Quality(-0.6)),
+        (outcome(None), outcome(None), True, Quality(0.0)),
+        (outcome(None), outcome(None, words=1), True, Quality(None)),
         (outcome(None), outcome(None, words=1), False, None),
-        (FAILED, outcome(1000), True, (1.0,)),
-        (outcome(1000), FAILED, True, (-1.0,)),
-        (FAILED, FAILED, False, (0.0,)),
-        (outcome(None), FAILED, True, (None,)),
+        (FAILED, outcome(1000), True, Quality(1.0)),
+        (outcome(1000), FAILED, True, Quality(-1.0)),
+        (FAILED, FAILED, False, Quality(0.0)),
+        (outcome(None), FAILED, True, Quality(None)),
     ],
 )
-def test_quality_of_a_pair(old: Outcome, new: Outcome, sampled: bool, said: tuple[float | None] | None) -> None:
+def test_quality_of_a_pair(old: Outcome, new: Outcome, sampled: bool, said: Quality | None) -> None:
     """Graded, tied by equal words, missing, not asked about, failed: each as the design says."""
     assert pairs.quality(old, new, sampled=sampled, overlay=None, asked=False) == said
 
 
 def test_a_model_s_grades_are_corrected_by_people() -> None:
-    """F10: the model's difference where nobody was asked, corrected by 1/r where a person was; missing where one is missing."""
-    old = outcome(None).model_copy(update={"model_grade": 0})
-    new = outcome(None, words=1).model_copy(update={"model_grade": 1000})
+    """F10: the model's difference where nobody was asked, corrected by 1/r where a person was; a missing person is never a gain."""
+    old = replace(outcome(None), model_grade=0)
+    new = replace(outcome(None, words=1), model_grade=1000)
     told = {"sampled": True, "overlay": 0.5}
-    assert pairs.quality(old, new, asked=False, **told) == (0.2,)
-    assert pairs.quality(old, new, asked=True, **told) == (None,)
-    graded = old.model_copy(update={"grade": 1000}), new.model_copy(update={"grade": 0})
-    assert pairs.quality(*graded, asked=True, **told) == ((1.0 + (-1.0 - 1.0) / 0.5) / 5.0,)
+    assert pairs.quality(old, new, asked=False, **told) == Quality(0.2)
+    missing = pairs.quality(old, new, asked=True, **told)
+    assert missing == Quality(None, {"better": -0.2, "margin": -0.6, "harm": -0.6, "worse": 0.0})
+    graded = replace(old, grade=1000), replace(new, grade=0)
+    assert pairs.quality(*graded, asked=True, **told) == Quality((1.0 + (-1.0 - 1.0) / 0.5) / 5.0)
 
 
 def test_latency_error_and_cost_of_failures() -> None:
-    """Only the challenger failed: -1 everywhere. Only the champion: no gain in latency or cost, an error less, faster than nothing."""
+    """Only one failed: its latency, cost and error are without end. Both: nobody gains."""
     fine = outcome(0, nano=10)
     assert (pairs.latency(fine, FAILED), pairs.cost(fine, FAILED), pairs.error(fine, FAILED)) == (-1.0, -1.0, -1.0)
-    assert (pairs.latency(FAILED, fine), pairs.cost(FAILED, fine), pairs.error(FAILED, fine)) == (0.0, 0.0, 1.0)
+    assert (pairs.latency(FAILED, fine), pairs.cost(FAILED, fine), pairs.error(FAILED, fine)) == (1.0, 1.0, 1.0)
     assert (pairs.latency(FAILED, FAILED), pairs.error(FAILED, FAILED)) == (0.0, 0.0)
     assert (pairs.slowness(fine, FAILED, 10_000), pairs.slowness(FAILED, fine, 10_000)) == (-1.0, 1.0)
 
@@ -81,7 +84,7 @@ def test_every_difference_is_between_minus_one_and_one(old: Outcome, new: Outcom
     """Whatever two arms did, no metric leaves [-1, 1], and arms exchanged give the opposite sign but for what only one side pays."""
     said = pairs.quality(old, new, sampled=sampled, overlay=None, asked=False)
     values = [pairs.latency(old, new), pairs.slowness(old, new, x0), pairs.error(old, new), pairs.cost(old, new)]
-    values += [value for value in said or () if value is not None]
+    values += [] if said is None or said.d is None else [said.d]
     assert all(-1.0 <= value <= 1.0 for value in values)
     assert pairs.error(old, new) == -pairs.error(new, old)
     assert pairs.slowness(old, new, x0) == -pairs.slowness(new, old, x0)
@@ -98,7 +101,7 @@ def test_a_pair_of_another_version_counts_nothing() -> None:
     """An arm that answered with another adapter, or did not answer at all: counted as a stranger, no evidence moves."""
     judge = JudgeSettings(latency_slo_ms=100, novelty_pairs=0)
     arena = open_arena(OLD, NEW, route().model_copy(update={"judge": judge}), now_ms=0, fresh_after_ms=0, alpha=0.05)
-    other = outcome(1000, words=1).model_copy(update={"adapter": "sha256:other"})
+    other = replace(outcome(1000, words=1), strange=True)
     for outcomes in ({"old": outcome(0), "new": other}, {"old": outcome(0)}):
         arena = take(arena, judge, Pending(window_end_ms=1, arenas=(arena.key,), outcomes=outcomes))
     assert (arena.pairs, arena.strangers) == (0, 2)

@@ -190,4 +190,4 @@ def test_an_operator_may_change_the_champion_at_any_time() -> None:
     court.folding.take(command)
     assert court.fleet.shadows == ("old",)
     assert court.fleet.champion == "new"
-    assert "breaker" in court.folding.cells["r"].entries
+    assert "breaker/new" in court.folding.cells["r"].entries

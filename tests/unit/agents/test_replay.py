@@ -89,7 +89,7 @@ def test_a_changed_input_is_found() -> None:
         ("router", router, "FUTURE_MS", 10**9),
         ("trust", trust, "LOGPROB_FLOOR", -0.01),
         ("cases", cases, "GRACE_MS", 1_000),
-        ("judge", judge, "GUARDS", ("quality",)),
+        ("judge", judge, "HARM_LEVEL", 10.0),
     ],
 )
 def test_a_changed_rule_is_found(

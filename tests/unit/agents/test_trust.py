@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agents.trust import decide
 from agents.trust.actor import Trust
 from infra.clock import ManualClock
+from schemas import ids
 from schemas.events import (
     AnswerReleased,
     AnswerWithheld,
@@ -18,7 +19,7 @@ from schemas.events import (
     ReviewSettled,
     ScoreAssigned,
 )
-from schemas.policies import PolicyRoute, PolicyTrust
+from schemas.policies import SIGNALS, PolicyRoute, PolicyTrust
 from schemas.routes import Arm, Route
 from streams.shapes import Event, Place, Record
 
@@ -60,8 +61,23 @@ def route(**changes):
 
 
 def granted(threshold=0.0, **changes):
-    told = {"at_ms": NOW, "version": 2, "route": "bank", "scorer": "s", "weights": (1.0, 0.0, 0.0, 0.0)}
+    told = {
+        "at_ms": NOW,
+        "version": 2,
+        "route": "bank",
+        "scorer": "s",
+        "signals": SIGNALS,
+        "weights": (1.0, *(0.0,) * 5),
+    }
     return PolicyTrust(**(told | {"mode": "GRANTED", "threshold": threshold} | changes))
+
+
+def enforced(floor=-30.0, **changes):
+    """z is the mean log-probability: -0.2 of an answer that says no other."""
+    return granted(**({"mode": "ENFORCE", "floor": floor, "rung": 50, "arm": "a"} | changes))
+
+
+OLD = granted(signals=SIGNALS[:4], weights=(1.0, 0.0, 0.0, 0.0))  # by the signals of an earlier version
 
 
 async def given_by(result, *policies, now=NOW):
@@ -95,22 +111,61 @@ async def test_the_review_share_is_a_coin_of_the_request_id():
 
 
 @pytest.mark.parametrize(
-    "told", [(), (route(),), (granted(),), (route(), granted(0.9999)), (route(), granted(mode="SHADOW"))]
-)
+    "told",
+    [(), (route(),), (granted(),), (enforced(),), (route(), granted(mode="SHADOW")), (route(), OLD),
+     (route(release="immediate"), granted(mode="SHADOW", gate=True))],
+)  # fmt: skip
 async def test_a_gated_route_without_trust_holds_for_a_person(told):
     """Also where the settings are not known; every label is sure to come."""
     [score] = await given_by(completed(), *told)
     assert (score.action, score.review, score.label_propensity, score.gated) == ("hold", True, 1.0, True)
 
 
-async def test_a_grant_releases_all_but_the_blind_audit():
-    """Certified answers go out; 5 % are held all the same, so that the grant stays measured."""
-    rows = [await given_by(completed(request_id=f"r{n}"), route(), granted()) for n in range(600)]
+@pytest.mark.parametrize("told", [granted(), enforced(-0.2)], ids=["GRANTED", "ENFORCE"])
+async def test_what_a_score_releases_goes_out_but_for_the_blind_audit(told):
+    """5 % are held all the same, so that it stays measured. Certified is only what the ladder's rung covers."""
+    rows = [await given_by(completed(request_id=f"r{n}"), route(), told) for n in range(600)]
     held = [row[0] for row in rows if len(row) == 1]
     assert 12 <= len(held) <= 55
     assert all(score.sampled and score.review and score.action == "hold" for score in held)
     assert {row[0].label_propensity for row in rows} == {0.05}
-    assert all(row[1].certified for row in rows if len(row) == 2)
+    assert {row[1].certified for row in rows if len(row) == 2} == {told.mode == "ENFORCE"}
+    assert not any(row[0].sampled or row[0].review for row in rows if len(row) == 2)
+
+
+@pytest.mark.parametrize("told", [granted(0.9999), enforced(-0.1), enforced(arm="b"), enforced(floor=None)])
+async def test_below_the_rung_a_person_decides_first(told):
+    """Another arm's answers, too: the certificate is not about them. Of all these the audit's coin alone makes samples."""
+    rows = [await given_by(completed(request_id=f"r{n}"), route(), told) for n in range(600)]
+    scores = [row[0] for row in rows]
+    assert {len(row) for row in rows} == {1}
+    assert {(score.action, score.review, score.certified) for score in scores} == {("hold", True, False)}
+    assert 12 <= sum(score.sampled for score in scores) <= 55
+
+
+async def test_the_audits_coin_knows_nothing_of_the_score():
+    """The same requests are drawn whatever they score and whatever the route's rung: by SHA-256 of the request id, exactly."""
+    names = [f"r{n}" for n in range(400)]
+    drawn = {name for name in names if ids.coin(name, "audit") < 0.05 * 65_536}
+    for told in (enforced(-30.0), enforced(-0.2), enforced(30.0)):
+        for logprobs in ((-0.1, -0.3), (-5.0,)):
+            scores = [(await given_by(completed(request_id=n, logprobs=logprobs), route(), told))[0] for n in names]
+            assert {score.request_id for score in scores if score.sampled} == drawn
+
+
+async def test_an_immediate_route_always_releases_and_says_what_is_certified():
+    """Below the rung uncertified and reviewed by its share; above it by the audit's alone. `gate` makes it a gated one."""
+    told = route(release="immediate", review_share=0.5)
+    above = [await given_by(completed(request_id=f"r{n}"), told, enforced()) for n in range(400)]
+    below = [await given_by(completed(request_id=f"r{n}"), told, enforced(0.0)) for n in range(400)]
+    assert all(row[0].action == "release" and len(row) == 2 for row in above + below)
+    assert {row[1].certified for row in above} == {True}
+    assert {row[1].certified for row in below} == {False}
+    assert [row[0].review for row in above] == [row[0].sampled for row in above]
+    assert [row[0].sampled for row in above] == [row[0].sampled for row in below]
+    assert 150 <= sum(row[0].review for row in below) <= 250
+    gated = [await given_by(completed(request_id=f"r{n}"), told, enforced(0.0, gate=True)) for n in range(20)]
+    assert all(len(row) == 1 and row[0].gated and row[0].review for row in gated)
 
 
 @pytest.mark.parametrize("told", [(route(release="immediate"),), (route(), granted())])
@@ -164,7 +219,7 @@ async def test_a_requested_review_is_for_people():
 @given(
     release=st.sampled_from(["gated", "immediate"]),
     share=st.floats(0, 1),
-    grant=st.none() | st.floats(0, 1),
+    grant=st.none() | st.floats(0, 1) | st.tuples(st.floats(-30, 30), st.booleans()),
     name=st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True),
     late=st.booleans(),
     chain=st.lists(st.booleans(), max_size=3),
@@ -173,8 +228,9 @@ async def test_a_requested_review_is_for_people():
 )
 def test_exactly_one_answer_per_request(release, share, grant, name, late, chain, shadow, ends):
     """Whatever the chain, shadow, route and grant: trust answers, or it holds and the settled case is answered."""
+    policy = enforced(grant[0], gate=grant[1]) if isinstance(grant, tuple) else granted(grant or 0.0)
     told = decide.Policies(
-        event_of(route(release=release, review_share=share)), None if grant is None else event_of(granted(grant))
+        event_of(route(release=release, review_share=share)), None if grant is None else event_of(policy)
     )
     now = NOW + (2_000 if late else 0)
     results = [failed(request_id=name, final=False) for _ in chain]
@@ -196,9 +252,16 @@ def test_signals_and_scores_are_finite(logprobs, tokens, finish):
     signals, z, score = decide.scored(
         completed(logprobs=tuple(logprobs), tokens_out=tokens, finish_reason=finish), None
     )
-    assert len(signals) == 4
+    assert len(signals) == len(SIGNALS)
     assert all(map(math.isfinite, (*signals, z)))
     assert 0 <= score <= 1
+
+
+def test_a_second_arm_that_agrees_scores_higher():
+    """Than one that does not, with one that was not asked in between; that is what the signals say."""
+    scores = [decide.scored(completed(agreement=agreement), None) for agreement in (0.0, None, 1.0)]
+    assert [row[0][4:] for row in scores] == [(0.0, 1.0), (0.0, 0.0), (1.0, 1.0)]
+    assert scores[0][2] < scores[1][2] < scores[2][2]
 
 
 def test_an_unsure_answer_scores_lower():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents import wiring
+from agents.cases.actor import Grader
 from agents.inference.actor import Inference
 from agents.router.actor import Router
 from agents.trainer.actor import Jobs
@@ -32,6 +33,8 @@ MODULES = {
     "agents/cases/fold.py": "cases",
     "agents/judge/bench.py": "judge",
     "agents/judge/course.py": "judge",
+    "agents/cases/actor.py": "grader",
+    "agents/cases/decide.py": "grader",
     "agents/judge/decide.py": "judge",
     "agents/judge/fold.py": "judge",
     "agents/trainer/fold.py": "trainer",
@@ -78,8 +81,8 @@ def test_every_declared_output_is_a_right(agent: str) -> None:
         assert Right("topic", full(REGISTRY[name].TOPIC), "write") in mine
 
 
-@pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs])
-def test_declared_inputs_are_the_shapes(shape: type[Router | Inference | Trust | Jobs]) -> None:
+@pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs, Grader])
+def test_declared_inputs_are_the_shapes(shape: type[Router | Inference | Trust | Jobs | Grader]) -> None:
     """What the composition root says of a Transform's inputs is what its class says."""
     name = shape.name
     assert [full(topic) for topic in wiring.INPUTS[name]] == [full(topic) for topic in shape.inputs]

@@ -102,7 +102,7 @@ def test_a_principal_from_add_to_revoke(ratchet: Run, store: LocalSecrets, tmp_p
         (("add", "shop", "--role", "king"), "role 'king': accepted: upstream, reviewer, operator"),
         (("add", "no good", "--role", "upstream"), "principal 'no good' is not accepted"),
         (("add", "demo", "--role", "upstream"), "principal 'demo' is there already"),
-        (("rotate", "shop"), "principal 'shop' is not known; known: demo, operator, reviewer"),
+        (("rotate", "shop"), "principal 'shop' is not known; known: demo, grader, operator, reviewer"),
         (("revoke", "demo", "--key", "k-0"), "principal 'demo' has no key 'k-0'"),
     ],
 )
