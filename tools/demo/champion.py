@@ -30,12 +30,12 @@ class Scale:
     novelty_pairs: int = 20
     window_s: float = 30.0
     stage_time_s: int = 8
-    breaker_window: int = 60
+    breaker_window: int = 100
     min_time_s: int = 15
     burst: int = 420  # asked ahead of the judge, which waits for the verdicts' window: about what a promotion needs
     pace_while_training_s: float = 0.5
     pace_in_stages_s: float = 0.1
-    pace_degraded_s: float = 0.2
+    pace_degraded_s: float = 0.5
     judges_share: int = 400  # messages kept for the judge, however long the training takes
     useless_after: int = 600  # requests, before the careless training of a run that shows a rollback
     useless_epochs: int = 3
@@ -98,6 +98,7 @@ SMALL = Scale(
     burst=170,
     pace_while_training_s=3.0,  # keeps messages for the judge
     pace_in_stages_s=0.2,
+    pace_degraded_s=0.2,
     useless_after=60,
     useless_epochs=16,
 )
