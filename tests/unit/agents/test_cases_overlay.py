@@ -301,7 +301,7 @@ EVENTS = {
     st.sampled_from(("release", "hold")),
     st.sampled_from(("model", "rubric", "verdict", "reference")),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_case_closes_exactly_once_under_any_interleaving(
     order: list[str], missing: set[str], request_id: str, action: str, grader: str
 ) -> None:

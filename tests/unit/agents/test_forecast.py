@@ -186,9 +186,9 @@ def test_values_are_forecast_as_counts_are() -> None:
 
 @pytest.mark.parametrize(("share", "null"), [(0.11, "better"), (0.08, "margin")])
 def test_the_range_covers_what_comes(share: float, null: str) -> None:
-    """Of 60 arenas forecast at pair 150, at least 54 cross within their range (drawn from names: always the same ones)."""
+    """Of 30 arenas forecast at pair 150, nine tenths cross within their range (drawn from names: always the same ones)."""
     bets, level, inside, asked = NULLS["quality"], math.log(60 if null == "better" else 20), 0, 0
-    for seed in range(60):
+    for seed in range(30):
         track, span, came = Track(), Span(), None
         for index in range(4000):
             drawn = coin(seed, index, null)
@@ -206,7 +206,7 @@ def test_the_range_covers_what_comes(share: float, null: str) -> None:
         asked += 1
         low, high, at = (math.inf if value is None else value for value in (span.low, span.high, came))
         inside += low <= at <= high
-    assert asked >= 30
+    assert asked >= 15
     assert inside >= 0.9 * asked
 
 

@@ -70,7 +70,7 @@ def test_a_number_stands_alone_on_one_line_or_is_none(said: str, found: float | 
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_reply_is_on_its_scale_or_nothing(said: str) -> None:
     """Whatever a model says, a rating lies in 0..1 and a choice is one of three."""
     found = rating(said)

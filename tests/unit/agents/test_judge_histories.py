@@ -25,7 +25,7 @@ HAPPENED: Counter[str] = Counter()
 
 
 @settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a history shrinks for minutes

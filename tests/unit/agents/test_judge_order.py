@@ -187,9 +187,9 @@ def test_a_clock_that_goes_back_only_orders(back_ms: int) -> None:
 
 
 def test_slower_losses_win_nothing() -> None:
-    """A/A where losses take ten times as long to be told: entered in order, few of 16 arenas promote (by arrival two thirds would)."""
+    """A/A where losses take ten times as long to be told: entered in order, few of 10 arenas promote (by arrival two thirds would)."""
     promoted = 0
-    for seed in range(16):
+    for seed in range(10):
         court = Court(judge={"min_pairs": 50, "win_by": ("quality",)})
         waiting: list[tuple[int, CaseClosed]] = []
         for index in range(260):
@@ -206,7 +206,7 @@ def test_slower_losses_win_nothing() -> None:
             if index % 10 == 9:
                 court.tick(now)
         promoted += bool(court.of(ModelPromoted))
-    assert promoted <= 3
+    assert promoted <= 2
 
 
 def test_no_more_than_the_most_wait() -> None:
