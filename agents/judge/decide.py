@@ -94,7 +94,8 @@ def look(arena: Arena, around: Around) -> tuple[Arena, Look]:
     for process, peak in zip(PROCESSES, arena.peaks or (0.0,) * len(PROCESSES), strict=True):
         wealth = getattr(arena, process.track).wealth(process.null, nulls[process.track])
         wealths[process.name] = wealth
-        peaks.append(max(peak, floored(capped(wealth))))
+        value = capped(wealth)
+        peaks.append(max(peak, floored(value)) if value > peak else peak)
     arena = arena.model_copy(update={"peaks": tuple(peaks)})
     levels = {null: needed(null, arena, settings) for null in ("better", "margin", "harm", "worse")}
     reached = {process.name: peak >= levels[process.null] for process, peak in zip(PROCESSES, peaks, strict=True)}

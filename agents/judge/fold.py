@@ -20,6 +20,7 @@ from agents.judge.decide import Look, guard_name, look
 from agents.judge.order import (
     MOST_PENDING,
     PAIR,
+    Place,
     assigned_ms,
     entry_of,
     ripe,
@@ -164,9 +165,11 @@ def _answered(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
 
 def _announce(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     """A pair to come takes its place."""
-    bench, name = judging.bench, entry_of(case)
-    known = {*bench.open, bench.watch}
-    if not case.shadows or not known & set(case.arenas) or judging.entry(name) is not None:
+    bench = judging.bench
+    if not case.shadows or not any(key in bench.open or key == bench.watch for key in case.arenas):
+        return
+    name = entry_of(case)
+    if judging.entry(name) is not None:
         return
     place = judging.place
     if name <= place.last:
@@ -176,7 +179,8 @@ def _announce(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
     else:
         end_ms = max(case.window_end_ms, case.assigned_at_ms)  # a time to come is nobody's last place
         judging.keep(name, Entry(pending=Pending(window_end_ms=end_ms, arenas=case.arenas, subject=case.subject)))
-        judging.keep(ORDER, Entry(order=place.model_copy(update={"waiting": place.waiting + 1})))
+        on = Place(last=place.last, waiting=place.waiting + 1, late=place.late, overflow=place.overflow)
+        judging.keep(ORDER, Entry(order=on))
         judging.wake(end_ms)
 
 

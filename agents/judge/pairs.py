@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agents.rules.metrics import contrast, exceedance, overlaid
 from agents.rules.text import normalise
@@ -24,7 +24,7 @@ class Quality:
     bounds: Mapping[str, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a value that nobody changes
 class Outcome:
     """One arm's part. Grades in thousandths; `words`: which of the answers it gave, equal answers have equal numbers.
 
@@ -47,7 +47,7 @@ class Outcome:
         return self.model_grade if self.grade is None else self.grade
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a value that nobody changes
 class Pending:
     """A request that several arms answer, from its announcement until it is folded in its place."""
 
@@ -76,8 +76,10 @@ def filled(pending: Pending, case: CaseClosed, arms: Mapping[str, Arm]) -> Pendi
             nano_usd=0 if arm is None else arm.nano_usd_in * row.tokens_in + arm.nano_usd_out * row.tokens_out,
             strange=arm is None or (ok and row.adapter != arm.adapter),
         )
-    return replace(
-        pending,
+    return Pending(
+        window_end_ms=pending.window_end_ms,
+        arenas=pending.arenas,
+        subject=pending.subject,
         closed=True,
         sampled=case.sampled or case.human_share > 0,  # a judge model was asked about all
         asked=case.human_sampled,

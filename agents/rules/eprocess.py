@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import repeat
 from math import frexp
 from typing import Annotated
 
@@ -116,7 +115,7 @@ class Nulls:
             at += len(one.fractions)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a value that nobody changes; frozen would cost a third of `add`
 class Track:
     """All that is kept of one metric's pairs: O(1) of their number. Two tracks of counts only merge exactly.
 
@@ -174,13 +173,17 @@ class Track:
         )
 
     def _grown(self, d: float, nulls: Nulls) -> "Track":
-        rest, shifts = self._moved(repeat(d, len(nulls.levels)), nulls)
+        old = self.rest or (1.0,) * len(nulls.levels)
+        rest = tuple([r * (level + slope * d) for r, level, slope in zip(old, nulls.levels, nulls.slopes, strict=True)])
+        rest, shifts = self._near(rest)
         return Track(self.losses, self.ties, self.wins, self.missing, self.others + 1, self.total + d, rest, shifts)
 
     def _moved(self, ds: Iterable[float], nulls: Nulls) -> tuple[tuple[float, ...], tuple[int, ...]]:
         old = self.rest or (1.0,) * len(nulls.levels)
         rows = zip(old, nulls.levels, nulls.slopes, ds, strict=True)
-        rest = tuple([r * (level + slope * d) for r, level, slope, d in rows])
+        return self._near(tuple([r * (level + slope * d) for r, level, slope, d in rows]))
+
+    def _near(self, rest: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
         if self.others % _RESCALE_EVERY == _RESCALE_EVERY - 1:
             return _rescaled(rest, self.shifts)
         return rest, self.shifts
