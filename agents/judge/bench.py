@@ -100,10 +100,6 @@ class Judging:
             return None
         return self.put.get(name) or self.state.entries.get(name)
 
-    def names(self) -> set[str]:
-        """Every entry's name as it is now."""
-        return (set(self.state.entries) | set(self.put)) - set(self.drop)
-
     def arena(self, key: str) -> Arena | None:
         """The arena of a key, open or not."""
         found = self.entry(ARENA + key)

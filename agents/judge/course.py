@@ -121,9 +121,10 @@ def _flat(value: Any) -> float | int | str | None:
 
 def take_look(judging: Judging, arena: Arena, identity: str) -> Arena:
     """Look at an arena, say so, and do what follows."""
-    arena, seen = look(arena, around(judging, arena))
+    beside = around(judging, arena)
+    arena, seen = look(arena, beside)
     judging.keep_arena(arena)
-    evaluated(judging, arena, seen, identity)
+    evaluated(judging, arena, beside, seen, identity)
     if seen.decision == "reject" and arena.holdback:
         leave(judging, seen.reason, "")
     elif seen.decision == "reject":
@@ -139,8 +140,8 @@ def take_look(judging: Judging, arena: Arena, identity: str) -> Arena:
     return judging.arena(arena.key) or arena
 
 
-def evaluated(judging: Judging, arena: Arena, seen: Look, identity: str, reason: str = "") -> None:
-    """`promotion.evaluated`, with all that recomputes it."""
+def evaluated(judging: Judging, arena: Arena, beside: Around, seen: Look, identity: str, reason: str = "") -> None:
+    """`promotion.evaluated` of a look, with all that recomputes it."""
     judging.emit(
         PromotionEvaluated(
             **judging.common(arena),
@@ -157,7 +158,7 @@ def evaluated(judging: Judging, arena: Arena, seen: Look, identity: str, reason:
             stage=arena.stage,
             holdback=arena.holdback,
             late=judging.place.late,
-            basis=basis_of(arena, around(judging, arena)),
+            basis=basis_of(arena, beside),
         ),
         f"evaluated/{identity}",
     )
@@ -203,12 +204,13 @@ def stage_over(judging: Judging) -> None:
     if judging.now_ms < over:
         judging.wake(over)
         return
-    arena, seen = look(arena, around(judging, arena))
+    beside = around(judging, arena)
+    arena, seen = look(arena, beside)
     judging.keep_arena(arena)
     if not seen.guards_hold or not seen.conditions["no breach"]:
         return  # the next look, or the breaker, says what follows
     identity = f"stage-{arena.key}-{arena.stage}"
-    evaluated(judging, arena, seen, identity)
+    evaluated(judging, arena, beside, seen, identity)
     advance(judging, arena, seen, identity)
 
 

@@ -354,7 +354,8 @@ def _decided(judging: Judging, command: CommandPromote | CommandReject) -> None:
     arena = judging.judged(command.challenger)
     if arena is None:
         return
-    arena, seen = look(arena, course.around(judging, arena))
+    beside = course.around(judging, arena)
+    arena, seen = look(arena, beside)
     judging.keep_arena(arena)
     if isinstance(command, CommandReject):
         course.reject(judging, arena, f"rejected by {command.operator}", seen.log_e)
@@ -362,10 +363,10 @@ def _decided(judging: Judging, command: CommandPromote | CommandReject) -> None:
     refusal = _refusal(judging, arena, seen)
     identity = f"{arena.key}-approval"
     if refusal:
-        course.evaluated(judging, arena, seen, identity, f"approval by {command.operator} refused: {refusal}")
+        course.evaluated(judging, arena, beside, seen, identity, f"approval by {command.operator} refused: {refusal}")
         return
     arena = judging.keep_arena(arena, approved_by=command.operator)
-    course.evaluated(judging, arena, seen, identity, f"approved by {command.operator}")
+    course.evaluated(judging, arena, beside, seen, identity, f"approved by {command.operator}")
     course.advance(judging, arena, seen, identity)
 
 

@@ -11,8 +11,8 @@
 import math
 from dataclasses import dataclass
 
+from agents.rules.grading import heads
 from agents.trust.score import PRIOR_NAME, Z_LIMIT, Scorer, log1p_about, shown, z_of
-from schemas import ids
 from schemas.events import (
     AnswerReleased,
     AnswerWithheld,
@@ -131,11 +131,6 @@ def _released_on_score(
         reviewed = audited or gated or heads(result.request_id, "review", settings.review_share)
     release = in_time and (not gated or (passed and not audited))
     return Action(release, certified, review=reviewed and in_time, sampled=audited, label_propensity=share)
-
-
-def heads(identity: str, label: str, share: float) -> bool:
-    """A hash coin that shows heads for `share` of the identities."""
-    return ids.coin(identity, label) < share * 65_536
 
 
 def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Policies, now_ms: int) -> tuple[Emit, ...]:

@@ -46,10 +46,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of what did the work."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The versions of what did the work: of those packages that are installed."""
     found = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -6,7 +6,6 @@ pairs. Nothing else is started: no broker, no engine.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tools.bench.judge_data import Orders, on_file
 from tools.bench.judge_draws import Scenario, draw
 from tools.bench.judge_fold import cases_per_second
 from tools.bench.judge_replay import decision_cost, mean_cost
+from tools.bench.options import parsed, parser_of
 from tools.bench.rows import table
 
 SEED = 1
@@ -38,16 +38,9 @@ NOTES = (
 
 def options_of(options: Sequence[str]) -> argparse.Namespace:
     """The benchmark's own options. Raises `Refused` with the usage."""
-    parser = argparse.ArgumentParser("ratchet bench judge", add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--replicates", type=int)
-    parser.add_argument("--data", type=Path)
+    parser = parser_of("judge")
     parser.add_argument("--pair", action="append", default=[])
-    try:
-        chosen, left = parser.parse_known_args(list(options))
-    except argparse.ArgumentError as fault:
-        raise Refused(f"{fault}; {USAGE}", kind="usage") from fault
-    if left or (chosen.replicates is not None and not 1 <= chosen.replicates <= 100_000):
-        raise Refused(f"not understood: {' '.join(left) or chosen.replicates}; {USAGE}", kind="usage")
+    chosen = parsed(parser, options, USAGE)
     if chosen.pair and chosen.data is None:
         raise Refused(f"--pair names two models of a file, and no --data is given; {USAGE}", kind="usage")
     return chosen

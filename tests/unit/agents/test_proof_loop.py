@@ -1,11 +1,12 @@
 """Requests, verdicts and commands meet the real agents on the broker in memory: the proven are done, the others said by name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
+from living import living
 from spoken import Ears, credential, encoded, ring_of, secret
 
 from agents.cases.fold import Cases
@@ -89,18 +90,8 @@ class World:
         return [decode(row, PARTITIONS).data for row in await self.until(topic, count)]
 
 
-@asynccontextmanager
-async def running(ears: Ears) -> AsyncIterator[World]:
-    world = World(ears)
-    await world.start()
-    try:
-        yield world
-        await world.runner.stop()
-        await world.task
-    finally:
-        world.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await world.task
+def running(ears: Ears) -> AbstractAsyncContextManager[World]:
+    return living(World(ears))
 
 
 def request(world: World, name: str) -> Encoded:
