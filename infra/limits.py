@@ -47,14 +47,14 @@ def check_amounts(limits: Sequence[Limit], amounts: Sequence[int]) -> None:
         raise ValueError(f"amounts {tuple(amounts)!r} for {len(limits)} limits; accepted: one from 0 per limit")
 
 
-def refill(held: Levels | None, now_ms: int, limits: Sequence[Limit], share: int = 1) -> tuple[int, ...]:
-    """What the buckets hold now, one of `share` equal holders. A clock that went back adds nothing."""
+def refill(held: Levels | None, now_ms: int, limits: Sequence[Limit]) -> tuple[int, ...]:
+    """What the buckets hold now, in `PARTS`. A clock that went back adds nothing."""
     gone = 0 if held is None else max(0, now_ms - held.at_ms)
     found: list[int] = []
     for index, limit in enumerate(limits):
-        full = limit.burst * PARTS // share
+        full = limit.burst * PARTS
         before = held.parts[index] if held is not None and index < len(held.parts) else full
-        found.append(min(full, before + gone * limit.per_minute // share))
+        found.append(min(full, before + gone * limit.per_minute))
     return tuple(found)
 
 
@@ -72,14 +72,13 @@ def take_from(
     return Levels(now_ms, parts), Taken(False, tuple(part // PARTS for part in parts), wait)
 
 
-def wait_ms(needs: Sequence[int], parts: Sequence[int], limits: Sequence[Limit], share: int = 1) -> int | None:
+def wait_ms(needs: Sequence[int], parts: Sequence[int], limits: Sequence[Limit]) -> int | None:
     """Milliseconds until the needs are there if nobody takes before; None where they never are."""
     longest = 0
     for need, part, limit in zip(needs, parts, limits, strict=True):
-        if need > part:
-            if need > limit.burst * PARTS // share:
-                return None
-            longest = max(longest, -((part - need) * share // limit.per_minute))
+        if need > limit.burst * PARTS:
+            return None
+        longest = max(longest, -((part - need) // limit.per_minute))
     return longest
 
 
