@@ -247,7 +247,8 @@ class ResultFailed(ResultEvent):
 class ScoreAssigned(DerivedEvent):
     """`action` release: the answer went out with this score; hold: the case settles it; escalate: a decision follows.
 
-    A shadow's score never releases. `review` says that a person shall see the answers. `result_*`: where the result lies.
+    A shadow's score never releases. `review` says that a person shall see the answers. `result_partition`,
+    `result_offset`: where the result lies that escalates, for the router reads it again.
     """
 
     TYPE = "score.assigned"
