@@ -173,7 +173,8 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 async def _trust(process: Process, runner: Runner) -> Transform:
     from agents.trust.actor import Trust
 
-    return Trust(runner.view(VIEW), process.clock)
+    store = None if process.settings.redis_url is None else await process.store()
+    return Trust(runner.view(VIEW), process.clock, store)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:
