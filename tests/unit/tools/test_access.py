@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[3]
 MODULES = {
     "agents/router/actor.py": "router",
     "agents/router/decide.py": "router",
+    "agents/router/estimator.py": "estimator",
     "agents/inference/actor.py": "inference",
     "agents/inference/decide.py": "inference",
     "agents/trust/actor.py": "trust",
