@@ -37,9 +37,20 @@ from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
 
-STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs", "grader")
+STREAM_AGENTS = (
+    "router",
+    "inference",
+    "trust",
+    "cases",
+    "ladder",
+    "judge",
+    "trainer",
+    "estimator",
+    "jobs",
+    "grader",
+)
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -237,7 +248,19 @@ def _trainer() -> AnyFold:
     return Trainer()
 
 
-FOLDS: dict[str, Callable[[], AnyFold]] = {"cases": _cases, "ladder": _ladder, "judge": _judge, "trainer": _trainer}
+def _estimator() -> AnyFold:
+    from agents.router.estimator import Estimator
+
+    return Estimator()
+
+
+FOLDS: dict[str, Callable[[], AnyFold]] = {
+    "cases": _cases,
+    "ladder": _ladder,
+    "judge": _judge,
+    "trainer": _trainer,
+    "estimator": _estimator,
+}
 WORKERS = {"inference": 128, "grader": 16}
 
 

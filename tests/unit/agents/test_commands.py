@@ -7,6 +7,7 @@ from folding import Folding
 
 from agents.judge.fold import Judge
 from agents.rules.commands import REMEMBERED, objection, remembered
+from agents.router.estimator import Estimator
 from agents.trainer.fold import Trainer
 from agents.trust.fold import Ladder
 from schemas.events import (
@@ -22,7 +23,7 @@ from schemas.events import (
 from schemas.policies import PolicyFleet, PolicyRoute, PolicyTrust
 from schemas.routes import Arm, Route
 
-FOLDS = (Judge, Trainer, Ladder)
+FOLDS = (Judge, Trainer, Ladder, Estimator)
 
 
 def apply(tenant="a", route="bank", settings_tenant=None, at=1, **changes):
