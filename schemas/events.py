@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
 from schemas.policies import PolicyRef
 from schemas.routes import Grader, Route
+from schemas.routing import Sensitivity
 
 
 class Part(BaseModel):
@@ -41,9 +42,30 @@ class RequestSubmitted(RequestEvent, Incoming):
         default=None, pattern=ID_PATTERN, description="Whose data it is; goes no further than the router."
     )
     deadline_ms: int | None = Field(default=None, ge=1)
+    sensitivity: Sensitivity | None = Field(default=None, description="What upstream knows of it; only ever raises it.")
+    needs: tuple[str, ...] = Field(default=(), max_length=16, description="Capabilities that the arm must have.")
 
 
 # decisions, shadows: by the router
+
+
+class ArmTerms(Part):
+    """What an arm was worth. Quality and its deviation in millionths, None where nothing is learnt; `score` is what arms were compared by.
+
+    score = quality - cost_term - latency_term, of the strategy `balanced`. `cost_nano_usd`: expected, None where the price is unknown.
+    """
+
+    quality: int | None = None
+    deviation: int | None = None
+    cost_nano_usd: int | None = None
+    latency_ms: int = 0
+    cost_term: int = 0
+    latency_term: int = 0
+    score: int | None = None
+    nano_usd_in: int = 0
+    nano_usd_cached: int = 0
+    nano_usd_out: int = 0
+    nano_usd_engine_s: int = 0
 
 
 class ArmChoice(Part):
@@ -53,6 +75,63 @@ class ArmChoice(Part):
     adapter: str | None
     propensity: int = Field(ge=0, le=65_536)
     masks: tuple[str, ...] = ()
+    terms: ArmTerms | None = None
+
+
+class CachedAnswer(Part):
+    """An answer that was released before; which arm gave it, and how like the earlier request this one is (thousandths)."""
+
+    key: str
+    kind: Literal["exact", "semantic"]
+    result_id: str
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    finish_reason: str = ""
+    logprobs: tuple[float, ...] = ()
+    engine: str = ""
+    at_ms: int = 0
+    likeness_milli: int = 1000
+
+
+class Seen(Part):
+    """What the router observed beside the request and its policies: all that a replay cannot know otherwise."""
+
+    busy: tuple[str, ...] = Field(default=(), description="Arms at their cap.")
+    spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
+    spent_age_ms: int = 0
+    requests: int | None = Field(default=None, description="Of the period so far.")
+    emergency_nano_usd: int | None = None
+    emergency_count: int | None = None
+    requests_24h: int | None = None
+    probe: Literal["", "off", "miss", "hit", "away"] = Field(default="", description="What the cache said.")
+
+
+class RoutingTerms(Part):
+    """Why this arm: all that the strategy weighed. `features`: base64 of little-endian int16, left out from `personal` up.
+
+    `points`: what made the complexity. `relaxed`: masks that were taken back because nothing was left. `preferred`: who was best.
+    """
+
+    strategy: str
+    sensitivity: Sensitivity
+    complexity: str = ""
+    points: dict[str, int] = Field(default_factory=dict)
+    basis: str = ""
+    features: str = ""
+    lambda_cost: int = 0
+    preferred: str = ""
+    explored: bool = False
+    emergency: bool = False
+    relaxed: tuple[str, ...] = ()
+    period: int | None = Field(default=None, description="Number of the budget's period.")
+    reserved_nano_usd: int = 0
+    tokens_in: int = Field(default=0, ge=0, description="Estimated input.")
+    seen: Seen = Seen()
+    warm: bool = False
+    frozen: bool = False
+    guarded: bool = False
+    notes: tuple[str, ...] = Field(default=(), description="In words, what else had a part in it.")
 
 
 class DecisionRouted(DerivedEvent):
@@ -90,6 +169,13 @@ class DecisionRouted(DerivedEvent):
     policies: tuple[PolicyRef, ...]
     store_seen: bool = Field(default=True, description="Whether the store answered (sessions, ids seen before).")
     code: str = ""
+    routing: RoutingTerms | None = Field(default=None, description="None where nothing was weighed.")
+    cached: CachedAnswer | None = Field(default=None, description="Given without a model.")
+    cache_key: str = Field(default="", description="Under which the answer is kept once it is released.")
+    hedges: tuple[str, ...] = Field(default=(), description="Arms that may be asked too when the answer is late.")
+    kept_result: str = Field(
+        default="", description="Of a second decision: the first result, where no arm is stronger."
+    )
 
 
 class ShadowOrdered(DerivedEvent):
@@ -140,6 +226,10 @@ class ResultCompleted(ResultEvent):
     )
     engine: str
     replica: str = ""
+    source: Literal["model", "cache", "kept"] = "model"
+    cached_tokens: int = Field(default=0, ge=0, description="Of the input's, those that the provider had cached.")
+    cost_nano_usd: int | None = Field(default=None, ge=0, description="By the decision's price; None: not known.")
+    cache_key: str = ""
 
 
 class ResultFailed(ResultEvent):
@@ -220,6 +310,8 @@ class AnswerRefused(RequestEvent):
     request_partition: int
     request_offset: int
     policies: tuple[PolicyRef, ...] = Field(default=(), description="What the router knew when it refused.")
+    retry_after_ms: int | None = Field(default=None, ge=0, description="When the same may be asked again.")
+    masks: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="Arm -> why it may not answer.")
 
 
 # reviews: by cases
@@ -317,6 +409,9 @@ class CaseArm(Part):
     tokens_in: int = 0
     tokens_out: int = 0
     reason: str = ""
+    cost_nano_usd: int | None = None
+    engine_us: int = 0
+    source: Literal["model", "cache", "kept"] = "model"
 
 
 class CaseEvent(RouteEvent):
@@ -346,6 +441,10 @@ class CaseAnswered(CaseEvent):
     released: bool
     shadows: tuple[str, ...] = ()
     reason: str = ""
+    source: Literal["model", "cache", "kept"] = "model"
+    cost_nano_usd: int | None = None
+    strategy: str = ""
+    lost: tuple[str, ...] = Field(default=(), description="Arms of the chain that failed before it.")
 
 
 class CaseClosed(CaseEvent):
@@ -381,6 +480,10 @@ class CaseClosed(CaseEvent):
     sampled: bool = False
     label_propensity: float = 0.0
     settled: Literal["", "released", "withheld"] = ""
+    routing: RoutingTerms | None = Field(default=None, description="Of the decision.")
+    strategy: str = ""
+    attempt: int = 1
+    session: str | None = None
 
 
 class CaseAmended(CaseClosed):

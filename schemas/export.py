@@ -52,6 +52,8 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "policy.fleet",
     ),
     "grader": ("verdict.given",),
+    "learner": ("policy.router",),
+    "estimator": ("policy.capacity",),
     "trainer": ("training.ordered", "training.cancelled", "adapter.registered"),
     "jobs": ("training.progressed", "training.completed", "training.failed"),
     "evidence": ("audit.checkpoint", "audit.finding"),
