@@ -31,7 +31,7 @@ class Logged:
     `cluster`: the session, else the request: the unit of the bootstrap. `arm`: the drawn one, whoever answered in the end.
     `propensities`, `target`, `current`: out of 65,536, over the same context: as logged, the new policy's, the running policy's.
     `x`: fixed point 2^-12, None for a personal row. `reward`: quality in millionths, None without a label.
-    `label_propensity`: out of 65,536, with which this row was to be labelled. `kept`: the session's arm was kept.
+    `label_propensity`: out of 65,536, with which this row was to be labelled. `sticky`: the session kept its arm, no draw.
     """
 
     cluster: str
@@ -45,7 +45,7 @@ class Logged:
     cost_nano: int
     label_propensity: int = WHOLE
     cached: bool = False
-    kept: bool = False
+    sticky: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _usable(rows: Sequence[Logged], left_out: Counter[str]) -> list[Logged]:
             left_out["cached" if row.cached else "personal"] += 1
             continue
         stands = row
-        if row.kept:
+        if row.sticky:
             draw = draws.get(row.cluster)
             if draw is None or draw.arm != row.arm:
                 left_out["draw unknown"] += 1

@@ -177,7 +177,7 @@ def test_a_kept_arm_stands_under_its_draw() -> None:
     for row in rows:
         draw = first.setdefault(row.cluster, row)
         later = draw is not row
-        sticky.append(replace(row, propensities=alone(row.arm) if later else row.propensities, kept=later))
+        sticky.append(replace(row, propensities=alone(row.arm) if later else row.propensities, sticky=later))
     found = judge(sticky)
     assert found == judge([replace(row, propensities=first[row.cluster].propensities) for row in rows])
     assert found.snips is not None
@@ -261,7 +261,7 @@ def test_the_same_bits_in_any_process() -> None:
 def test_cached_and_personal_rows_are_left_out_and_counted() -> None:
     """They change nothing but the counts; nor do a later turn without its draw, and an arm that was not drawn."""
     rows = World().log(11, 2000, "learnt")
-    lost = replace(rows[0], cluster="gone", kept=True)
+    lost = replace(rows[0], cluster="gone", sticky=True)
     not_drawn = replace(rows[0], cluster="x", propensities=alone(next(arm for arm in ARMS if arm != rows[0].arm)))
     more = [replace(rows[0], cached=True), replace(rows[1], x=None), replace(rows[2], x=None), lost, not_drawn]
     found, plain = judge([*more, *rows]), judge(rows)
@@ -272,7 +272,7 @@ def test_cached_and_personal_rows_are_left_out_and_counted() -> None:
 def test_a_log_without_known_draws_is_told() -> None:
     """More than 1 % of the rows without a draw that the log knows: the verdict does not carry."""
     rows = World().log(12, 2000, "learnt")
-    lost = [replace(row, cluster=f"gone {row.cluster}", kept=True) for row in rows[:30]]
+    lost = [replace(row, cluster=f"gone {row.cluster}", sticky=True) for row in rows[:30]]
     assert judge([*rows, *lost]).tells == ("30 of 2030 rows have no draw that the log knows; at most 1%",)
 
 
