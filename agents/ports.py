@@ -5,6 +5,8 @@ from typing import Protocol
 
 from infra.clock import Clock
 from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
+from infra.limits import Limit, Taken
+from infra.local_limits import LocalBudget, LocalQuota
 from infra.store import Store
 from schemas.payload import Payload
 
@@ -16,9 +18,13 @@ __all__ = [
     "Facts",
     "Generation",
     "Leases",
+    "Limit",
     "LoadOutcome",
+    "LocalBudget",
+    "LocalQuota",
     "Places",
     "Store",
+    "Taken",
 ]
 
 

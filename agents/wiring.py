@@ -50,7 +50,7 @@ STREAM_AGENTS = (
     "grader",
 )
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer", "estimator"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -154,8 +154,12 @@ async def open_guest(process: Process) -> EngineGuest:
 
 async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Router
+    from agents.router.around import StoreAround
 
-    return Router(runner.view(VIEW), await process.store(), process.clock, process.keys.pseudonym_key)
+    store = await process.store()
+    around = StoreAround(store, process.clock)
+    artifact = process.artifacts.get_bytes
+    return Router(runner.view(VIEW), store, around, process.clock, process.keys.pseudonym_key, artifact=artifact)
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -248,6 +252,12 @@ def _trainer() -> AnyFold:
     return Trainer()
 
 
+def _learner() -> AnyFold:
+    from agents.router.fold import Learner
+
+    return Learner()
+
+
 def _estimator() -> AnyFold:
     from agents.router.estimator import Estimator
 
@@ -260,6 +270,7 @@ FOLDS: dict[str, Callable[[], AnyFold]] = {
     "judge": _judge,
     "trainer": _trainer,
     "estimator": _estimator,
+    "learner": _learner,
 }
 WORKERS = {"inference": 128, "grader": 16}
 

@@ -101,6 +101,7 @@ class Noticed(Part):
 
     spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
     spent_age_ms: int = 0
+    away: bool = Field(default=False, description="The ledger did not answer: what this router may still spend counts.")
     requests: int | None = Field(default=None, description="Of the period so far.")
     emergency_nano_usd: int | None = None
     emergency_count: int | None = None

@@ -6,8 +6,8 @@ import pytest
 from folding import Folding
 
 from agents.judge.fold import Judge
-from agents.rules.commands import REMEMBERED, objection, remembered
 from agents.router.estimator import Estimator
+from agents.rules.commands import REMEMBERED, objection, remembered
 from agents.trainer.fold import Trainer
 from agents.trust.fold import Ladder
 from schemas.events import (

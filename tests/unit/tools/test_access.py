@@ -27,6 +27,7 @@ MODULES = {
     "agents/router/refuse.py": "router",
     "agents/router/route.py": "router",
     "agents/router/estimator.py": "estimator",
+    "agents/router/learning.py": "learner",
     "agents/inference/actor.py": "inference",
     "agents/inference/decide.py": "inference",
     "agents/trust/actor.py": "trust",
