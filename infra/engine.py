@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from schemas.errors import Unavailable
+from schemas.routes import Arm
 
 OWN = "ray_vllm"  # the provider of arms that our own engines serve
 OUR_FAULTS = frozenset({"unauthorized", "not_found", "provider_settings"})
@@ -55,6 +56,24 @@ class ArmSpec:
     url: str = ""
     secret: str = ""
     api_version: str = ""
+
+    @classmethod
+    def of(cls, name: str, arm: Arm) -> "ArmSpec":
+        """A route's arm under the engine's name for it."""
+        return cls(
+            arm=name,
+            base=arm.base,
+            adapter=arm.adapter,
+            temperature=arm.temperature,
+            max_tokens=arm.max_tokens,
+            stop=arm.stop,
+            template=arm.template,
+            provider=arm.provider,
+            model=arm.model,
+            url=arm.url,
+            secret=arm.secret,
+            api_version=arm.api_version,
+        )
 
     def prompt(self, text: str) -> str:
         return self.template.replace("{text}", text)
