@@ -94,10 +94,9 @@ class CachedAnswer(Part):
     likeness_milli: int = 1000
 
 
-class Seen(Part):
+class Noticed(Part):
     """What the router observed beside the request and its policies: all that a replay cannot know otherwise."""
 
-    busy: tuple[str, ...] = Field(default=(), description="Arms at their cap.")
     spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
     spent_age_ms: int = 0
     requests: int | None = Field(default=None, description="Of the period so far.")
@@ -127,7 +126,7 @@ class RoutingTerms(Part):
     period: int | None = Field(default=None, description="Number of the budget's period.")
     reserved_nano_usd: int = 0
     tokens_in: int = Field(default=0, ge=0, description="Estimated input.")
-    seen: Seen = Seen()
+    observed: Noticed = Noticed()
     warm: bool = False
     frozen: bool = False
     guarded: bool = False
