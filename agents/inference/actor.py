@@ -243,7 +243,7 @@ class Inference:
                 self._hold(())
             if changed or wanted.keys() - self._live:
                 self._loading = True
-                specs = [_spec(name, arm) for name, arm in wanted.items()]
+                specs = [ArmSpec.of(name, arm) for name, arm in wanted.items()]
                 found = tuple(await self._engine.ensure(specs)) if specs else ()
                 same = {(row.arm, row.reason) for row in found} == {(row.arm, row.reason) for row in self._outcomes}
                 self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if same and healthy else RECHECK_S
@@ -302,10 +302,6 @@ class Inference:
     def _use(self, name: str) -> decide.Use:
         slots = self._calls.slots(name)
         return decide.Use(slots.in_flight, slots.cap, self._calls.open_until_ms(name))
-
-
-def _spec(name: str, arm: Arm) -> ArmSpec:
-    return ArmSpec(name, arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template)
 
 
 def _stored(value: bytes | None) -> ResultCompleted | None:
