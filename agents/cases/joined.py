@@ -102,8 +102,13 @@ class Joined:
         return {result.arm: (result, result_id) for result, result_id in self._results() if result.final}
 
     def tried(self) -> dict[str, tuple[Result, str]]:
-        """As `finals`, with the arms that failed before the chain went on to the next."""
-        return {result.arm: (result, result_id) for result, result_id in self._results()} | self.finals()
+        """As `finals`, with the arms that failed before the chain went on to the next. An arm that was let go has failed nothing."""
+        found = {
+            result.arm: (result, result_id)
+            for result, result_id in self._results()
+            if not (isinstance(result, ResultFailed) and result.kind == "hedge_lost")
+        }
+        return found | self.finals()
 
     def serving(self, decision: DecisionRouted) -> tuple[Result, str] | None:
         """The result that ended the serving chain."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
 from agents.inference.race import Given, Hedging, begun
-from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, Leases, LoadOutcome, Places, Store
+from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Places, Store
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
@@ -50,8 +50,6 @@ class Inference:
         facts: Facts,
         clock: Clock,
         instance: str,
-        *,
-        leases: Leases | None = None,
         pool: Places | None = None,
     ) -> None:
         self._policies = policies
@@ -60,7 +58,7 @@ class Inference:
         self._facts = facts
         self._clock = clock
         self._instance = instance
-        self._calls = Calls(engine, clock, instance, leases, pool)
+        self._calls = Calls(engine, clock, instance, store, pool)
         self._hedging = Hedging(policies, self._calls, clock, instance)
         self._wanted: dict[str, Arm] = {}
         self._outcomes: tuple[LoadOutcome, ...] = ()
