@@ -20,7 +20,7 @@ from agents.router.snapshot import Stack, predict_all, snapshot_of, stacked
 from tools.bench import Say, figure
 from tools.bench.gateway_ope_world import Requests, Simulated, Vectors, World
 
-SEED, REPLAYS, ROWS = 1, 20, 20_000
+SEED, REPLAYS, ROWS = 1, 20, 30_000
 WARM, STUDIED = 300, 2_000  # labelled outcomes of the logging policy's warm start, and of the policies to be judged
 BATCH = 256  # requests between two snapshots
 RIDGE = 4.0
@@ -35,13 +35,13 @@ Shares = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A log, and the requests it is of. `plausible`: by row the uniform choice among the arms that were plausible to the logging policy,
-    `worth`: that policy's value, over other requests to the same learner as it learns."""
+    """A log, and the requests it is of. `own`: by name the shares of policies that follow the logging one's learner: what it prefers, and
+    a uniform choice of what it holds plausible. `worth`: their values, over other requests to the same learner as it learns."""
 
     rows: list[Logged]
     requests: Requests
-    plausible: Shares
-    worth: float
+    own: Mapping[str, Shares]
+    worth: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,9 @@ def run(say: Say, replays: int = REPLAYS, *, rows: int = ROWS, world: World | No
     found: list[Judged] = []
     for number in range(replays):
         log = replayed(world, np.random.default_rng([SEED, 2, number]), rows)
-        wanted = policies(studied, log.requests) | {"plausible": log.plausible}
-        for name, shares in wanted.items():
-            found.append(judged(name, log, shares, world.arms, fixed.get(name, log.worth)))
+        worth = {**fixed, **log.worth}
+        for name, shares in {**policies(studied, log.requests), **log.own}.items():
+            found.append(judged(name, log, shares, world.arms, worth[name]))
         say(f"off-policy: replay {number + 1} of {replays}")
     return told(found, rows, replays)
 
@@ -123,20 +123,22 @@ def replayed(world: World, rng: np.random.Generator, count: int) -> Replay:
     requests = world.requests(rng, count)
     reviews = rng.integers(0, WHOLE, count)
     coins = rng.integers(0, WHOLE, count)[requests.first]
-    plausible = np.zeros((count, len(world.arms)), np.int64)
+    own = {name: np.zeros((count, len(world.arms)), np.int64) for name in OWN}
     rows: list[Logged] = []
-    worth: list[float] = []
+    worth: dict[str, list[float]] = {name: [] for name in OWN}
     pace = pacer.Pacer()
     for start in range(0, count, BATCH):
         stack = stacked([snapshot_of(one) for one in posteriors])
         price = pacer.steered(pace, PACE)
         beside = world.requests(rng, BESIDE)
-        likely = np.array([uniform(chosen(stack, costs, price, x)[1]) for x in beside.x])
-        worth.append(value(likely[beside.first], beside))
+        others = [chosen(stack, costs, price, x)[1] for x in beside.x]
+        for name, policy in OWN.items():
+            worth[name].append(value(np.array([policy(one) for one in others])[beside.first], beside))
         for at in range(start, min(start + BATCH, count)):
             first = int(requests.first[at])
             scores, found = chosen(stack, costs, pacer.steered(pace, PACE), requests.x[at])
-            plausible[at] = uniform(found) if first == at else plausible[first]
+            for name, policy in OWN.items():
+                own[name][at] = policy(found) if first == at else own[name][first]
             row = logged(requests, at, world.arms, found.propensities, int(coins[at]), rows)
             best, second, *_ = sorted(scores, reverse=True)
             label = WHOLE if best - second < DOUBTFUL else WHOLE // 2
@@ -144,7 +146,7 @@ def replayed(world: World, rng: np.random.Generator, count: int) -> Replay:
             rows.append(replace(row, reward=reward, label_propensity=label))
             pace = pacer.reserved(pace, PACE, row.cost_nano)
         posteriors = learnt_more(posteriors, rows[start:], world.arms)
-    return Replay(rows, requests, plausible, float(np.mean(worth)))
+    return Replay(rows, requests, own, {name: float(np.mean(values)) for name, values in worth.items()})
 
 
 def chosen(stack: Stack, costs: Sequence[int], price: int, x: Vectors) -> tuple[list[int], thompson.Shares]:
@@ -160,6 +162,14 @@ def uniform(found: thompson.Shares) -> list[int]:
     made = [WHOLE // likely if may else 0 for may in found.plausible]
     made[found.preferred] += WHOLE - sum(made)
     return made
+
+
+def greedy(found: thompson.Shares) -> list[int]:
+    """What is preferred, without exploration."""
+    return [WHOLE if at == found.preferred else 0 for at in range(len(found.plausible))]
+
+
+OWN = {"greedy": greedy, "plausible": uniform}
 
 
 def logged(
