@@ -1,4 +1,4 @@
-"""Commands meet three folds: done once, for the route's own tenant, on the route's own key."""
+"""Commands meet every fold that takes them: done once, for the route's own tenant, on the route's own key."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import pytest
 from folding import Folding
 
 from agents.judge.fold import Judge
-from agents.rules.commands import REMEMBERED, objection, remembered
 from agents.router.estimator import Estimator
+from agents.rules.commands import REMEMBERED, objection, remembered
 from agents.trainer.fold import Trainer
 from agents.trust.fold import Ladder
 from schemas.events import (
