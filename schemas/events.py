@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
-from schemas.policies import PolicyRef
+from schemas.policies import BreakerState, PolicyRef
 from schemas.routes import Grader, Route
 from schemas.routing import Sensitivity
 
@@ -94,10 +94,9 @@ class CachedAnswer(Part):
     likeness_milli: int = 1000
 
 
-class Seen(Part):
+class Noticed(Part):
     """What the router observed beside the request and its policies: all that a replay cannot know otherwise."""
 
-    busy: tuple[str, ...] = Field(default=(), description="Arms at their cap.")
     spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
     spent_age_ms: int = 0
     requests: int | None = Field(default=None, description="Of the period so far.")
@@ -127,7 +126,7 @@ class RoutingTerms(Part):
     period: int | None = Field(default=None, description="Number of the budget's period.")
     reserved_nano_usd: int = 0
     tokens_in: int = Field(default=0, ge=0, description="Estimated input.")
-    seen: Seen = Seen()
+    observed: Noticed = Noticed()
     warm: bool = False
     frozen: bool = False
     guarded: bool = False
@@ -235,7 +234,9 @@ class ResultCompleted(ResultEvent):
 class ResultFailed(ResultEvent):
     TYPE = "result.failed"
 
-    kind: Literal["unavailable", "deadline", "refused"]
+    kind: Literal["unavailable", "deadline", "refused", "hedge_lost"] = Field(
+        description="hedge_lost: another arm answered first and this one was let go; no failure of the arm."
+    )
     reason: str
 
 
@@ -839,6 +840,32 @@ class CommandOffsets(RepairCommand):
 
     from_offset: int = Field(ge=0)
     to_offset: int = Field(ge=0)
+
+
+# observations: facts of how the system itself is doing
+
+
+class Observation(Payload):
+    TOPIC = "observations"
+
+    def event_key(self) -> str:
+        return self.tenant
+
+
+class BreakerChanged(Observation):
+    """A breaker of one inference instance changed its state."""
+
+    TYPE = "breaker.changed"
+
+    route: str = Field(pattern=ID_PATTERN)
+    arm: str
+    engine: str = Field(description="The replica or provider before which it stands.")
+    instance: str
+    before: BreakerState
+    after: BreakerState
+    until_ms: int = Field(default=0, ge=0, description="Open until then; 0 in another state.")
+    calls: int = Field(default=0, ge=0, description="Counted calls of the 30 s before the change.")
+    failed: int = Field(default=0, ge=0, description="How many of them failed.")
 
 
 # audit: by the evidence publisher

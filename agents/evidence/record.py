@@ -126,7 +126,9 @@ TABLE: Mapping[str, Row] = {
         ("granted_by",),
     ),
     "policy.live": Row(
-        ("version", "instance", "until_ms"), parts={"arms": ("route", "arm", "adapter", "replicas")}
+        ("version", "instance", "until_ms"),
+        parts={"arms": ("route", "arm", "adapter", "replicas", "in_flight", "cap", "open_until_ms"),
+               "breakers": ("route", "arm", "engine", "state", "until_ms")},
     ),
     "policy.router": Row(
         ("version", "champion", "basis", "dims", "factors", "warm", "frozen", "guarded", "lambda_cost", "preferred",
@@ -170,6 +172,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "adapter.live": Row((*_LIVE, "load_ms")),
     "adapter.refused": Row(_LIVE, ("reason",)),
+    "breaker.changed": Row(("arm", "engine", "instance", "before", "after", "until_ms", "calls", "failed")),
     "command.apply": Row((), ("reason", "settings"), ("operator",)),
     "command.promote": Row(("challenger",), ("reason",), ("operator",)),
     "command.reject": Row(("challenger",), ("reason",), ("operator",)),
