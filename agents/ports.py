@@ -7,7 +7,7 @@ from infra.clock import Clock
 from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
 from infra.limits import Limit, Taken
 from infra.local_limits import LocalBudget, LocalQuota
-from infra.store import Store
+from infra.store import SharedStore, Store
 from schemas.payload import Payload
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LocalBudget",
     "LocalQuota",
     "Places",
+    "SharedStore",
     "Store",
     "Taken",
 ]

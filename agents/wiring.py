@@ -39,7 +39,7 @@ from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
-from streams.reader import EveryOffset
+from streams.reader import ByPlace, EveryOffset
 from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
@@ -188,8 +188,10 @@ async def _router(process: Process, runner: Runner) -> Transform:
 
     store = await process.store()
     around = StoreAround(store, process.clock)
+    again = ByPlace(process.broker)
+    process.stack.push_async_callback(again.stop)
     artifact = process.artifacts.get_bytes
-    return Router(runner.view(VIEW), store, around, process.clock, process.keys.pseudonym_key, artifact=artifact)
+    return Router(runner.view(VIEW), store, around, again, process.clock, process.keys.pseudonym_key, artifact=artifact)
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -405,7 +407,7 @@ async def _run(runner: Runner, stop: asyncio.Event) -> None:
 
 
 INPUTS = {
-    "router": ("requests",),
+    "router": ("requests", "scores"),
     "inference": ("decisions", "shadows"),
     "trust": ("results", "reviews"),
     "jobs": ("training",),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
 from agents.inference.race import Given, Hedging, begun
-from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Places, Store
+from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Places, SharedStore
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
@@ -46,7 +46,7 @@ class Inference:
         self,
         policies: View,
         engine: Engine,
-        store: Store,
+        store: SharedStore,
         facts: Facts,
         clock: Clock,
         instance: str,
