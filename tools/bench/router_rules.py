@@ -15,10 +15,10 @@ from agents.router import features
 from agents.router.basis import Basis, grams
 from agents.router.basis_build import Counted, build_of, count
 from agents.router.features import ONE, Reading
+from schemas.errors import Refused
 
 Reals = NDArray[np.float64]
 Rows = list[int]
-RIDGE = 1000.0  # a weight's inverse variance in units of one label's noise
 PRIOR = 5.0  # labels that a subject's mean shares with all
 LR_PENALTY, LR_STEPS = 1.0, 200
 
@@ -44,23 +44,30 @@ class Texts:
 
 def ours(texts: Texts, gain: NDArray[np.int8], split: Split) -> Reals:
     """The production vector, its basis of the other folds' texts, and the difference of two arms' regressions."""
-    basis = build_of([texts.counted[row] for row in split.others], split.seed[0])
-    weights = ridge(_vectors(basis, texts, split.labelled), gain[split.labelled].astype(np.float64))
+    basis = _basis(texts, split)
+    weights = ridge(_vectors(basis, texts, split.labelled), gain[split.labelled].astype(np.float64), basis.blocks)
     return _vectors(basis, texts, split.held) @ weights
+
+
+def _basis(texts: Texts, split: Split) -> Basis:
+    """As for a route: of its history, or a random one where that says too little."""
+    try:
+        return build_of([texts.counted[row] for row in split.others], split.seed[0])
+    except Refused:
+        return Basis.random(split.seed[0])
 
 
 def _vectors(basis: Basis, texts: Texts, rows: Rows) -> Reals:
     return np.array([basis.vector_of(texts.readings[row]) for row in rows], np.float64) / ONE
 
 
-def ridge(x: Reals, y: Reals, strength: float = RIDGE) -> Reals:
-    """Weights by Bayesian linear regression with one prior for all features but the bias, which comes first and is free.
+def ridge(x: Reals, y: Reals, blocks: Sequence[tuple[int, float]]) -> Reals:
+    """The mean weights of Bayesian linear regression; `blocks` are lengths and ridges.
 
     Two arms on the same cases with the same prior differ by the regression of the difference.
     """
-    penalty = np.full(x.shape[1], strength)
-    penalty[0] = 1e-6
-    return np.asarray(np.linalg.solve(x.T @ x + np.diag(penalty), x.T @ y), np.float64)
+    lengths, ridges = zip(*blocks, strict=True)
+    return np.asarray(np.linalg.solve(x.T @ x + np.diag(np.repeat(ridges, lengths)), x.T @ y), np.float64)
 
 
 def subject_mean(subjects: NDArray[np.int64], gain: NDArray[np.int8], split: Split) -> Reals:
