@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
-from schemas.policies import PolicyRef
+from schemas.policies import BreakerState, PolicyRef
 from schemas.routes import Grader, Route
+from schemas.routing import Sensitivity
 
 
 class Part(BaseModel):
@@ -41,9 +42,30 @@ class RequestSubmitted(RequestEvent, Incoming):
         default=None, pattern=ID_PATTERN, description="Whose data it is; goes no further than the router."
     )
     deadline_ms: int | None = Field(default=None, ge=1)
+    sensitivity: Sensitivity | None = Field(default=None, description="What upstream knows of it; only ever raises it.")
+    needs: tuple[str, ...] = Field(default=(), max_length=16, description="Capabilities that the arm must have.")
 
 
 # decisions, shadows: by the router
+
+
+class ArmTerms(Part):
+    """What an arm was worth. Quality and its deviation in millionths, None where nothing is learnt; `score` is what arms were compared by.
+
+    score = quality - cost_term - latency_term, of the strategy `balanced`. `cost_nano_usd`: expected, None where the price is unknown.
+    """
+
+    quality: int | None = None
+    deviation: int | None = None
+    cost_nano_usd: int | None = None
+    latency_ms: int = 0
+    cost_term: int = 0
+    latency_term: int = 0
+    score: int | None = None
+    nano_usd_in: int = 0
+    nano_usd_cached: int = 0
+    nano_usd_out: int = 0
+    nano_usd_engine_s: int = 0
 
 
 class ArmChoice(Part):
@@ -53,6 +75,65 @@ class ArmChoice(Part):
     adapter: str | None
     propensity: int = Field(ge=0, le=65_536)
     masks: tuple[str, ...] = ()
+    terms: ArmTerms | None = None
+
+
+class CachedAnswer(Part):
+    """An answer that was released before; which arm gave it, and how like the earlier request this one is (thousandths)."""
+
+    key: str
+    kind: Literal["exact", "semantic"]
+    result_id: str
+    text: str
+    arm: str = ""
+    adapter: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    finish_reason: str = ""
+    logprobs: tuple[float, ...] = ()
+    engine: str = ""
+    at_ms: int = 0
+    likeness_milli: int = 1000
+
+
+class Noticed(Part):
+    """What the router observed beside the request and its policies: all that a replay cannot know otherwise."""
+
+    spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
+    spent_age_ms: int = 0
+    away: bool = Field(default=False, description="The ledger did not answer: what this router may still spend counts.")
+    requests: int | None = Field(default=None, description="Of the period so far.")
+    emergency_nano_usd: int | None = None
+    emergency_count: int | None = None
+    requests_24h: int | None = None
+    probe: Literal["", "off", "miss", "hit", "away"] = Field(default="", description="What the cache said.")
+
+
+class RoutingTerms(Part):
+    """Why this arm: all that the strategy weighed. `features`: base64 of little-endian int16, left out from `personal` up.
+
+    `points`: what made the complexity. `relaxed`: masks that were taken back because nothing was left. `preferred`: who was best.
+    """
+
+    strategy: str
+    sensitivity: Sensitivity
+    complexity: str = ""
+    points: dict[str, int] = Field(default_factory=dict)
+    basis: str = ""
+    features: str = ""
+    lambda_cost: int = 0
+    preferred: str = ""
+    explored: bool = False
+    emergency: bool = False
+    relaxed: tuple[str, ...] = ()
+    period: int | None = Field(default=None, description="Number of the budget's period.")
+    reserved_nano_usd: int = 0
+    tokens_in: int = Field(default=0, ge=0, description="Estimated input.")
+    observed: Noticed = Noticed()
+    warm: bool = False
+    frozen: bool = False
+    guarded: bool = False
+    notes: tuple[str, ...] = Field(default=(), description="In words, what else had a part in it.")
 
 
 class DecisionRouted(DerivedEvent):
@@ -90,6 +171,13 @@ class DecisionRouted(DerivedEvent):
     policies: tuple[PolicyRef, ...]
     store_seen: bool = Field(default=True, description="Whether the store answered (sessions, ids seen before).")
     code: str = ""
+    routing: RoutingTerms | None = Field(default=None, description="None where nothing was weighed.")
+    cached: CachedAnswer | None = Field(default=None, description="Given without a model.")
+    cache_key: str = Field(default="", description="Under which the answer is kept once it is released.")
+    hedges: tuple[str, ...] = Field(default=(), description="Arms that may be asked too when the answer is late.")
+    kept_result: str = Field(
+        default="", description="Of a second decision: the first result, where no arm is stronger."
+    )
 
 
 class ShadowOrdered(DerivedEvent):
@@ -140,12 +228,18 @@ class ResultCompleted(ResultEvent):
     )
     engine: str
     replica: str = ""
+    source: Literal["model", "cache", "kept"] = "model"
+    cached_tokens: int = Field(default=0, ge=0, description="Of the input's, those that the provider had cached.")
+    cost_nano_usd: int | None = Field(default=None, ge=0, description="By the decision's price; None: not known.")
+    cache_key: str = ""
 
 
 class ResultFailed(ResultEvent):
     TYPE = "result.failed"
 
-    kind: Literal["unavailable", "deadline", "refused"]
+    kind: Literal["unavailable", "deadline", "refused", "hedge_lost"] = Field(
+        description="hedge_lost: another arm answered first and this one was let go; no failure of the arm."
+    )
     reason: str
 
 
@@ -155,7 +249,8 @@ class ResultFailed(ResultEvent):
 class ScoreAssigned(DerivedEvent):
     """`action` release: the answer went out with this score; hold: the case settles it; escalate: a decision follows.
 
-    A shadow's score never releases. `review` says that a person shall see the answers.
+    A shadow's score never releases. `review` says that a person shall see the answers. `result_partition`,
+    `result_offset`: where the result lies that escalates, for the router reads it again.
     """
 
     TYPE = "score.assigned"
@@ -180,6 +275,9 @@ class ScoreAssigned(DerivedEvent):
     assigned_at_ms: int
     window_end_ms: int
     policies: tuple[PolicyRef, ...] = ()
+    attempt: int = 1
+    result_partition: int | None = Field(default=None, ge=0)
+    result_offset: int | None = Field(default=None, ge=0)
 
 
 class AnswerReleased(DerivedEvent):
@@ -220,6 +318,8 @@ class AnswerRefused(RequestEvent):
     request_partition: int
     request_offset: int
     policies: tuple[PolicyRef, ...] = Field(default=(), description="What the router knew when it refused.")
+    retry_after_ms: int | None = Field(default=None, ge=0, description="When the same may be asked again.")
+    masks: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="Arm -> why it may not answer.")
 
 
 # reviews: by cases
@@ -317,6 +417,9 @@ class CaseArm(Part):
     tokens_in: int = 0
     tokens_out: int = 0
     reason: str = ""
+    cost_nano_usd: int | None = None
+    engine_us: int = 0
+    source: Literal["model", "cache", "kept"] = "model"
 
 
 class CaseEvent(RouteEvent):
@@ -329,7 +432,8 @@ class CaseEvent(RouteEvent):
     assigned_at_ms: int
     window_end_ms: int
     request_at_ms: int = 0
-    arm: str = Field(description="The serving arm.")
+    arm: str = Field(description="The serving arm, of the last attempt.")
+    drawn: str = Field(default="", description="The arm that the first decision drew, whoever answered in the end.")
     experiment: str = ""
     arenas: tuple[str, ...] = Field(default=(), description="Keys of the arenas that the decision's fleet named.")
     subject: str | None = None
@@ -346,13 +450,28 @@ class CaseAnswered(CaseEvent):
     released: bool
     shadows: tuple[str, ...] = ()
     reason: str = ""
+    source: Literal["model", "cache", "kept"] = "model"
+    cost_nano_usd: int | None = Field(default=None, description="Of all attempts, as far as known; shadows not.")
+    strategy: str = Field(default="", description="Of the first decision.")
+    lost: tuple[str, ...] = Field(default=(), description="Arms that were asked and failed before it.")
+
+
+class Escalated(Part):
+    """A first attempt's score, which was too low. Its answer is among the case's arms."""
+
+    arm: str
+    score: float
+    z: float
+    signals: tuple[float, ...] = ()
+    scorer: str = ""
 
 
 class CaseClosed(CaseEvent):
     """The request joined once: decision, every arm's result, score as it stood before the verdict, verdict, grades.
 
     `verdict_*` tell the decisive verdict, a person's or a reference's. Where a model grades (`rubric`, `model`), a person
-    was asked by a coin: `human_sampled`, with the exact probability `human_share` (F10's ξ and r).
+    was asked by a coin: `human_sampled`, with the exact probability `human_share` (F10's ξ and r). `choices`, `routing` and
+    `strategy` are of the first decision, arm and score of the last attempt; `cost_nano_usd` is what both have cost.
     """
 
     TYPE = "case.closed"
@@ -381,6 +500,13 @@ class CaseClosed(CaseEvent):
     sampled: bool = False
     label_propensity: float = 0.0
     settled: Literal["", "released", "withheld"] = ""
+    routing: RoutingTerms | None = Field(default=None, description="Of the first decision.")
+    strategy: str = ""
+    attempt: int = Field(default=1, description="Of the decision whose answer this is: 2 after an escalation.")
+    session: str | None = None
+    source: Literal["model", "cache", "kept"] = "model"
+    cost_nano_usd: int | None = None
+    escalated: Escalated | None = None
 
 
 class CaseAmended(CaseClosed):
@@ -736,6 +862,32 @@ class CommandOffsets(RepairCommand):
 
     from_offset: int = Field(ge=0)
     to_offset: int = Field(ge=0)
+
+
+# observations: facts of how the system itself is doing
+
+
+class Observation(Payload):
+    TOPIC = "observations"
+
+    def event_key(self) -> str:
+        return self.tenant
+
+
+class BreakerChanged(Observation):
+    """A breaker of one inference instance changed its state."""
+
+    TYPE = "breaker.changed"
+
+    route: str = Field(pattern=ID_PATTERN)
+    arm: str
+    engine: str = Field(description="The replica or provider before which it stands.")
+    instance: str
+    before: BreakerState
+    after: BreakerState
+    until_ms: int = Field(default=0, ge=0, description="Open until then; 0 in another state.")
+    calls: int = Field(default=0, ge=0, description="Counted calls of the 30 s before the change.")
+    failed: int = Field(default=0, ge=0, description="How many of them failed.")
 
 
 # audit: by the evidence publisher

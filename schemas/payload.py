@@ -11,6 +11,12 @@ ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 
 
+class Strict(BaseModel):
+    """A part that people write. Frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 class Payload(BaseModel):
     """One event's data. A concrete class sets `TYPE` (`request.submitted`) and `TOPIC` (`requests`) once.
 

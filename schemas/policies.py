@@ -9,6 +9,7 @@ from schemas.routes import Arm, Route
 
 SIGNALS = ("mean_logprob", "min_logprob", "log_tokens", "finished", "agrees", "has_second")
 FORMER_SIGNALS = SIGNALS[:4]  # of a policy that does not say its own
+BreakerState = Literal["closed", "half_open", "open"]
 
 
 class PolicyRef(BaseModel):
@@ -123,6 +124,78 @@ class PolicyTrust(RoutePolicy):
     kappa: float | None = Field(default=None, description="Cohen's kappa of two people's labels.")
 
 
+class RouterArm(BaseModel):
+    """What the learner believes of an arm. `mean` is base64 of little-endian int32, one weight per feature (`Snapshot` of the learner).
+
+    `labels`: graded cases behind it; without enough it is not chosen for its quality. Token counts and latency are running means.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: str
+    adapter: str | None = None
+    labels: int = Field(default=0, ge=0)
+    cases: int = Field(default=0, ge=0)
+    mean: str = ""
+    tokens_in_milli: int = Field(default=0, ge=0, description="Input tokens per 1000 characters of the messages.")
+    tokens_out: int = Field(default=0, ge=0, description="Mean of an answer.")
+    latency_ms: int = Field(default=0, ge=0, description="Mean of an answer.")
+    engine_ms: int = Field(default=0, ge=0, description="Mean of an answer, inside the engine.")
+
+
+class PolicyRouter(RoutePolicy):
+    """What the router chooses by. By the learner.
+
+    `factors`: digest of the arms' square roots of covariance, "" until there are any. `lambda_cost`: price of the budget in millionths of
+    quality. `generation` rises with a promotion, rollback or rejected answer: caches of an earlier one do not count.
+    """
+
+    TYPE = "policy.router"
+    KIND = "router"
+
+    champion: str
+    basis: str = Field(default="", description="Digest of the basis that the weights belong to.")
+    dims: int = Field(default=0, ge=0)
+    arms: tuple[RouterArm, ...] = ()
+    factors: str = ""
+    warm: bool = Field(default=False, description="Every arm that is chosen among has labels enough.")
+    frozen: bool = Field(default=False, description="Trust is in ALARM: no exploration, nothing learnt.")
+    guarded: bool = Field(default=False, description="The router did worse than the champion: the champion serves.")
+    lambda_cost: int = Field(default=0, ge=0, lt=1 << 53)
+    preferred: dict[str, str] = Field(default_factory=dict, description="Complexity tier -> arm, for its hysteresis.")
+    generation: int = Field(default=0, ge=0)
+    labels: int = Field(default=0, ge=0)
+    cases: int = Field(default=0, ge=0)
+    alarms: tuple[str, ...] = Field(default=(), description="Calibration and oscillation, in words.")
+    code: str = ""
+
+
+class CapacityArm(BaseModel):
+    """Demand and capacity of an arm over the last minutes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: str
+    adapter: str | None = None
+    rate_milli: int = Field(ge=0, description="Requests per 1000 s.")
+    tokens_s: int = Field(ge=0)
+    p95_ms: int = Field(ge=0)
+    busy_milli: int = Field(ge=0, description="Mean number of calls at work, thousandths.")
+    replicas: int = Field(ge=0, description="How many the demand needs.")
+    warm: bool = Field(description="Whether the adapter shall be kept loaded.")
+    why: str = ""
+
+
+class PolicyCapacity(RoutePolicy):
+    """How many replicas each arm needs, which adapters to keep warm. By the estimator; followed on Ray, advice elsewhere."""
+
+    TYPE = "policy.capacity"
+    KIND = "capacity"
+
+    arms: tuple[CapacityArm, ...]
+    window_s: int = Field(ge=1)
+
+
 class LiveArm(BaseModel):
     """An arm that an inference instance has proven live."""
 
@@ -132,6 +205,23 @@ class LiveArm(BaseModel):
     arm: str
     adapter: str | None
     replicas: int
+    in_flight: int = Field(default=0, ge=0, description="Calls under way as this was written.")
+    cap: int | None = Field(default=None, ge=1, description="Most calls at once; from there on it is busy.")
+    open_until_ms: int = Field(
+        default=0, ge=0, description="The breakers of all its engines are open until then; 0: it can be asked."
+    )
+
+
+class LiveBreaker(BaseModel):
+    """A breaker of an inference instance that is not closed. `engine`: the replica or provider before which it stands."""
+
+    model_config = ConfigDict(frozen=True)
+
+    route: str
+    arm: str
+    engine: str
+    state: BreakerState
+    until_ms: int = Field(default=0, ge=0, description="Open until then; 0 when half-open.")
 
 
 class PolicyLive(Policy):
@@ -143,6 +233,7 @@ class PolicyLive(Policy):
     instance: str
     arms: tuple[LiveArm, ...]
     until_ms: int
+    breakers: tuple[LiveBreaker, ...] = Field(default=(), description="Those that are not closed.")
 
     def name(self) -> str:
         return self.instance

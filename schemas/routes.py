@@ -6,26 +6,22 @@ Declared in TOML by an operator, carried whole by `command.apply`, published by 
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from schemas.payload import ID_PATTERN
-
-
-class Strict(BaseModel):
-    """Frozen; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from schemas.payload import ID_PATTERN, Strict
+from schemas.routing import OUTSIDE, Provider, RoutingSettings, Sensitivity
 
 
 class Arm(Strict):
     """A model that may answer: base model, adapter, sampling. Changing any field makes another arm.
 
     `base` is a content digest in the artifact store, `adapter` the digest of a signed adapter statement or None.
-    `template` holds `{text}`, replaced by the last user message.
+    `template` holds `{text}`, replaced by the last user message. An arm that our engines do not run has a provider: `model`, `url`
+    and `secret` (the name of its key in the secret store, never the key) say how it is asked.
     """
 
     arm: str = Field(pattern=ID_PATTERN)
-    base: str = Field(min_length=1, max_length=256)
+    base: str = Field(default="", max_length=256)
     adapter: str | None = None
     temperature: float = Field(default=0.0, ge=0, le=2)
     max_tokens: int = Field(default=64, ge=1, le=8192)
@@ -33,12 +29,40 @@ class Arm(Strict):
     template: str = "{text}"
     nano_usd_in: int = Field(default=0, ge=0, le=10**9, description="Price of an input token, nano-USD.")
     nano_usd_out: int = Field(default=0, ge=0, le=10**9, description="Price of an output token, nano-USD.")
+    provider: Provider = "ray_vllm"
+    model: str = Field(default="", max_length=256, description="The provider's name of the model.")
+    url: str = Field(default="", max_length=512, description="Where the provider answers.")
+    secret: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="Name of its key.")
+    api_version: str = Field(default="", max_length=32)
+    clearance: Sensitivity | None = Field(
+        default=None, description="The most sensitive it may see; None: secret in house, internal outside."
+    )
+    outside: bool | None = Field(default=None, description="Not ours; None: as its provider is.")
+    region: str = Field(default="", max_length=64, description="Where it computes.")
+    context_tokens: int = Field(default=0, ge=0, le=10**8, description="Longest prompt and answer; 0: not limited.")
+    capabilities: tuple[str, ...] = Field(default=(), max_length=16, description="What a request may need.")
+    max_in_flight: int | None = Field(default=None, ge=1, le=100_000, description="Calls at once per instance.")
+    expected_ms: int = Field(default=0, ge=0, le=3_600_000, description="Its latency until it has been measured.")
 
     @model_validator(mode="after")
     def _template(self) -> Self:
         if "{text}" not in self.template:
             raise ValueError("template must contain {text}")
+        if self.provider == "ray_vllm" and not self.base:
+            raise ValueError("base: an arm of our engines needs the digest of its base model")
+        if self.provider in OUTSIDE and not self.model:
+            raise ValueError(f"model: provider {self.provider} needs its name of the model")
         return self
+
+    @property
+    def ours(self) -> bool:
+        """Whether it computes in house."""
+        return self.provider not in OUTSIDE if self.outside is None else not self.outside
+
+    @property
+    def cleared(self) -> Sensitivity:
+        """The most sensitive that it may see."""
+        return self.clearance or ("secret" if self.ours else "internal")
 
 
 Grader = Literal["reference", "verdict", "rubric", "model"]
@@ -195,6 +219,7 @@ class Route(Strict):
     grading: GraderSettings = GraderSettings()
     trust: TrustSettings = TrustSettings()
     training: TrainingSettings = TrainingSettings()
+    routing: RoutingSettings = RoutingSettings()
 
     @model_validator(mode="after")
     def _arms(self) -> Self:
@@ -205,6 +230,7 @@ class Route(Strict):
             ("champion", self.champion),
             *(("challengers", name) for name in self.challengers),
             *(("trust.second_arm", name) for name in (self.trust.second_arm,) if name is not None),
+            *((f"routing.{field}", name) for field, name in self.routing.named().items()),
         ):
             if arm not in names:
                 told = repr(arm) if re.fullmatch(ID_PATTERN, arm) else "a text that is no name"
@@ -234,7 +260,8 @@ class Route(Strict):
             raise ValueError(f"grading.arm: {said} is not an arm of this route; arms are {list(by_name)}")
         if told.arm == self.champion or told.arm in self.challengers:
             raise ValueError(f"grading.arm: {told.arm!r} is champion or challenger; the judge model never serves")
-        kin = [arm.arm for arm in self.arms if arm.arm != told.arm and arm.base == by_name[told.arm].base]
+        family = (by_name[told.arm].base, by_name[told.arm].model)
+        kin = [arm.arm for arm in self.arms if arm.arm != told.arm and (arm.base, arm.model) == family]
         if kin:
             raise ValueError(f"grading.arm: {told.arm!r} has the same base as {kin}; accepted: a base of no other arm")
         return self

@@ -54,14 +54,15 @@ _RESULT = (*_AT, *_SPAN, "arm", "adapter", "shadow", "final", "attempt", "decisi
 _CHOICES = ("arm", "adapter", "propensity", "masks")
 _CASE_ARM = (
     "arm", "adapter", "shadow", "status", "result_id", "grade", "model_grade", "latency_us", "ttft_us", "tokens_in",
-    "tokens_out",
+    "tokens_out", "cost_nano_usd", "source",
 )  # fmt: skip
-_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment", "arenas")
+_CASE = (*_AT, *_SPAN, "decision_id", "arm", "drawn", "experiment", "arenas")
 _LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
     (*_CASE, "why", "grader", "human_share", "human_sampled", "verdict_kind", "verdict_after_score", "verdict_at_ms",
-     "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled"),
-    ("messages", "label"),
+     "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled",
+     "strategy", "attempt", "source", "cost_nano_usd"),
+    ("messages", "label", "routing", "session", "escalated"),
     ("verdict_by", "model_by"),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},
 )  # fmt: skip
@@ -72,29 +73,31 @@ _RECORD = ("agent", "topic", "partition")
 _LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offset")
 
 TABLE: Mapping[str, Row] = {
-    "request.submitted": Row(("deadline_ms",), ("messages", "session_id"), counts=("messages",)),
+    "request.submitted": Row(("deadline_ms", "sensitivity", "needs"), ("messages", "session_id"), counts=("messages",)),
     "decision.routed": Row(
         (*_AT, *_SPAN, "arm", "chain", "shadows", "second_arm", "strategy", "draw", "experiment", "bucket",
          "rollout_bp", "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
-         "session_arm", "store_seen", "code"),
-        ("messages", "draw_identity", "session"),
+         "session_arm", "store_seen", "code", "cache_key", "hedges", "kept_result"),
+        ("messages", "draw_identity", "session", "routing", "cached"),
         counts=("messages",),
         parts={"arms": _CHOICES},
     ),
     "shadow.ordered": Row((*_AT, *_SPAN, "arm", "decision_id", "deadline_at_ms"), ("messages",)),
     "result.completed": Row(
-        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica", "agreement"), ("text",)
+        (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica", "agreement",
+         "source", "cached_tokens", "cost_nano_usd"), ("text",)
     ),
     "result.failed": Row((*_RESULT, "kind"), ("reason",)),
     "score.assigned": Row(
         (*_AT, *_SPAN, "arm", "shadow", "decision_id", "result_id", "failed", "action", "score", "z", "signals",
-         "scorer", "threshold", "certified", "review", "sampled", "label_propensity", "gated"),
+         "scorer", "threshold", "certified", "review", "sampled", "label_propensity", "gated", "attempt", "result_partition",
+         "result_offset"),
     ),
     "answer.released": Row(
         (*_AT, "arm", "score", "certified", "reviewed", "decision_id", "result_id", "latency_ms"), ("text",)
     ),
     "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",)),
-    "answer.refused": Row(("request_partition", "request_offset", "kind"), ("field", "reason", "accepted")),
+    "answer.refused": Row(("request_partition", "request_offset", "kind", "retry_after_ms"), ("field", "reason", "accepted")),
     "review.requested": Row(
         (*_AT, "grader", "gated", "due_ms", "people", "double"), ("messages", "answers"), counts=("answers",)
     ),
@@ -104,7 +107,8 @@ TABLE: Mapping[str, Row] = {
     "verdict.given": Row(
         ("kind", "seconds_spent"), ("corrected",), ("by",), parts={"answers": ("label", "decision", "rating")}
     ),
-    "case.answered": Row((*_CASE, "ok", "latency_us", "tokens_out", "released", "shadows"), ("reason",)),
+    "case.answered": Row((*_CASE, "ok", "latency_us", "tokens_out", "released", "shadows", "source",
+                                    "cost_nano_usd", "strategy", "lost"), ("reason",)),
     "case.closed": _CLOSED,
     "case.amended": Row(
         (*_CLOSED.facts, "amends", "contradicts", "same_person"), _CLOSED.commits, _CLOSED.people, parts=_CLOSED.parts
@@ -123,7 +127,20 @@ TABLE: Mapping[str, Row] = {
         ("granted_by",),
     ),
     "policy.live": Row(
-        ("version", "instance", "until_ms"), parts={"arms": ("route", "arm", "adapter", "replicas")}
+        ("version", "instance", "until_ms"),
+        parts={"arms": ("route", "arm", "adapter", "replicas", "in_flight", "cap", "open_until_ms"),
+               "breakers": ("route", "arm", "engine", "state", "until_ms")},
+    ),
+    "policy.router": Row(
+        ("version", "champion", "basis", "dims", "factors", "warm", "frozen", "guarded", "lambda_cost", "preferred",
+         "generation", "labels", "cases", "code"),
+        ("alarms",),
+        parts={"arms": ("arm", "adapter", "labels", "cases", "mean", "tokens_in_milli", "tokens_out", "latency_ms",
+                        "engine_ms")},
+    ),
+    "policy.capacity": Row(
+        ("version", "window_s"),
+        parts={"arms": ("arm", "adapter", "rate_milli", "tokens_s", "p95_ms", "busy_milli", "replicas", "warm")},
     ),
     "promotion.opened": Row((*_ARENA, "resumed", "settings")),
     "promotion.evaluated": Row(
@@ -156,6 +173,7 @@ TABLE: Mapping[str, Row] = {
     ),
     "adapter.live": Row((*_LIVE, "load_ms")),
     "adapter.refused": Row(_LIVE, ("reason",)),
+    "breaker.changed": Row(("arm", "engine", "instance", "before", "after", "until_ms", "calls", "failed")),
     "command.apply": Row((), ("reason", "settings"), ("operator",)),
     "command.promote": Row(("challenger",), ("reason",), ("operator",)),
     "command.reject": Row(("challenger",), ("reason",), ("operator",)),
