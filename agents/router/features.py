@@ -1,0 +1,202 @@
+"""What a request's text shows on its surface, in integers: the 20 surface numbers, and the complexity tier in plain words.
+
+1. Integers only: the same text gives the same numbers in any process, on any machine. Logarithms come from a table.
+2. At most `HEAD` + `TAIL` characters are read, so a huge text costs no more than a large one; lengths are of the whole.
+3. Nothing here knows a data set: list items, blanks and questions are what they are in any text.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ONE = 4096
+CLIP = 4 * ONE
+HEAD, TAIL = 12_288, 4_096
+Tier = Literal["trivial", "simple", "moderate", "complex"]
+
+NAMES = (
+    "log_length", "log_stem", "log_last", "digits", "capitals", "symbols", "lines", "commas", "word_length", "type_token",
+    "questions", "blanks", "quotes", "years", "negations", "items", "item_length", "formulae", "code", "foreign",
+)  # fmt: skip
+NEGATIONS = frozenset((
+    "not", "no", "never", "none", "nor", "neither", "cannot", "without", "except", "least", "false", "incorrect", "unlikely",
+    "isn", "doesn", "don", "didn", "won", "wouldn",
+))  # fmt: skip
+STEPS = frozenset((
+    "then", "step", "steps", "after", "before", "finally", "total", "remaining", "each", "per", "how", "calculate", "compute",
+    "derive", "prove", "show", "explain", "compare", "evaluate", "design", "implement", "analyse", "analyze", "summarise",
+    "summarize", "refactor", "plan", "therefore", "hence",
+))  # fmt: skip
+
+_WORDS = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_+")
+_ITEM = re.compile(r"(?:^|\n|(?<=\s))[ \t]*(?:\(?[A-Za-z0-9]{1,2}[.)]|[-*•])[ \t]+(?=\S)")
+_SENTENCE = re.compile(r"[.!?:]\s|\n")
+_BLANK = re.compile(r"_{2,}|\.{4,}")
+_YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d\b", re.ASCII)
+
+# Classes of bytes in UTF-8, counted in one pass.
+_LOWER, _UPPER, _DIGIT, _SPACE, _LINE, _COMMA, _QUESTION, _QUOTE, _MATH, _CODE, _SYMBOL, _FOREIGN = range(12)
+
+
+def _classes() -> NDArray[np.uint8]:
+    table = np.full(256, _SYMBOL, np.uint8)
+    table[ord("a") : ord("z") + 1] = _LOWER
+    table[ord("A") : ord("Z") + 1] = _UPPER
+    table[ord("0") : ord("9") + 1] = _DIGIT
+    table[192:] = _FOREIGN  # the first byte of each character that is not ASCII
+    table[128:192] = _SPACE  # the bytes after it count nowhere
+    for name, signs in ((_SPACE, " \t\r\f\v"), (_LINE, "\n"), (_COMMA, ","), (_QUESTION, "?"), (_QUOTE, "\"'`")):
+        table[list(signs.encode())] = name
+    table[list(b"=+*/^<>$%\\|~")] = _MATH
+    table[list(b"{}[];#@&_")] = _CODE
+    return table
+
+
+_CLASS = _classes()
+
+
+def _mantissa(step: int) -> int:
+    """round-down(2^12 · log2(1 + step/256)) by repeated squaring, exactly."""
+    value, found = (256 + step) << 56, 0  # fixed point 2^-64
+    for _ in range(12):
+        value = value * value >> 64
+        found <<= 1
+        if value >> 65:
+            value >>= 1
+            found |= 1
+    return found
+
+
+_LOG2 = tuple(_mantissa(step) for step in range(256))
+
+
+def log2(number: int) -> int:
+    """2^12 · log2(number), for numbers from 1; within 2^-8 below the true value."""
+    high = number.bit_length() - 1
+    return (high << 12) + _LOG2[(number << 8 >> high) - 256]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The means and deviations, 2^-12, by which the raw surface numbers become z-scores."""
+
+    means: tuple[int, ...]
+    deviations: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as it is read once for all features: `seen` is what is read of it, `words` are folded to one case."""
+
+    length: int
+    seen: str
+    words: Sequence[str]
+
+
+def read(text: str) -> Reading:
+    """NFC, without lone surrogates; of a huge text the head and the tail."""
+    length = len(text)
+    if length > HEAD + TAIL:
+        text = f"{text[:HEAD]}\n{text[-TAIL:]}"
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+    return Reading(length, text, _WORDS.findall(text.casefold()))
+
+
+def measures(reading: Reading) -> tuple[int, ...]:
+    """The 20 surface numbers as they are, 2^-12, in the order of `NAMES`."""
+    text, words = reading.seen, reading.words
+    counts = np.bincount(_CLASS[np.frombuffer(text.encode(), np.uint8)], minlength=12).tolist()
+    seen = max(1, len(text))
+    items = [found.start() for found in _ITEM.finditer(text)]
+    stem = items[0] if items else len(text)
+    ends = [found.end() for found in _SENTENCE.finditer(text, 0, max(0, stem - 2))]
+    letters = counts[_LOWER] + counts[_UPPER]
+    said = max(1, len(words))
+    return (
+        log2(1 + reading.length),
+        log2(1 + stem),
+        log2(1 + stem - (ends[-1] if ends else 0)),
+        (counts[_DIGIT] << 12) // seen,
+        (counts[_UPPER] << 12) // max(1, letters),
+        (counts[_SYMBOL] + counts[_MATH] + counts[_CODE] << 12) // seen,
+        log2(1 + counts[_LINE]),
+        log2(1 + counts[_COMMA]),
+        (letters << 12) // said,
+        (len(set(words)) << 12) // said,
+        log2(1 + counts[_QUESTION]),
+        log2(1 + len(_BLANK.findall(text))),
+        log2(1 + counts[_QUOTE]),
+        log2(1 + len(_YEAR.findall(text))),
+        log2(1 + sum(word in NEGATIONS for word in words)),
+        log2(1 + len(items)),
+        log2(1 + (len(text) - stem) // len(items)) if items else 0,
+        log2(1 + counts[_MATH]),
+        log2(1 + counts[_CODE]),
+        (counts[_FOREIGN] << 12) // seen,
+    )
+
+
+# Over customer messages, examination questions and instructions; a basis holds its own route's.
+USUAL = Scale((0,) * 20, (ONE,) * 20)
+
+
+def scores(measured: Sequence[int], scale: Scale) -> tuple[int, ...]:
+    """z-scores, 2^-12, clipped at ±4."""
+    return tuple(
+        max(-CLIP, min(CLIP, (value - mean) * ONE // deviation))
+        for value, mean, deviation in zip(measured, scale.means, scale.deviations, strict=True)
+    )
+
+
+def surface(text: str, scale: Scale = USUAL) -> tuple[int, ...]:
+    """The 20 surface numbers as z-scores, 2^-12, clipped at ±4."""
+    return scores(measures(read(text)), scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """How much a request seems to ask, and which points say so."""
+
+    tier: Tier
+    points: int
+    why: tuple[tuple[str, int], ...]
+
+
+TIERS: tuple[tuple[int, Tier], ...] = ((9, "complex"), (5, "moderate"), (2, "simple"), (0, "trivial"))
+# name, the counts from which one more point is given
+POINTS: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("tokens", (15, 60, 150, 400, 1500)),
+    ("questions", (2, 4)),
+    ("code", (4, 20)),
+    ("formulae", (3, 10)),
+    ("digits", (4, 20)),
+    ("negation", (1, 3)),
+    ("steps", (1, 2, 4)),
+    ("turns", (3, 7)),
+)
+
+
+def complexity(text: str, messages: int = 1) -> Complexity:
+    """Points for what a text asks and for the messages of its conversation, and the tier of their sum."""
+    reading = read(text)
+    counts = np.bincount(_CLASS[np.frombuffer(reading.seen.encode(), np.uint8)], minlength=12).tolist()
+    found = {
+        "tokens": len(reading.words),
+        "questions": counts[_QUESTION],
+        "code": counts[_CODE],
+        "formulae": counts[_MATH],
+        "digits": counts[_DIGIT],
+        "negation": sum(word in NEGATIONS for word in reading.words),
+        "steps": sum(word in STEPS for word in reading.words),
+        "turns": messages,
+    }
+    given = ((name, sum(found[name] >= least for least in steps)) for name, steps in POINTS)
+    why = tuple((name, points) for name, points in given if points)
+    total = sum(points for _, points in why)
+    return Complexity(next(tier for least, tier in TIERS if total >= least), total, why)
