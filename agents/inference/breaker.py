@@ -8,7 +8,7 @@
 5. A call that was let pass before the last change of state says nothing about the state after it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -198,6 +198,10 @@ class Breakers:
 
     def held(self) -> Mapping[Key, Breaker]:
         return self._held
+
+    def keep(self, arms: Container[str]) -> None:
+        """Forget those of other arms."""
+        self._held = {key: row for key, row in self._held.items() if key[0] in arms}
 
     def look(self, now_ms: int) -> None:
         """Let time pass for all of them."""

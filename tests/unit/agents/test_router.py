@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agents.router import decide, refuse
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from infra.clock import ManualClock
 from infra.store import MemoryStore
 from schemas import codec, ids
@@ -70,10 +71,16 @@ def request(request_id="r1", **changes):
     return RequestSubmitted(**(fields | changes))
 
 
-def router(*told, store=None, clock=None):
+def router(*told, store=None, clock=None, artifact=None):
     made = told or policies()
+    store, clock = store or MemoryStore(), clock or ManualClock(NOW)
     return Router(
-        Table(*made), store or MemoryStore(), clock or ManualClock(NOW), lambda tenant: b"key-" + tenant.encode()
+        Table(*made),
+        store,
+        StoreAround(store, clock),
+        clock,
+        lambda tenant: b"key-" + tenant.encode(),
+        artifact=artifact,
     )
 
 
