@@ -134,7 +134,7 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
 
 
-async def open_engine(process: Process) -> Engine:
+async def open_engine(process: Process) -> MixedEngine:
     """Providers, and for arms of our own: vLLM in Ray actors; or, only where the settings say so by name, the scripted engine."""
     settings = process.settings
     public = {ADAPTER_KEY: await process.secrets.public_key(ADAPTER_KEY)}
@@ -207,6 +207,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
         await process.facts("inference"),
         process.clock,
         instance,
+        engine,
     )
 
     async def follow() -> None:

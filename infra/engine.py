@@ -11,7 +11,7 @@ Errors: `Refused` (unknown arm, a prompt beyond the limit) and `Unavailable` (th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from schemas.errors import Unavailable
 from schemas.routes import Arm
@@ -140,4 +140,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Let go of the engine. A detached one (Ray) goes on for the next process; see `RayEngines.shutdown`."""
+        ...
+
+
+@runtime_checkable
+class Places(Protocol):
+    """An engine of several replicas, where each can be asked by name."""
+
+    def places(self, arm: str) -> Sequence[str]:
+        """The replicas that the arm is live at, the one to ask first in front; empty where there is none, or nobody knows."""
+        ...
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `Engine.generate`, at one of `places`."""
         ...

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
 from agents.inference.race import Given, Hedging, begun
-from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Places, SharedStore
+from agents.ports import OUR_FAULTS, ArmSpec, Clock, Engine, Facts, Generation, LeasingStore, LoadOutcome, Places
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
@@ -46,7 +46,7 @@ class Inference:
         self,
         policies: View,
         engine: Engine,
-        store: SharedStore,
+        store: LeasingStore,
         facts: Facts,
         clock: Clock,
         instance: str,
@@ -181,6 +181,8 @@ class Inference:
         try:
             return await self._calls.ask(name, text, order_id, deadline, patience_s)
         except Refused as error:
+            if error.kind in OUR_FAULTS:  # the arm's settings or key, not the request: another arm may well answer it
+                raise Unavailable(str(error)) from error
             if error.kind != "unknown_arm":
                 raise
             raise Unavailable(f"arm {arm!r} is not loaded here", retry_after_s=0.5) from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agents.inference.breaker import Breaker, Breakers, Change, End, Key, Permit
 from agents.inference.hedge import Latencies
 from agents.inference.slots import Slots
-from agents.ports import Clock, Engine, Generation, Leases, LoadOutcome, Places
+from agents.ports import Clock, Engine, Generation, Leases, LoadOutcome, Places, blames_engine
 from schemas.errors import Unavailable
 
 HERE = ("engine",)  # where an arm is asked whose engine has no name
@@ -160,8 +160,9 @@ class Calls:
         except TimeoutError as error:
             how = self._late(arm, left_s)
             raise Unavailable(f"{place.engine} did not keep the deadline") from error
-        except Unavailable:
-            how = self._late(arm, left_s) if self._left_s(deadline_ms) <= 0 else "failed"
+        except Unavailable as error:
+            if blames_engine(error):
+                how = self._late(arm, left_s) if self._left_s(deadline_ms) <= 0 else "failed"
             raise
         else:
             how = "answered"
