@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from infra.clock import Clock
-from infra.engine import OWN, ArmSpec, Blameless, Engine, EngineGuest, Generation, LoadOutcome, Places, blames_engine
+from infra.engine import OWN, ArmSpec, Blameless, Engine, EngineGuest, Generation, LoadOutcome, blames_engine
 from infra.provider import Provider
 from schemas.errors import Refused, Unavailable
 
@@ -162,15 +162,6 @@ class MixedEngine:
             if blames_engine(fault):
                 self._doubted.add(spec)
             raise
-
-    def places(self, arm: str) -> Sequence[str]:
-        """As `Places` says, of our engines; a provider is one place."""
-        return self._own.places(arm) if arm in self._owned and isinstance(self._own, Places) else ()
-
-    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
-        if arm in self._owned and isinstance(self._own, Places):
-            return await self._own.generate_at(place, arm, text, request_id, timeout_s)
-        return await self.generate(arm, text, request_id, timeout_s)
 
     async def _generate_own(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
         if arm in self._owned and self._own is not None:

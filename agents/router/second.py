@@ -98,7 +98,7 @@ def _decision(
         draw=ids.coin(identity, "arm"),
         draw_identity=identity,
         attempt=ATTEMPT,
-        assigned_at_ms=score.assigned_at_ms,
+        assigned_at_ms=observed.now_ms,
         window_end_ms=score.window_end_ms,
         deadline_at_ms=max(deadline, observed.now_ms),
         grader=settings.grader,
