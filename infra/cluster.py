@@ -205,10 +205,14 @@ class RayEngines:
             raise Unavailable(f"no replica answers for arm {arm!r} now", retry_after_s=1.0)
         replica.in_flight += 1
         replica.by_arm[arm] += 1
+        call = replica.actor.generate.remote(arm, text, request_id, timeout_s)
         try:
             # The engine keeps the deadline; the margin is for an actor that does not come back at all.
             async with asyncio.timeout(timeout_s + 1.0):
-                answer = cast("_Answer", await replica.actor.generate.remote(arm, text, request_id, timeout_s))
+                answer = cast("_Answer", await call)
+        except asyncio.CancelledError:
+            ray.cancel(call)  # the actor's engine lets go of it too
+            raise
         except TimeoutError as exc:
             raise Unavailable(f"{replica.name} did not answer within {timeout_s} s") from exc
         except RayActorError as exc:
