@@ -22,7 +22,7 @@ LANDMARKS = 128
 OVERSAMPLED, ITERATIONS = 16, 2
 SPREAD = 3.5  # root mean square length of the kernel features, in units of a surface number
 SMALLEST = 1e-3  # eigenvalues below this share of the greatest are noise
-AT_ONCE = 1 << 17
+AT_ONCE = 1 << 12  # values gathered at a time: they stay in the cache
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
