@@ -1,13 +1,55 @@
 """What agents await: the ports. Each Protocol lives beside its adapters; agents import them from here."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from infra.clock import Clock
 from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
+from infra.limits import Limit, Taken
+from infra.local_limits import LocalBudget, LocalQuota
 from infra.store import Store
 from schemas.payload import Payload
 
-__all__ = ["ArmSpec", "Clock", "Engine", "EngineGuest", "Facts", "Generation", "LoadOutcome", "Store"]
+__all__ = [
+    "ArmSpec",
+    "Clock",
+    "Engine",
+    "EngineGuest",
+    "Facts",
+    "Generation",
+    "Leases",
+    "Limit",
+    "LoadOutcome",
+    "LocalBudget",
+    "LocalQuota",
+    "Places",
+    "Store",
+    "Taken",
+]
+
+
+class Leases(Protocol):
+    """Who may do what only one may do at a time. A lease ends by itself after its time."""
+
+    async def acquire(self, key: str, token: str, ttl_s: float) -> bool:
+        """Whether the lease is the token's now. One of any number that ask at the same time gets it."""
+        ...
+
+    async def release(self, key: str, token: str) -> object:
+        """Give it back, where it is still the token's."""
+        ...
+
+
+class Places(Protocol):
+    """An engine of several replicas, where each can be asked by name."""
+
+    def places(self, arm: str) -> Sequence[str]:
+        """The replicas that the arm is live at, the one to ask first in front; empty where there is none."""
+        ...
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `Engine.generate`, at one of `places`."""
+        ...
 
 
 class Facts(Protocol):

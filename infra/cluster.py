@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError
 
+from infra import affinity
 from infra.adapters import AdapterVerifier
 from infra.artifacts import DirectoryStore
 from infra.clock import Clock, SystemClock
@@ -137,19 +139,22 @@ class _Replica:
     actor: Any = None
     ready: bool = False
     in_flight: int = 0
+    by_arm: Counter[str] = field(default_factory=Counter[str])
     arms: frozenset[str] = frozenset()
     reviving: "asyncio.Task[None] | None" = None
 
 
 class RayEngines:
-    """The engine port over the replicas of a cluster. Each call goes to the least loaded replica where its arm is live."""
+    """The engine port over the replicas of a cluster. Each call goes to a replica where its arm is live, to the same ones while they have
+    room (affinity.py); or to the one of `places` that the caller names.
+    """
 
     def __init__(self, settings: EngineSettings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._replicas = [_Replica(f"{settings.name}-{i}") for i in range(settings.replicas)]
         self._arms: tuple[ArmSpec, ...] = ()
-        self._known: frozenset[str] = frozenset()
+        self._known: dict[str, str] = {}  # arm -> what its calls are kept together by
         self._loading = asyncio.Lock()
         self._closed = False
 
@@ -157,7 +162,7 @@ class RayEngines:
         """As the port says; a replica that is away is reported as not live, and is given the arms once it is back."""
         async with self._loading:
             self._arms = tuple(arms)
-            self._known = frozenset(spec.arm for spec in arms)
+            self._known = {spec.arm: f"{spec.arm}/{spec.adapter}" for spec in arms}
             outcomes = await asyncio.gather(*(self._ensure(replica) for replica in self._replicas))
         return [outcome for per_replica in zip(*outcomes, strict=True) for outcome in per_replica]
 
@@ -176,17 +181,30 @@ class RayEngines:
         replica.ready = True
         return outcomes
 
+    def places(self, arm: str) -> tuple[str, ...]:
+        """The replicas where the arm is live, the one to ask first in front."""
+        live = [replica for replica in self._replicas if replica.ready and arm in replica.arms]
+        if len(live) < 2:
+            return tuple(replica.name for replica in live)
+        own = sum(replica.by_arm[arm] for replica in live)
+        return affinity.order(self._known.get(arm, arm), {replica.name: replica.in_flight for replica in live}, own)
+
     async def generate(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        found = self.places(arm)
+        return await self.generate_at(found[0] if found else "", arm, text, request_id, timeout_s)
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `generate`, at this replica; `Unavailable` where the arm is not live there any more."""
         started = self._clock.monotonic()
-        live = [r for r in self._replicas if r.ready and arm in r.arms]
-        if not live:
+        replica = next((one for one in self._replicas if one.name == place and one.ready and arm in one.arms), None)
+        if replica is None:
             if arm not in self._known:
                 raise Refused(
                     f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=str(sorted(self._known))
                 )
             raise Unavailable(f"no replica answers for arm {arm!r} now", retry_after_s=1.0)
-        replica = min(live, key=lambda r: r.in_flight)
         replica.in_flight += 1
+        replica.by_arm[arm] += 1
         try:
             # The engine keeps the deadline; the margin is for an actor that does not come back at all.
             async with asyncio.timeout(timeout_s + 1.0):
@@ -200,6 +218,7 @@ class RayEngines:
             raise Unavailable(f"{replica.name}: {type(exc).__name__}") from exc
         finally:
             replica.in_flight -= 1
+            replica.by_arm[arm] -= 1
         if answer[0] == "empty":
             self._lost(replica, forget=False)
         return _generation(answer, self._clock.monotonic() - started)

@@ -3,13 +3,33 @@
     engine_vllm.py       vLLM in this process
     engine_scripted.py   deterministic answers from a hash, in this process: for tests and load, by explicit name only
     cluster.py           any of these in Ray actors, several replicas behind the same port
+    engine_mixed.py      arms of Ray's engines and of providers (provider.py) behind the same port
 
-Errors: `Refused` (unknown arm, a prompt beyond the limit) and `Unavailable` (the engine is away, the deadline passed).
+Errors: `Refused` (unknown arm, a prompt beyond the limit) and `Unavailable` (the engine is away, the deadline passed); of the latter
+`Blameless` where the engine is well. `blames_engine` is what a breaker asks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from schemas.errors import Unavailable
+
+OWN = "ray_vllm"  # the provider of arms that our own engines serve
+OUR_FAULTS = frozenset({"unauthorized", "not_found", "provider_settings"})
+"""Kinds of `Refused` that lie in an arm's settings or key, not in the request: another arm may well answer it."""
+
+
+class Blameless(Unavailable):
+    """Away, and the engine is not to blame: a limit reached (429), a deadline too near, a key store that is away, not asked at all."""
+
+
+def blames_engine(error: BaseException) -> bool:
+    """Whether a breaker counts a failed call: timeouts, connection errors, 5xx, unreadable or dishonest replies, death.
+
+    Not what is refused (4xx), limited, cancelled.
+    """
+    return isinstance(error, Unavailable) and not isinstance(error, Blameless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +38,9 @@ class ArmSpec:
 
     `base` is the digest of an artifact tree or a local folder; `adapter` the digest of a signed adapter statement.
     `{text}` in `template` is where the user's text goes.
+
+    Of providers only: `model` as the provider calls it (Azure: the deployment), `url` of its interface, `secret`: the name of its key
+    (provider_keys.py; empty: none), `api_version` (Azure, Anthropic).
     """
 
     arm: str
@@ -27,6 +50,11 @@ class ArmSpec:
     max_tokens: int = 64
     stop: tuple[str, ...] = ()
     template: str = "{text}"
+    provider: str = OWN
+    model: str = ""
+    url: str = ""
+    secret: str = ""
+    api_version: str = ""
 
     def prompt(self, text: str) -> str:
         return self.template.replace("{text}", text)
@@ -34,7 +62,11 @@ class ArmSpec:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer. `logprobs` are those of the chosen tokens, natural log, under the model (not the sampling temperature)."""
+    """One answer. `logprobs` are those of the chosen tokens, natural log, under the model (not the sampling temperature).
+
+    Of providers: none where they offer none; `ttft_ms` is the first byte's time, of the whole answer where it is not streamed;
+    `tokens_cached` of `tokens_in` came from their prompt cache; `reply_id` is theirs, for asking them about it.
+    """
 
     text: str
     tokens_in: int
@@ -46,6 +78,8 @@ class Generation:
     adapter_digest: str | None
     engine: str
     replica: str
+    tokens_cached: int = 0
+    reply_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

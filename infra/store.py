@@ -1,24 +1,28 @@
-"""Store: a shared cache with expiry. Redis in use, a dictionary in tests; the port and both adapters.
+"""Store: what processes share for a while, with expiry: values, counters, locks, token buckets, a ledger, short logs. The port.
+
+    store_redis.py    Redis, one round trip a call
+    store_memory.py   a dictionary, for tests and the offline tools
 
 Nothing that decides is only here: it may lose everything at any time. A value set is seen by every process until it expires,
 is evicted or the server restarts.
 """
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from infra.limits import Limit, Taken
+from infra.store_memory import MemoryStore
+from infra.store_redis import RedisStore
 
-from schemas.errors import Unavailable
+__all__ = ["Limit", "MemoryStore", "RedisStore", "Store", "Taken"]
 
 
 class Store(Protocol):
-    """Keys to bytes, each with a time to live. Every call ends within the adapter's bound or raises `Unavailable`."""
+    """Keys to bytes, each with a time to live. Every call ends within the adapter's bound or raises `Unavailable`.
+
+    After `Unavailable` a call may have been done or not. Those that are told by whom (`once`, `request`, `token`) may be
+    repeated with no other outcome than once; `append` may come twice.
+    """
 
     async def get(self, key: str) -> bytes | None: ...
 
@@ -30,121 +34,55 @@ class Store(Protocol):
         """Set the value unless the key has one; return what the store holds afterwards, the winner's for every caller."""
         ...
 
+    async def delete(self, key: str) -> None: ...
+
+    async def add(self, key: str, n: int, ttl_s: float, *, once: str = "") -> int:
+        """Count, and return the sum. The first count begins the counter's life. `once`: counts one time under this name."""
+        ...
+
+    async def counts(self, keys: Sequence[str]) -> list[int]:
+        """What the counters hold, 0 for one that is absent."""
+        ...
+
+    async def acquire(self, key: str, token: str, ttl_s: float) -> bool:
+        """Hold the lock unless another token does; for who holds it already, its life begins anew."""
+        ...
+
+    async def release(self, key: str, token: str) -> bool:
+        """Let go of the lock; False, and nothing happens, where this token does not hold it."""
+        ...
+
+    async def take(self, key: str, limits: Sequence[Limit], amounts: Sequence[int], *, once: str = "") -> Taken:
+        """Take an amount from each of the key's buckets, all or nothing, by the store's own clock.
+
+        `once`: whoever took under this name takes nothing more for ten minutes and is told yes.
+        """
+        ...
+
+    async def reserve(self, period: str, request: str, nano_usd: int, ttl_s: float) -> int:
+        """Charge a request's expected cost to a period and return the period's sum. One that was charged before stays as it is."""
+        ...
+
+    async def settle(self, period: str, request: str, nano_usd: int, ttl_s: float) -> int:
+        """Put the request's true cost in place of what was reserved, or charge it; the first settlement stays. Returns the sum."""
+        ...
+
+    async def spent(self, periods: Sequence[str]) -> list[int]:
+        """The periods' sums: settled, and reserved where not settled yet."""
+        ...
+
+    async def lift(self, period: str, nano_usd: int, ttl_s: float) -> int:
+        """Raise a period's sum to at least this much, which somebody saw before the store forgot it. Returns the sum."""
+        ...
+
+    async def append(self, key: str, value: bytes, most: int, ttl_s: float) -> None:
+        """Add to a log that keeps the `most` latest; its life begins anew."""
+        ...
+
+    async def tail(self, key: str, after: str, most: int) -> list[tuple[str, bytes]]:
+        """The oldest `most` entries after a mark ("": from the start), each with its own mark, in the order they came."""
+        ...
+
     async def ping(self) -> None: ...
 
     async def close(self) -> None: ...
-
-
-class RedisStore:
-    """The store on Redis (6.2 or newer). Connects at the first call; a call after a failure connects anew."""
-
-    def __init__(self, url: str, *, timeout_s: float = 0.05, prefix: str = "ratchet:", connections: int = 64) -> None:
-        self._bound_s = timeout_s
-        self._prefix = prefix
-        self._redis: Any = cast("Any", Redis).from_url(  # its methods are typed for both of its clients at once
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=max(timeout_s, 0.25),
-            max_connections=connections,
-            retry=Retry(NoBackoff(), 1),  # one more try on a fresh connection: an idle one may have been closed
-        )
-
-    async def get(self, key: str) -> bytes | None:
-        return await self._bounded(self._redis.get(self._prefix + key))
-
-    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        if not keys:
-            return []
-        return await self._bounded(self._redis.mget([self._prefix + key for key in keys]))
-
-    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        await self._bounded(self._redis.set(self._prefix + key, value, px=_milliseconds(ttl_s)))
-
-    async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
-        # NX with GET needs Redis 7; a pipeline of two is one round trip, and 6.2 knows it. Whoever lost reads the winner.
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.set(self._prefix + key, value, px=_milliseconds(ttl_s), nx=True)
-        pipe.get(self._prefix + key)
-        held: bytes | None = (await self._bounded(pipe.execute()))[1]
-        return value if held is None else held  # None: evicted or expired in between; ours is then as good as any
-
-    async def ping(self) -> None:
-        await self._bounded(self._redis.ping())
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-
-    async def _bounded(self, call: Awaitable[Any]) -> Any:
-        try:
-            async with asyncio.timeout(4 * self._bound_s + 0.25):
-                return await call
-        except (RedisError, OSError, TimeoutError) as fault:
-            raise Unavailable(f"Redis did not answer: {type(fault).__name__}", retry_after_s=0.2) from fault
-
-
-class MemoryStore:
-    """The store in memory: the contract of Redis for tests. `cut()` takes it away, `mend()` brings it back, emptied as Redis would be."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._held: dict[str, tuple[float, bytes]] = {}
-        self._away = False
-        self._closed = False
-
-    def cut(self) -> None:
-        """From here every call raises `Unavailable`."""
-        self._away = True
-
-    def mend(self) -> None:
-        """Answer again, with nothing remembered."""
-        self._away = False
-        self._held.clear()
-
-    async def get(self, key: str) -> bytes | None:
-        self._check()
-        return self._live(key)
-
-    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        self._check()
-        return [self._live(key) for key in keys]
-
-    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        self._check()
-        self._set(key, value, ttl_s)
-
-    async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
-        self._check()
-        held = self._live(key)
-        if held is None:
-            self._set(key, value, ttl_s)
-            return value
-        return held
-
-    async def ping(self) -> None:
-        self._check()
-
-    async def close(self) -> None:
-        self._closed = True
-
-    def _set(self, key: str, value: bytes, ttl_s: float) -> None:
-        self._held[key] = (self._clock() + _milliseconds(ttl_s) / 1000, bytes(value))
-
-    def _live(self, key: str) -> bytes | None:
-        found = self._held.get(key)
-        if found is None:
-            return None
-        if found[0] <= self._clock():
-            del self._held[key]
-            return None
-        return found[1]
-
-    def _check(self) -> None:
-        assert not self._closed, "the store was used after close()"  # noqa: S101  a fake fails the test on misuse
-        if self._away:
-            raise Unavailable("the store in memory was cut off", retry_after_s=0.2)
-
-
-def _milliseconds(ttl_s: float) -> int:
-    if not ttl_s > 0:
-        raise ValueError(f"a time to live is above 0 s, not {ttl_s!r}")
-    return max(1, round(ttl_s * 1000))

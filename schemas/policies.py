@@ -9,6 +9,7 @@ from schemas.routes import Arm, Route
 
 SIGNALS = ("mean_logprob", "min_logprob", "log_tokens", "finished", "agrees", "has_second")
 FORMER_SIGNALS = SIGNALS[:4]  # of a policy that does not say its own
+BreakerState = Literal["closed", "half_open", "open"]
 
 
 class PolicyRef(BaseModel):
@@ -204,6 +205,23 @@ class LiveArm(BaseModel):
     arm: str
     adapter: str | None
     replicas: int
+    in_flight: int = Field(default=0, ge=0, description="Calls under way as this was written.")
+    cap: int | None = Field(default=None, ge=1, description="Most calls at once; from there on it is busy.")
+    open_until_ms: int = Field(
+        default=0, ge=0, description="The breakers of all its engines are open until then; 0: it can be asked."
+    )
+
+
+class LiveBreaker(BaseModel):
+    """A breaker of an inference instance that is not closed. `engine`: the replica or provider before which it stands."""
+
+    model_config = ConfigDict(frozen=True)
+
+    route: str
+    arm: str
+    engine: str
+    state: BreakerState
+    until_ms: int = Field(default=0, ge=0, description="Open until then; 0 when half-open.")
 
 
 class PolicyLive(Policy):
@@ -215,6 +233,7 @@ class PolicyLive(Policy):
     instance: str
     arms: tuple[LiveArm, ...]
     until_ms: int
+    breakers: tuple[LiveBreaker, ...] = Field(default=(), description="Those that are not closed.")
 
     def name(self) -> str:
         return self.instance

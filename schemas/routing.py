@@ -85,7 +85,10 @@ class RoutingSettings(Strict):
     alpha: float = Field(default=0.02, ge=0, le=1, description="How much of its deviation an estimate is drawn with.")
     explore: float = Field(default=0.05, ge=0, le=0.2, description="Most of the requests that explore.")
     floor: float = Field(default=0.01, ge=0, le=0.05, description="Least share of a plausible arm while it explores.")
-    warm_labels: int = Field(default=300, ge=10, description="Until an arm's learner has them the champion serves.")
+    warm_share: float = Field(
+        default=0.1, ge=0, le=1, description="Of requests that the other arms answer too until then."
+    )
+    warm_labels: int = Field(default=300, ge=10, description="Of each arm; until then the champion serves.")
     forget: float = Field(default=0.9995, gt=0.9, le=1, description="What is left of a case's weight at the next.")
     least_gain: float = Field(default=-0.02, ge=-1, le=0, description="Of `cost_optimized`: most quality given away.")
     guard: float = Field(default=-0.01, ge=-1, lt=0, description="Lower bound of router - champion that stops it.")

@@ -1,7 +1,7 @@
 """The rules of inference: what an order asks for, what its result says, which arms shall be loaded and are live.
 
 1. It acts on committed orders only: `decision.routed` for the arm and its chain, `shadow.ordered` for one shadow arm.
-2. Exactly one result of an order is final.
+2. Exactly one result of an order is final. An arm that was let go because another answered first has failed nothing: `hedge_lost`.
 3. Nothing of the request but the last user message reaches an engine.
 """
 
@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from agents.inference.breaker import Breaker, Change, Key
+from agents.inference.hedge import candidates
 from schemas.errors import Refused
 from schemas.events import (
     AdapterLive,
     AdapterRefused,
+    BreakerChanged,
     DecisionRouted,
     Message,
     ResultCompleted,
@@ -20,7 +23,7 @@ from schemas.events import (
     ShadowOrdered,
 )
 from schemas.payload import Payload
-from schemas.policies import LiveArm, PolicyFleet
+from schemas.policies import LiveArm, LiveBreaker, PolicyFleet
 from schemas.routes import Arm
 from streams.shapes import Emit, Event
 
@@ -111,6 +114,14 @@ def second_of(order: Order, arm: str) -> str | None:
     return None if second == arm else second
 
 
+def hedges_of(order: Order, arm: str) -> tuple[str, ...]:
+    """The arms that may be asked too when `arm` is late. None where the answers are compared: an arm that was let go says nothing."""
+    told = order.told
+    if not isinstance(told, DecisionRouted) or told.shadows or arm != told.arm:
+        return ()
+    return candidates(told.hedges, arm, told.second_arm)
+
+
 def completed(
     order: Order, arm: str, made: Made, now_ms: int, instance: str, agreement: float | None = None
 ) -> ResultCompleted:
@@ -150,14 +161,15 @@ def completed(
 def failed(
     order: Order,
     arm: str,
-    kind: Literal["unavailable", "deadline", "refused"],
+    kind: Literal["unavailable", "deadline", "refused", "hedge_lost"],
     reason: str,
     now_ms: int,
     instance: str,
     *,
     final: bool,
+    hedge: bool = False,
 ) -> Emit:
-    """`result.failed` of one arm of the order."""
+    """`result.failed` of one arm of the order. `hedge`: of one beside its chain, which the chain may come to as well."""
     told = order.told
     payload = ResultFailed(
         tenant=told.tenant,
@@ -180,7 +192,7 @@ def failed(
         kind=kind,
         reason=reason,
     )
-    return Emit(payload, f"failed/{arm}")
+    return Emit(payload, f"{'hedge' if hedge else 'failed'}/{arm}")
 
 
 def given_up(
@@ -213,8 +225,19 @@ def wanted(fleets: Iterable[PolicyFleet]) -> dict[str, Arm]:
     return {name: found[name] for name in sorted(found)}
 
 
-def live_arms(outcomes: Iterable[Loaded], asked: Mapping[str, Arm]) -> tuple[LiveArm, ...]:
-    """The arms that at least one replica has proven live with the very adapter that is wanted."""
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How an arm is used here now. `open_until_ms`: wall time until which its breakers let nothing pass; 0: they do."""
+
+    in_flight: int = 0
+    cap: int | None = None
+    open_until_ms: int = 0
+
+
+def live_arms(
+    outcomes: Iterable[Loaded], asked: Mapping[str, Arm], uses: Mapping[str, Use] | None = None
+) -> tuple[LiveArm, ...]:
+    """The arms that at least one replica has proven live with the very adapter that is wanted, and how they are used."""
     replicas: dict[str, set[str]] = {}
     for row in outcomes:
         if row.live and row.arm in asked and asked[row.arm].adapter == row.adapter:
@@ -222,8 +245,61 @@ def live_arms(outcomes: Iterable[Loaded], asked: Mapping[str, Arm]) -> tuple[Liv
     rows: list[LiveArm] = []
     for name in sorted(replicas):
         route, _, arm = name.partition("/")
-        rows.append(LiveArm(route=route, arm=arm, adapter=asked[name].adapter, replicas=len(replicas[name])))
+        use = (uses or {}).get(name, Use())
+        rows.append(
+            LiveArm(
+                route=route,
+                arm=arm,
+                adapter=asked[name].adapter,
+                replicas=len(replicas[name]),
+                in_flight=use.in_flight,
+                cap=use.cap,
+                open_until_ms=use.open_until_ms,
+            )
+        )
     return tuple(rows)
+
+
+def live_breakers(held: Mapping[Key, Breaker], lead_ms: int) -> tuple[LiveBreaker, ...]:
+    """The breakers that are not closed. `lead_ms` makes wall time of theirs."""
+    rows: list[LiveBreaker] = []
+    for (name, engine), breaker in sorted(held.items()):
+        route, _, arm = name.partition("/")
+        if breaker.state != "closed":
+            until = breaker.until_ms + lead_ms if breaker.until_ms else 0
+            rows.append(LiveBreaker(route=route, arm=arm, engine=engine, state=breaker.state, until_ms=until))
+    return tuple(rows)
+
+
+def news(arms: Iterable[LiveArm], breakers: Iterable[LiveBreaker]) -> tuple[object, ...]:
+    """What of an announcement cannot wait for the next one in its turn: that an arm is busy, but not how many calls it has."""
+    return (
+        tuple((row.route, row.arm, row.adapter, row.replicas, row.cap, is_busy(row)) for row in arms),
+        tuple((row.route, row.arm, row.engine, row.state) for row in breakers),
+    )
+
+
+def is_busy(row: LiveArm) -> bool:
+    """Whether an arm has as many calls under way as it may."""
+    return row.cap is not None and row.in_flight >= row.cap
+
+
+def breaker_fact(key: Key, change: Change, lead_ms: int, tenant: str, instance: str) -> BreakerChanged:
+    """What a breaker's change tells."""
+    route, _, arm = key[0].partition("/")
+    return BreakerChanged(
+        tenant=tenant,
+        at_ms=max(0, change.at_ms + lead_ms),
+        route=route,
+        arm=arm,
+        engine=key[1],
+        instance=instance,
+        before=change.before,
+        after=change.after,
+        until_ms=change.until_ms + lead_ms if change.until_ms else 0,
+        calls=change.calls,
+        failed=change.failed,
+    )
 
 
 def tells(row: Loaded) -> bool:

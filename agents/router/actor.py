@@ -1,17 +1,27 @@
 """The router's shell: gathers what `decide` must know, and nothing else."""
 
+import asyncio
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from agents.ports import Clock, Store
-from agents.router import decide
-from schemas.errors import Unavailable, Undecodable
+from agents.ports import Clock
+from agents.router import cache, decide, model
+from agents.router.around import Around
+from agents.router.basis import Basis
+from agents.router.weigh import CHARS_PER_TOKEN, weighs
+from schemas import canonical, ids
+from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import DecisionRouted, RequestSubmitted
 from schemas.payload import Payload
-from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute
+from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute, PolicyRouter
+from schemas.routes import Route
 from streams.shapes import Emit, Event, Out, Record, View
 
+log = logging.getLogger("ratchet")
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
 Keyed = Callable[[bytes, str, str], str]
@@ -20,6 +30,16 @@ Keyed = Callable[[bytes, str, str], str]
 def keyed(key: bytes, label: str, text: str) -> str:
     """HMAC-SHA-256 of a text within a label, its first 16 bytes in hex."""
     return hmac.new(key, f"{label}\x1f{text}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+class Memory(Protocol):
+    """What the router needs of the store for ids and sessions. It may lose everything."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None: ...
+
+    async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes: ...
 
 
 class Router:
@@ -33,21 +53,32 @@ class Router:
     inputs: Sequence[str] = (decide.REQUESTS,)
 
     def __init__(
-        self, policies: View, store: Store, clock: Clock, key_of: Callable[[str], bytes], *, keyed: Keyed = keyed
+        self,
+        policies: View,
+        store: Memory,
+        around: Around,
+        clock: Clock,
+        key_of: Callable[[str], bytes],
+        *,
+        keyed: Keyed = keyed,
+        artifact: Callable[[str], bytes] | None = None,
     ) -> None:
         self._policies = policies
         self._store = store
         self._clock = clock
         self._key_of = key_of
         self._keyed = keyed
+        self._models = Models(artifact)
+        self._around = around
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         if not isinstance(event.data, RequestSubmitted):
             return self._other(event)
         request = Event(event.id, event.key, event.data, event.source, event.traceparent, event.place, event.record)
-        observed = await self._observe(request)
-        emits = decide.decide(request, self._read(event.data), observed)
-        await self._remember(emits)
+        policies = await self._models.unfolded(self._read(event.data))
+        observed = await self._observe(request, policies)
+        emits = decide.decide(request, policies, observed)
+        await self._remember(emits, policies)
         return emits
 
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
@@ -103,10 +134,13 @@ class Router:
             return decide.Policies(None, None, (), tuple(mine[:10]))
         live = view.items(PolicyLive)
         return decide.Policies(
-            route, view.get(PolicyFleet, f"fleet/{request.route}"), tuple(live[key] for key in sorted(live))
+            route,
+            view.get(PolicyFleet, f"fleet/{request.route}"),
+            tuple(live[key] for key in sorted(live)),
+            router=view.get(PolicyRouter, f"router/{request.route}"),
         )
 
-    async def _observe(self, event: Event[RequestSubmitted]) -> decide.Observed:
+    async def _observe(self, event: Event[RequestSubmitted], policies: decide.Policies) -> decide.Observed:
         request, key = event.data, self._key_of(event.data.tenant)
         digest = self._keyed(key, "content", request.model_dump_json())
         session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
@@ -124,13 +158,106 @@ class Router:
                 session_arm = None if arm is None else arm.decode()
         except Unavailable:
             there = False
-        return decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
+        seen = decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
+        route = None if policies.route is None else policies.route.data.settings
+        return seen if route is None or not weighs(route.routing) else await self._look(event, route, policies, seen)
 
-    async def _remember(self, emits: Sequence[Emit]) -> None:
+    async def _look(
+        self, event: Event[RequestSubmitted], route: Route, policies: decide.Policies, seen: decide.Observed
+    ) -> decide.Observed:
+        """Quota, ledger and cache, asked side by side."""
+        request = event.data
+        keys = _keys(request, route, policies)
+        tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
+        quota_ms, noticed, hits = await asyncio.gather(
+            self._around.quota_ms(route, max(tokens, 1), str(event.place)),
+            self._around.noticed(route, seen.now_ms),
+            self._around.hits(keys),
+        )
+        probe = "off" if not keys else "hit" if hits else "miss"
+        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, told=noticed.model_copy(update={"probe": probe}))
+
+    async def _remember(self, emits: Sequence[Emit], policies: decide.Policies) -> None:
         for emit in emits:
             made = emit.payload
-            if isinstance(made, DecisionRouted) and made.session is not None and made.arm != made.session_arm:
+            if not isinstance(made, DecisionRouted):
+                continue
+            if policies.route is not None:
+                await self._around.reserve(made, policies.route.data.settings)
+            if made.session is not None and made.arm != made.session_arm:
                 try:
                     await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
                 except Unavailable:
                     return  # the hash gives the same arm again
+
+
+class Models:
+    """Bases and models by what they were made of; the newest of each route is held."""
+
+    def __init__(self, artifact: Callable[[str], bytes] | None) -> None:
+        self._artifact = artifact
+        self._bases: dict[str, Basis] = {}
+        self._held: dict[str, tuple[str, model.Model]] = {}
+
+    async def unfolded(self, policies: decide.Policies) -> decide.Policies:
+        """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
+        if policies.route is None or not weighs(policies.route.data.settings.routing):
+            return policies
+        name, digest = policies.route.data.route, policies.route.data.settings.routing.basis
+        version = f"{digest}/{'' if policies.router is None else policies.router.id}"
+        held = self._held.get(name)
+        if held is None or held[0] != version:
+            held = version, await asyncio.to_thread(self._made, policies, digest)
+            self._held[name] = held
+        return replace(policies, model=held[1])
+
+    def _made(self, policies: decide.Policies, digest: str) -> model.Model:
+        router = None if policies.router is None else policies.router.data
+        basis = self._bases.get(digest)
+        if basis is None:
+            basis = self._bases[digest] = self._basis(digest)
+        if router is None or not router.factors or router.basis != digest:
+            return model.model_of(None, basis, None)
+        try:
+            return model.model_of(router, basis, self._bytes(router.factors))
+        except Refused as fault:
+            log.warning("route %s: what the learner published cannot be used: %s", router.route, fault)
+            return model.model_of(None, basis, None)
+
+    def _basis(self, digest: str) -> Basis:
+        if not digest:
+            return model.basis_of(None)
+        try:
+            return model.basis_of(self._bytes(digest))
+        except Refused as fault:
+            raise Unavailable(f"the text basis {digest} cannot be read: {fault}", retry_after_s=5.0) from fault
+
+    def _bytes(self, digest: str) -> bytes:
+        if self._artifact is None:
+            raise Refused(f"{digest}: no artifact store is at hand", kind="artifact")
+        return self._artifact(digest)
+
+
+def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) -> dict[str, str]:
+    """Arm -> under which key its answer is kept; none where the route keeps none."""
+    if not route.routing.cache.exact or policies.fleet is None:
+        return {}
+    fleet, router = policies.fleet.data, policies.router
+    scope = cache.Scope(
+        tenant=request.tenant,
+        route=request.route,
+        router=_scope_digest(route),
+        gate="",
+        generation=0 if router is None else router.data.generation,
+    )
+    among = route.routing.chosen_from(fleet.champion)
+    return cache.keys_of(
+        scope, [arm for arm in fleet.arms if arm.arm in among], cache.body_of(request.messages, request.needs)
+    )
+
+
+def _scope_digest(route: Route) -> str:
+    """Of the settings that an answer depends on beside its arm: whose answers may be given under which sensitivity."""
+    return ids.digest(
+        canonical.encode({"sensitivity": route.routing.sensitivity, "regions": list(route.routing.regions)})
+    )

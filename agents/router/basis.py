@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isqrt
+from math import isqrt, prod
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -204,13 +204,14 @@ def _refused(why: str) -> Refused:
 
 def _decoded(header: dict[str, Any], rest: bytes) -> Basis:
     parts: dict[str, NDArray[Any]] = {}
+    shapes = cast("dict[str, list[int]]", header["parts"])
     start = 0
     for name in _TYPES:
-        shape = header["parts"].get(name)
+        shape = shapes.get(name)
         if shape is None:
             continue
         dtype = np.dtype(_TYPES[name])
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = prod(shape) * dtype.itemsize
         parts[name] = np.frombuffer(rest[start : start + size], dtype).reshape(shape).astype(dtype.newbyteorder("="))
         start += size
     if start != len(rest):

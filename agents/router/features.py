@@ -23,13 +23,15 @@ NAMES = (
     "log_length", "log_stem", "log_last", "digits", "capitals", "symbols", "lines", "commas", "word_length", "type_token",
     "questions", "blanks", "quotes", "years", "negations", "items", "item_length", "formulae", "code", "foreign",
 )  # fmt: skip
-NEGATIONS = frozenset(
-    "not no never none nor neither cannot without except least false incorrect unlikely isn doesn don didn won wouldn".split()
-)
-STEPS = frozenset(
-    "then step steps after before finally total remaining each per how calculate compute derive prove show explain compare "
-    "evaluate design implement analyse analyze summarise summarize refactor plan therefore hence".split()
-)
+NEGATIONS = frozenset((
+    "not", "no", "never", "none", "nor", "neither", "cannot", "without", "except", "least", "false", "incorrect", "unlikely",
+    "isn", "doesn", "don", "didn", "won", "wouldn",
+))  # fmt: skip
+STEPS = frozenset((
+    "then", "step", "steps", "after", "before", "finally", "total", "remaining", "each", "per", "how", "calculate", "compute",
+    "derive", "prove", "show", "explain", "compare", "evaluate", "design", "implement", "analyse", "analyze", "summarise",
+    "summarize", "refactor", "plan", "therefore", "hence",
+))  # fmt: skip
 
 _WORDS = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_+")
 _ITEM = re.compile(r"(?:^|\n|(?<=\s))[ \t]*(?:\(?[A-Za-z0-9]{1,2}[.)]|[-*•])[ \t]+(?=\S)")

@@ -1,29 +1,10 @@
-"""One contract, two stores: memory and a real Redis. And Redis away: Unavailable, soon."""
+"""One contract, two stores, memory and a real Redis: values and their expiry."""
 
 import asyncio
-import secrets
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from infra.store import MemoryStore, RedisStore, Store
-from schemas.errors import Unavailable
-from tools.stack.ports import free_ports
-from tools.stack.processes import kill
-from tools.stack.redis import start_redis
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    """Either store, empty as far as the test's keys go."""
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    redis = RedisStore(request.getfixturevalue("redis_url"), timeout_s=1.0, prefix=f"test:{secrets.token_hex(4)}:")
-    yield redis
-    await redis.close()
+from infra.store import Store
 
 
 async def test_put_get_overwrite(store: Store) -> None:
@@ -40,6 +21,14 @@ async def test_mget_keeps_the_order(store: Store) -> None:
     await store.put("c", b"3", 10)
     assert await store.mget(["c", "b", "a", "c"]) == [b"3", None, b"1", b"3"]
     assert await store.mget([]) == []
+
+
+async def test_delete(store: Store) -> None:
+    """A deleted key is absent; deleting it again is no fault."""
+    await store.put("k", b"v", 10)
+    await store.delete("k")
+    await store.delete("k")
+    assert await store.get("k") is None
 
 
 async def test_set_if_absent_has_one_winner(store: Store) -> None:
@@ -70,23 +59,3 @@ async def test_no_life_is_ours_to_mend(store: Store, ttl_s: float) -> None:
     """A time to live that is not above zero is a fault of the caller."""
     with pytest.raises(ValueError, match="above 0"):
         await store.put("k", b"v", ttl_s)
-
-
-async def test_redis_away_and_back(tmp_path: Path) -> None:
-    """A server that is killed is Unavailable within half a second, and used again once it is back, cold."""
-    (port,) = free_ports(1)
-    running = start_redis(tmp_path, port)
-    store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout_s=0.05)
-    try:
-        await store.put("k", b"v", 100)
-        kill(running)
-        began = time.monotonic()
-        with pytest.raises(Unavailable, match="Redis did not answer"):
-            await store.get("k")
-        assert time.monotonic() - began < 0.5
-        running = start_redis(tmp_path, port)
-        assert await store.get("k") is None
-        await store.ping()
-    finally:
-        await store.close()
-        kill(running)

@@ -11,6 +11,7 @@ import pytest
 
 from agents.judge.fold import Judge
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from agents.trust.fold import Ladder
 from infra.clock import SystemClock
 from infra.store import RedisStore
@@ -37,7 +38,9 @@ async def agents_of(bootstrap: str, redis_url: str) -> AsyncGenerator[Runner, No
     store = RedisStore(redis_url, timeout_s=1.0)
     runner.add_fold(Judge())
     runner.add_fold(Ladder())
-    runner.add_transform(Router(runner.view("policies"), store, SystemClock(), lambda _: b"k" * 32))
+    runner.add_transform(
+        Router(runner.view("policies"), store, StoreAround(store, SystemClock()), SystemClock(), lambda _: b"k" * 32)
+    )
     await ensure_topics(bootstrap, 4, 1)
     await ensure_groups(bootstrap, runner.groups())
     running = asyncio.create_task(runner.run())

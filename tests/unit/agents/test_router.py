@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.router import decide
+from agents.router import decide, refuse
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from infra.clock import ManualClock
 from infra.store import MemoryStore
 from schemas import codec, ids
@@ -70,10 +71,16 @@ def request(request_id="r1", **changes):
     return RequestSubmitted(**(fields | changes))
 
 
-def router(*told, store=None, clock=None):
+def router(*told, store=None, clock=None, artifact=None):
     made = told or policies()
+    store, clock = store or MemoryStore(), clock or ManualClock(NOW)
     return Router(
-        Table(*made), store or MemoryStore(), clock or ManualClock(NOW), lambda tenant: b"key-" + tenant.encode()
+        Table(*made),
+        store,
+        StoreAround(store, clock),
+        clock,
+        lambda tenant: b"key-" + tenant.encode(),
+        artifact=artifact,
     )
 
 
@@ -113,7 +120,7 @@ async def test_the_champion_is_the_shadow_where_the_challenger_serves():
     masked=st.sets(st.sampled_from(["b", "old"])),
     rollout=st.integers(0, 10_000),
     shadow=st.integers(0, 10_000),
-    name=st.from_regex(decide._ID, fullmatch=True),
+    name=st.from_regex(refuse.ID, fullmatch=True),
     kept=st.sampled_from([None, "a", "b", "old", "gone"]),
 )
 def test_a_masked_arm_is_never_drawn_shadowed_or_in_a_chain(masked, rollout, shadow, name, kept):
@@ -130,7 +137,7 @@ def test_a_masked_arm_is_never_drawn_shadowed_or_in_a_chain(masked, rollout, sha
     assert decide.decide(event_of(request(name)), told, seen) == emits
 
 
-@given(low=st.integers(0, 10_000), high=st.integers(0, 10_000), name=st.from_regex(decide._ID, fullmatch=True))
+@given(low=st.integers(0, 10_000), high=st.integers(0, 10_000), name=st.from_regex(refuse.ID, fullmatch=True))
 def test_raising_the_rollout_never_moves_a_request_back(low, high, name):
     """Who has the challenger at the lower share has it at the higher one."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.store import MemoryStore
+from infra.store import Limit, MemoryStore
 from schemas.errors import Unavailable
 
 
@@ -28,6 +28,18 @@ async def test_cut_off_and_mended_cold() -> None:
         store.mget(["k"]),
         store.put("k", b"", 1),
         store.set_if_absent("k", b"", 1),
+        store.delete("k"),
+        store.add("n", 1, 1),
+        store.counts(["n"]),
+        store.acquire("l", "t", 1),
+        store.release("l", "t"),
+        store.take("t", (Limit(1, 1),), (1,)),
+        store.reserve("p", "r", 1, 1),
+        store.settle("p", "r", 1, 1),
+        store.spent(["p"]),
+        store.lift("p", 1, 1),
+        store.append("log", b"", 1, 1),
+        store.tail("log", "", 1),
         store.ping(),
     ):
         with pytest.raises(Unavailable):

@@ -102,7 +102,7 @@ def test_a_word_more_in_an_enum(name: str, topic: str, allowed: bool) -> None:
     and on topics that outsiders read with readers of their own the check refuses such a change.
     """
     field, words = {
-        "result.failed": ("kind", Literal["unavailable", "deadline", "refused", "postponed"]),
+        "result.failed": ("kind", Literal["unavailable", "deadline", "refused", "hedge_lost", "postponed"]),
         "promotion.evaluated": ("decision", Literal["continue", "promote", "request_approval", "reject", "postponed"]),
     }[name]
     tomorrow = next_version(name, **{field: (words, ...)})

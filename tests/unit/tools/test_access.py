@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[3]
 # Which agent a module belongs to; what stands here not at all sends nothing, and the test says so if it does.
 MODULES = {
     "agents/router/actor.py": "router",
-    "agents/router/decide.py": "router",
+    "agents/router/refuse.py": "router",
+    "agents/router/route.py": "router",
+    "agents/router/estimator.py": "estimator",
+    "agents/router/learning.py": "learner",
     "agents/inference/actor.py": "inference",
     "agents/inference/decide.py": "inference",
     "agents/trust/actor.py": "trust",

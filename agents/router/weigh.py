@@ -1,0 +1,154 @@
+"""What each arm is worth to a request: masks and terms, from policies and what was observed. Pure, in integers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agents.router import features, model, pacer
+from agents.router.masks import NOBODY, Purse, Wish, loads, masks_of, rank
+from agents.router.model import Estimate
+from agents.router.observed import Observed, Policies
+from agents.rules.prices import Tariff, cost_nano, price_at
+from schemas.events import ArmTerms, RequestSubmitted
+from schemas.policies import PolicyFleet, RouterArm
+from schemas.routes import Arm, Route
+from schemas.routing import RoutingSettings, Sensitivity
+
+MICRO = 1_000_000
+CHARS_PER_TOKEN = 4  # until the learner has counted
+MOST_MS = 3_600_000
+TOO_MUCH = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A request as the router sees it, and every arm of the fleet beside it."""
+
+    sensitivity: Sensitivity
+    complexity: features.Complexity
+    tokens_in: int
+    features: str
+    lambda_cost: int
+    masks: Mapping[str, tuple[str, ...]]
+    terms: Mapping[str, ArmTerms]
+    purse: Purse
+
+
+def weighs(settings: RoutingSettings) -> bool:
+    """Whether the route has anything to weigh: if not, a decision says nothing of it."""
+    some = (settings.arms, settings.arm, settings.budget.nano_usd, settings.regions, settings.prices)
+    quota = settings.quota
+    some = (*some, quota.requests_per_s, quota.tokens_per_min)
+    return any(some) or settings.cache.exact or settings.cache.semantic or settings.strategy != "fixed"
+
+
+def sensitivity_of(request: RequestSubmitted, settings: RoutingSettings) -> Sensitivity:
+    """The higher of the route's and the request's own."""
+    return max(settings.sensitivity, request.sensitivity or "public", key=rank)
+
+
+def period_of(settings: RoutingSettings, now_ms: int) -> int | None:
+    """The number of the budget's period; None without a budget."""
+    return None if settings.budget.nano_usd is None else now_ms // (settings.budget.period_s * 1000)
+
+
+def weigh(
+    request: RequestSubmitted, route: Route, fleet: PolicyFleet, policies: Policies, observed: Observed, left_ms: int
+) -> Weighed:
+    """Every arm's masks and terms. Predictions need a model; a request from `personal` up leaves no features behind."""
+    settings, router = route.routing, policies.router
+    sensitivity = sensitivity_of(request, settings)
+    text = model.text_of(request.messages)
+    complexity = features.complexity(text, len(request.messages))
+    chars = sum(len(message.content) for message in request.messages)
+    estimates: Mapping[str, Estimate] = {}
+    told = ""
+    if weighs(settings) and policies.model is not None:
+        x = policies.model.basis.vector(text)
+        estimates = policies.model.predict(x)
+        told = model.encoded(x) if rank(sensitivity) < rank("personal") else ""
+    purse = _purse(settings, observed)
+    price = _lambda(settings, 0 if router is None else router.data.lambda_cost, observed)
+    wanted = {
+        arm.arm: model.row_of(None if router is None else router.data, arm.arm, arm.adapter) for arm in fleet.arms
+    }
+    counted = [row.tokens_in_milli for row in wanted.values() if row is not None and row.tokens_in_milli]
+    tokens_in = max(1, chars * max(counted) // 1000 if counted else -(-chars // CHARS_PER_TOKEN))
+    wish = Wish(sensitivity, request.needs, tokens_in, left_ms)
+    by_arm = loads(request.route, policies.live, observed.now_ms)
+    terms: dict[str, ArmTerms] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for arm in sorted(fleet.arms, key=lambda arm: arm.arm):
+        own = _terms(arm, wanted[arm.arm], estimates.get(arm.arm), settings, tokens_in, price, observed.now_ms)
+        terms[arm.arm] = own
+        found[arm.arm] = masks_of(
+            arm,
+            wish,
+            settings,
+            by_arm.get(arm.arm, NOBODY),
+            latency_ms=own.latency_ms,
+            cost=own.cost_nano_usd,
+            purse=purse,
+        )
+    return Weighed(sensitivity, complexity, tokens_in, told, price, found, terms, purse)
+
+
+def _terms(
+    arm: Arm,
+    row: RouterArm | None,
+    estimate: Estimate | None,
+    settings: RoutingSettings,
+    tokens_in: int,
+    price: int,
+    now_ms: int,
+) -> ArmTerms:
+    """Score = quality - λ·cost ÷ budget - weight·(latency above the SLO) ÷ SLO."""
+    tariff = tariff_of(arm, settings, now_ms)
+    tokens_out = row.tokens_out if row is not None and row.tokens_out else arm.max_tokens
+    latency = row.latency_ms if row is not None and row.latency_ms else arm.expected_ms
+    engine = row.engine_ms if row is not None else 0
+    cost = None if tariff is None else cost_nano(tariff, tokens_in, 0, min(tokens_out, arm.max_tokens), engine)
+    budget = settings.budget.nano_usd
+    cost_term = 0 if budget is None or cost is None else min(price * cost // budget, TOO_MUCH)
+    weight = round(settings.latency_weight * MICRO)
+    late = 0 if settings.slo_ms is None else min(pacer.late(latency, settings.slo_ms, weight), TOO_MUCH)
+    quality = None if estimate is None else estimate.quality
+    return ArmTerms(
+        quality=quality,
+        deviation=None if estimate is None else estimate.deviation,
+        cost_nano_usd=cost,
+        latency_ms=min(latency, MOST_MS),
+        cost_term=cost_term,
+        latency_term=late,
+        score=None if quality is None else quality - cost_term - late,
+        nano_usd_in=0 if tariff is None else tariff.nano_usd_in,
+        nano_usd_cached=0 if tariff is None else tariff.nano_usd_cached,
+        nano_usd_out=0 if tariff is None else tariff.nano_usd_out,
+        nano_usd_engine_s=0 if tariff is None else tariff.nano_usd_engine_s,
+    )
+
+
+def tariff_of(arm: Arm, settings: RoutingSettings, now_ms: int) -> Tariff | None:
+    """What the arm costs now: by the route's table, else by its own two prices. None: an outside arm that nobody has priced."""
+    if any(row.arm == arm.arm for row in settings.prices):
+        return price_at(settings.prices, arm.arm, now_ms)
+    if not arm.ours and not arm.nano_usd_in and not arm.nano_usd_out:
+        return None
+    return Tariff(arm.nano_usd_in, arm.nano_usd_in, arm.nano_usd_out, 0)
+
+
+def _purse(settings: RoutingSettings, observed: Observed) -> Purse:
+    budget = settings.budget
+    if budget.nano_usd is None:
+        return Purse()
+    spent = observed.told.spent_nano_usd
+    pct = None if spent is None else spent * 100 // (budget.nano_usd * budget.requests)
+    return Purse(True, pct, observed.told.away)
+
+
+def _lambda(settings: RoutingSettings, price: int, observed: Observed) -> int:
+    """λ of the policy, corrected by the ledger, which is younger."""
+    told, budget = observed.told, settings.budget.nano_usd
+    if budget is None or told.spent_nano_usd is None or told.requests is None:
+        return price
+    pace = pacer.Pace(budget)
+    return pacer.corrected(pacer.Pacer(price), pace, told.spent_nano_usd, budget * told.requests)
