@@ -24,9 +24,9 @@ class Pace:
     `horizon`: requests over which a debt is made up for. `most`: the largest factor by which the ledger corrects λ, in millionths."""
 
     budget: int
-    eta: int = 500
+    eta: int = 200
     relative: int = 10_000
-    horizon: int = 64
+    horizon: int = 256
     most: int = 2 * MICRO
 
     def __post_init__(self) -> None:
@@ -62,8 +62,7 @@ def reserved(pacer: Pacer, pace: Pace, cost: int, left: int | None = None) -> Pa
     target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
     pool = pacer.carried + cost
     felt = max(0, min(pool, MOST_RATIO * target))
-    step = pace.eta + pacer.price * pace.relative // MICRO
-    price = pacer.price + _divided(step * (felt - target), target)
+    price = pacer.price + _divided(_step(pacer, pace) * (felt - target), target)
     return Pacer(max(0, min(price, MOST_PRICE)), pacer.requests + 1, pacer.spent + cost, pool - felt)
 
 
@@ -89,11 +88,12 @@ def corrected(pacer: Pacer, pace: Pace, spent: int, due: int) -> int:
 
 
 def steered(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
-    """λ for a decision by the pacer's own account: λ times what a request should cost over what it may for the rest."""
-    debt = pacer.spent - pacer.requests * pace.budget
-    ratio = pace.budget * MICRO // _target(pace, debt, left)
+    """λ for a decision by the pacer's own account: with what λ has yet to feel, times what a request should cost over what it may."""
+    target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
+    ratio = pace.budget * MICRO // target
     clipped = max(MICRO * MICRO // pace.most, min(ratio, pace.most))
-    return min(pacer.price * clipped // MICRO, MOST_PRICE)
+    felt = max(0, pacer.price + _divided(_step(pacer, pace) * pacer.carried, target))
+    return min(felt * clipped // MICRO, MOST_PRICE)
 
 
 def score(quality: int, cost: int, pace: Pace, price: int) -> int:
@@ -115,6 +115,10 @@ def _target(pace: Pace, debt: int, left: int | None) -> int:
     """What a request may cost while the debt is made up for: from a quarter to four times the budget."""
     over = max(1, pace.horizon if left is None else min(pace.horizon, left))
     return max(pace.budget // 4, 1, min(pace.budget - _divided(debt, over), 4 * pace.budget))
+
+
+def _step(pacer: Pacer, pace: Pace) -> int:
+    return pace.eta + pacer.price * pace.relative // MICRO
 
 
 def _divided(value: int, by: int) -> int:

