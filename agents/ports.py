@@ -4,10 +4,11 @@ from typing import Protocol
 
 from infra.clock import Clock
 from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
+from infra.pool import Scaling
 from infra.store import Store
 from schemas.payload import Payload
 
-__all__ = ["ArmSpec", "Clock", "Engine", "EngineGuest", "Facts", "Generation", "LoadOutcome", "Store"]
+__all__ = ["ArmSpec", "Clock", "Engine", "EngineGuest", "Facts", "Generation", "LoadOutcome", "Scaling", "Store"]
 
 
 class Facts(Protocol):

@@ -21,6 +21,7 @@ from infra.engine import Engine, EngineGuest
 from infra.engine_scripted import Script, ScriptedEngine, ScriptedGuest
 from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
+from infra.pool import Scaling
 from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
@@ -95,6 +96,7 @@ class Process:
     companions: list[Callable[[], Coroutine[Any, Any, None]]] = field(
         default_factory=list[Callable[[], Coroutine[Any, Any, None]]]
     )
+    scaling: Scaling | None = None  # of the engines that this process serves with, where there may be several
 
     @property
     def artifacts(self) -> DirectoryStore:
@@ -137,7 +139,10 @@ async def open_engine(process: Process) -> Engine:
     from infra.cluster import EngineSettings, RayEngines, connect  # heavy: only the process that serves loads Ray
 
     await asyncio.to_thread(connect, settings.ray_address or "local")
-    return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
+    ours = EngineSettings("vllm", settings.state_dir / "artifacts", public, max_replicas=settings.max_replicas)
+    engines = RayEngines(ours, process.clock)
+    process.scaling = engines if settings.max_replicas > 1 else None
+    return engines
 
 
 async def open_guest(process: Process) -> EngineGuest:
@@ -171,6 +176,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
         await process.facts("inference"),
         process.clock,
         instance,
+        scaling=process.scaling,
     )
 
     async def follow() -> None:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from agents.inference import decide
-from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Store
+from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, LoadOutcome, Scaling, Store
+from agents.rules.replicas import pooled
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
 from schemas.payload import Payload
-from schemas.policies import LiveArm, PolicyFleet, PolicyLive
+from schemas.policies import LiveArm, PolicyCapacity, PolicyFleet, PolicyLive
 from schemas.routes import Arm
 from streams.shapes import Emit, Event, Out, Record, View
 
@@ -37,13 +38,23 @@ class Inference:
     name = decide.NAME
     inputs: Sequence[str] = ("ratchet.decisions", "ratchet.shadows")
 
-    def __init__(self, policies: View, engine: Engine, store: Store, facts: Facts, clock: Clock, instance: str) -> None:
+    def __init__(
+        self,
+        policies: View,
+        engine: Engine,
+        store: Store,
+        facts: Facts,
+        clock: Clock,
+        instance: str,
+        scaling: Scaling | None = None,
+    ) -> None:
         self._policies = policies
         self._engine = engine
         self._store = store
         self._facts = facts
         self._clock = clock
         self._instance = instance
+        self._scaling = scaling
         self._wanted: dict[str, Arm] = {}
         self._outcomes: tuple[LoadOutcome, ...] = ()
         self._live: frozenset[str] = frozenset()
@@ -201,7 +212,7 @@ class Inference:
     async def load_once(self) -> None:
         """One look: load on a change of the fleets, and again where something wanted is not live."""
         wanted = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
-        now, changed = self._clock.monotonic(), wanted != self._wanted
+        now, changed = self._clock.monotonic(), await self._scaled() or wanted != self._wanted
         if changed or now - self._checked_at >= (DOUBT_S if self._doubt else self._pause_s):
             healthy = await self._engine.healthy()
             self._checked_at, self._doubt = now, not healthy
@@ -216,6 +227,13 @@ class Inference:
                 self._hold(found)
                 self._wanted = wanted
         self._loading = False
+
+    async def _scaled(self) -> bool:
+        """Follow the estimator's advice where engines can come and go; whether any did."""
+        if self._scaling is None:
+            return False
+        rows = self._policies.items(PolicyCapacity).values()
+        return await self._scaling.scale(pooled(arm for row in rows for arm in row.data.arms))
 
     def _hold(self, outcomes: tuple[LoadOutcome, ...]) -> None:
         self._outcomes = outcomes
