@@ -6,6 +6,7 @@ from infra.clock import Clock
 from infra.engine import OUR_FAULTS, ArmSpec, Engine, EngineGuest, Generation, LoadOutcome, Places, blames_engine
 from infra.limits import Limit, Taken
 from infra.local_limits import LocalBudget, LocalQuota
+from infra.pool import Scaling
 from infra.store import SharedStore, Store
 from schemas.payload import Payload
 
@@ -24,6 +25,7 @@ __all__ = [
     "LocalBudget",
     "LocalQuota",
     "Places",
+    "Scaling",
     "SharedStore",
     "Store",
     "Taken",

@@ -146,7 +146,8 @@ async def open_engine(process: Process) -> MixedEngine:
         from infra.cluster import EngineSettings, RayEngines, connect  # heavy: only the process that serves loads Ray
 
         await asyncio.to_thread(connect, settings.ray_address or "local")
-        return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
+        ours = EngineSettings("vllm", settings.state_dir / "artifacts", public, max_replicas=settings.max_replicas)
+        return RayEngines(ours, process.clock)
 
     return MixedEngine(own, open_providers(process), process.clock)
 
@@ -208,6 +209,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
         process.clock,
         instance,
         engine,
+        scaling=engine,
     )
 
     async def follow() -> None:

@@ -26,6 +26,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError
+from ray.util import list_named_actors
 
 from infra import affinity
 from infra.adapters import AdapterVerifier
@@ -34,6 +35,7 @@ from infra.clock import Clock, SystemClock
 from infra.engine import ArmSpec, Engine, Generation, LoadOutcome
 from infra.engine_scripted import Script, ScriptedEngine
 from infra.engine_vllm import VllmEngine, VllmSettings, environment
+from infra.pool import Pool
 from infra.settings import process_environment
 from schemas.errors import Refused, Unavailable
 
@@ -48,6 +50,7 @@ class EngineSettings:
     """What each replica runs. `store_root` is the artifact directory, `public_keys` raw ed25519 keys by key id.
 
     `gpus` per replica may be a fraction; None: 1 where the cluster has GPUs, else none. `cpus` counts where there is no GPU.
+    `replicas` are always there, `max_replicas` at most where somebody asks for more (`RayEngines.scale`).
     """
 
     kind: Literal["vllm", "scripted"]
@@ -60,6 +63,12 @@ class EngineSettings:
     vllm: VllmSettings = field(default_factory=VllmSettings)
     script: Script = field(default_factory=Script)
     ensure_timeout_s: float = 300.0
+    max_replicas: int = 1
+    drain_s: float = 60.0
+
+    def names(self) -> tuple[str, ...]:
+        """What its replicas are called in the cluster."""
+        return tuple(f"{self.name}-{number}" for number in range(max(self.replicas, self.max_replicas)))
 
 
 def connect(address: str, *, num_cpus: int | None = None) -> None:
@@ -95,6 +104,7 @@ class EngineActor:
     def __init__(self, settings: EngineSettings, replica: str) -> None:
         verifier = AdapterVerifier(DirectoryStore(settings.store_root), settings.public_keys)
         self._ensured = False
+        self._at_work = 0
         self._replica = replica
         self._engine: Engine
         if settings.kind == "vllm":
@@ -110,6 +120,7 @@ class EngineActor:
     async def generate(self, arm: str, text: str, request_id: str, timeout_s: float) -> _Answer:
         if not self._ensured:
             return "empty", f"replica {self._replica} was restarted and has no arms yet"
+        self._at_work += 1
         try:
             return "ok", await self._engine.generate(arm, text, request_id, timeout_s)
         except Refused as fault:
@@ -118,6 +129,12 @@ class EngineActor:
             if not await self._engine.healthy():
                 os._exit(1)  # the engine's own process died: Ray starts this one anew, whole
             return "unavailable", str(fault)
+        finally:
+            self._at_work -= 1
+
+    async def at_work(self) -> int:
+        """Calls under way here, whichever process made them."""
+        return self._at_work
 
     async def healthy(self) -> bool:
         return self._ensured and await self._engine.healthy()
@@ -142,6 +159,7 @@ class _Replica:
     by_arm: Counter[str] = field(default_factory=Counter[str])
     arms: frozenset[str] = frozenset()
     reviving: "asyncio.Task[None] | None" = None
+    serves: bool = True
 
 
 class RayEngines:
@@ -157,6 +175,7 @@ class RayEngines:
         self._known: dict[str, str] = {}  # arm -> what its calls are kept together by
         self._loading = asyncio.Lock()
         self._closed = False
+        self._pool = Pool(settings.names(), settings.replicas, self)
 
     async def ensure(self, arms: Sequence[ArmSpec]) -> Sequence[LoadOutcome]:
         """As the port says; a replica that is away is reported as not live, and is given the arms once it is back."""
@@ -254,8 +273,40 @@ class RayEngines:
             if replica.actor is not None
         ]
 
+    async def scale(self, replicas: int) -> bool:
+        """As `infra.pool.Scaling` says, between `replicas` and `max_replicas` of the settings."""
+        return await self._pool.scale(replicas)
+
+    async def running(self, names: Sequence[str]) -> Sequence[str]:
+        return await asyncio.to_thread(_running, names)
+
+    async def join(self, name: str) -> None:
+        replica, arms, pause = _Replica(name, serves=False), self._arms, 0.2
+        while not (replica.ready and arms is self._arms):  # else something else was named meanwhile
+            arms = self._arms
+            if arms:  # before that, one that runs since an earlier process keeps what it has
+                await self._ensure(replica)
+            if not replica.ready:
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, 5.0)
+        replica.serves = True
+        self._replicas.append(replica)
+
+    async def leave(self, name: str) -> None:
+        replica = next((one for one in self._replicas if one.name == name), None)
+        if replica is not None:
+            replica.serves = replica.ready = False
+            self._replicas.remove(replica)
+        until = self._clock.monotonic() + self._settings.drain_s
+        while self._clock.monotonic() < until and (
+            (replica is not None and replica.in_flight) or await asyncio.to_thread(_at_work, name)
+        ):
+            await self._clock.sleep(0.1)
+        await asyncio.to_thread(kill_actor, name)
+
     async def close(self) -> None:
         self._closed = True
+        await self._pool.close()
         tasks = [replica.reviving for replica in self._replicas if replica.reviving is not None]
         for task in tasks:
             task.cancel()
@@ -266,22 +317,24 @@ class RayEngines:
         await self.close()
         for replica in self._replicas:
             replica.ready, replica.actor = False, None
-            await asyncio.to_thread(kill_actor, replica.name)
+        for name in self._pool.names:
+            await asyncio.to_thread(kill_actor, name)
 
     def _lost(self, replica: _Replica, *, forget: bool) -> None:
         replica.ready = False
         if forget:
             replica.actor = None  # Ray gave this actor up: the next one has the same name
-        if not self._closed and (replica.reviving is None or replica.reviving.done()):
+        if not self._closed and replica.serves and (replica.reviving is None or replica.reviving.done()):
             replica.reviving = asyncio.get_running_loop().create_task(self._revive(replica))
 
     async def _revive(self, replica: _Replica) -> None:
         pause = 0.2
-        while not self._closed and not replica.ready:
+        while not self._closed and replica.serves and not replica.ready:
             await self._clock.sleep(pause)
             pause = min(pause * 2, 5.0)
             async with self._loading:
-                await self._ensure(replica)
+                if replica.serves:
+                    await self._ensure(replica)
 
     def _actor(self, name: str) -> Any:
         settings = self._settings
@@ -347,6 +400,24 @@ class RayGuest:
         if answer[0] == "refused" and answer[1][1] == "unknown_arm":
             raise Unavailable(f"arm {spec.arm!r} is not loaded: inference loads it", retry_after_s=1.0)
         return _generation(answer, self._clock.monotonic() - started)
+
+
+def _running(names: Sequence[str]) -> tuple[str, ...]:
+    try:
+        rows = cast("list[dict[str, str]]", list_named_actors(all_namespaces=True))
+    except (RayError, ConnectionError, GetTimeoutError) as exc:
+        raise Unavailable(f"Ray does not say which actors run: {type(exc).__name__}") from exc
+    known = {row["name"] for row in rows if row["namespace"] == NAMESPACE}
+    return tuple(name for name in names if name in known)
+
+
+def _at_work(name: str) -> int:
+    """Calls under way in an actor; none where it is not there or does not answer: nothing of it can be waited for."""
+    try:
+        actor = cast("Any", ray.get_actor(name, namespace=NAMESPACE))
+        return cast("int", ray.get(actor.at_work.remote(), timeout=5.0))
+    except (ValueError, RayError, GetTimeoutError):
+        return 0
 
 
 def kill_actor(name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from infra.clock import Clock
 from infra.engine import OWN, ArmSpec, Blameless, Engine, EngineGuest, Generation, LoadOutcome, blames_engine
+from infra.pool import Scaling
 from infra.provider import Provider
 from schemas.errors import Refused, Unavailable
 
@@ -183,6 +184,10 @@ class MixedEngine:
         if arm in self._owned and isinstance(self._own, Replicated):
             return await self._own.generate_at(place, arm, text, request_id, timeout_s)
         return await self.generate(arm, text, request_id, timeout_s)
+
+    async def scale(self, replicas: int) -> bool:
+        """As `Scaling` says, of our engines where they can be scaled."""
+        return await self._own.scale(replicas) if isinstance(self._own, Scaling) else False
 
     async def healthy(self) -> bool:
         """Whether anything answers: our engines, or a provider's arm. Arms that failed since the last look are probed, others not.

@@ -60,6 +60,9 @@ class Settings(BaseModel):
     ray_address: str | None = Field(None, pattern=r"^\S+$", description="Ray's host:port, or local for none shared")
     ray_token_file: Path | None = Field(None, description="the file with the token of the stack's Ray head")
     engine: Literal["vllm", "scripted"] = Field("vllm", description="vllm, or scripted (tests and load only)")
+    max_replicas: int = Field(
+        1, ge=1, le=1000, description="engines in Ray at most, 1: what the estimator wants is advice only"
+    )
 
     provider_ca: Path | None = Field(
         None, description="a PEM file with the authority of providers' certificates, instead of the machine's"

@@ -13,12 +13,24 @@ from pydantic import ValidationError
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
 from agents.inference.race import Given, Hedging, begun
-from agents.ports import OUR_FAULTS, ArmSpec, Clock, Engine, Facts, Generation, LeasingStore, LoadOutcome, Places
+from agents.ports import (
+    OUR_FAULTS,
+    ArmSpec,
+    Clock,
+    Engine,
+    Facts,
+    Generation,
+    LeasingStore,
+    LoadOutcome,
+    Places,
+    Scaling,
+)
+from agents.rules.replicas import pooled
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
 from schemas.payload import Payload
-from schemas.policies import PolicyFleet, PolicyLive
+from schemas.policies import PolicyCapacity, PolicyFleet, PolicyLive
 from schemas.routes import Arm
 from streams.shapes import Emit, Event, Out, Record, View
 
@@ -51,6 +63,7 @@ class Inference:
         clock: Clock,
         instance: str,
         pool: Places | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self._policies = policies
         self._engine = engine
@@ -60,6 +73,7 @@ class Inference:
         self._instance = instance
         self._calls = Calls(engine, clock, instance, store, pool)
         self._hedging = Hedging(policies, self._calls, clock, instance)
+        self._scaling = scaling
         self._wanted: dict[str, Arm] = {}
         self._outcomes: tuple[LoadOutcome, ...] = ()
         self._live: frozenset[str] = frozenset()
@@ -237,7 +251,7 @@ class Inference:
     async def load_once(self) -> None:
         """One look: load on a change of the fleets, and again where something wanted is not live."""
         wanted = decide.wanted(row.data for row in self._policies.items(PolicyFleet).values())
-        now, changed = self._clock.monotonic(), wanted != self._wanted
+        now, changed = self._clock.monotonic(), await self._scaled() or wanted != self._wanted
         if changed or now - self._checked_at >= (DOUBT_S if self._doubt else self._pause_s):
             healthy = await self._engine.healthy()
             self._checked_at, self._doubt = now, not healthy
@@ -253,6 +267,13 @@ class Inference:
                 self._hold(found)
                 self._wanted = wanted
         self._loading = False
+
+    async def _scaled(self) -> bool:
+        """Follow the estimator's advice where engines can come and go; whether any did."""
+        if self._scaling is None:
+            return False
+        rows = self._policies.items(PolicyCapacity).values()
+        return await self._scaling.scale(pooled(arm for row in rows for arm in row.data.arms))
 
     def _hold(self, outcomes: tuple[LoadOutcome, ...]) -> None:
         self._calls.loaded(self._outcomes, outcomes)
