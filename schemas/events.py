@@ -125,6 +125,7 @@ class RoutingTerms(Part):
     preferred: str = ""
     explored: bool = False
     emergency: bool = False
+    emergency_arm: str = Field(default="", description="Where it is the one chosen, or last in the chain.")
     relaxed: tuple[str, ...] = ()
     period: int | None = Field(default=None, description="Number of the budget's period.")
     reserved_nano_usd: int = 0

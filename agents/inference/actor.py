@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
+from agents.inference.charges import settle
 from agents.inference.race import Given, Hedging, begun
 from agents.ports import (
     OUR_FAULTS,
@@ -20,15 +21,15 @@ from agents.ports import (
     Engine,
     Facts,
     Generation,
-    LeasingStore,
     LoadOutcome,
     Places,
     Scaling,
+    SharedStore,
 )
 from agents.rules.replicas import pooled
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
-from schemas.events import ResultCompleted
+from schemas.events import DecisionRouted, ResultCompleted
 from schemas.payload import Payload
 from schemas.policies import PolicyCapacity, PolicyFleet, PolicyLive
 from schemas.routes import Arm
@@ -58,7 +59,7 @@ class Inference:
         self,
         policies: View,
         engine: Engine,
-        store: LeasingStore,
+        store: SharedStore,
         facts: Facts,
         clock: Clock,
         instance: str,
@@ -90,13 +91,23 @@ class Inference:
         order = decide.order_of(event)
         if order is None:
             return ()
+        before = decide.given_before(order, self._clock.now_ms(), self._instance)
+        if before is not None:
+            return (Emit(before, f"completed/{before.arm}"),)
+        outs = await self._chain(order, event.id)
+        if isinstance(order.told, DecisionRouted):
+            await settle(self._store, order.told, [out.payload for out in outs if isinstance(out, Emit)])
+        return outs
+
+    async def _chain(self, order: decide.Order, order_id: str) -> Sequence[Out]:
+        """The first answer down the order's arms, with a failure for each that gave none. Raises `Unavailable` while time is left."""
         failures: list[Out] = []
         away: Unavailable | None = None
         last = len(order.arms) - 1
         for index, arm in enumerate(order.arms):
             now = self._clock.now_ms()
             try:
-                return [*failures, *await self._answer(order, arm, event.id, last=index == last)]
+                return [*failures, *await self._answer(order, arm, order_id, last=index == last)]
             except Refused as error:
                 why = str(error)
                 return [*failures, decide.failed(order, arm, "refused", why, now, self._instance, final=True)]

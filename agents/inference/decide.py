@@ -11,10 +11,12 @@ from typing import Literal, Protocol
 
 from agents.inference.breaker import Breaker, Change, Key
 from agents.inference.hedge import candidates
+from agents.rules.ledger import paid
 from schemas.errors import Refused
 from schemas.events import (
     AdapterLive,
     AdapterRefused,
+    ArmTerms,
     BreakerChanged,
     DecisionRouted,
     Message,
@@ -41,6 +43,8 @@ class Made(Protocol):
     def tokens_in(self) -> int: ...
     @property
     def tokens_out(self) -> int: ...
+    @property
+    def tokens_cached(self) -> int: ...
     @property
     def latency_ms(self) -> float: ...
     @property
@@ -122,11 +126,56 @@ def hedges_of(order: Order, arm: str) -> tuple[str, ...]:
     return candidates(told.hedges, arm, told.second_arm)
 
 
+def terms_of(order: Order, arm: str) -> ArmTerms | None:
+    """What the decision knew of the arm's price; a shadow order does not say."""
+    if not isinstance(order.told, DecisionRouted):
+        return None
+    return next((choice.terms for choice in order.told.arms if choice.arm == arm), None)
+
+
+def given_before(order: Order, now_ms: int, instance: str) -> ResultCompleted | None:
+    """The result of a decision that carries its answer: one of the cache, or the first one kept. None where a model is to be asked."""
+    told = order.told
+    if not isinstance(told, DecisionRouted) or told.cached is None:
+        return None
+    answer = told.cached
+    return ResultCompleted(
+        tenant=told.tenant,
+        at_ms=now_ms,
+        route=told.route,
+        request_id=told.request_id,
+        request_partition=told.request_partition,
+        request_offset=told.request_offset,
+        request_at_ms=told.request_at_ms,
+        arm=told.arm,
+        adapter=answer.adapter,
+        shadow=False,
+        final=True,
+        attempt=order.attempt,
+        decision_id=order.decision_id,
+        assigned_at_ms=told.assigned_at_ms,
+        window_end_ms=told.window_end_ms,
+        latency_ms=float(max(0, now_ms - max(0, told.assigned_at_ms))),
+        instance=instance,
+        text=answer.text,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        ttft_ms=0.0,
+        engine_ms=0.0,
+        finish_reason=answer.finish_reason,
+        logprobs=answer.logprobs,
+        engine=answer.engine,
+        source="kept" if answer.kind == "kept" else "cache",
+        cost_nano_usd=0,
+    )
+
+
 def completed(
     order: Order, arm: str, made: Made, now_ms: int, instance: str, agreement: float | None = None
 ) -> ResultCompleted:
-    """The result of a generation; it ends the chain."""
+    """The result of a generation; it ends the chain. Only the drawn arm's answer may be kept under the decision's key."""
     told = order.told
+    key = told.cache_key if isinstance(told, DecisionRouted) and arm == told.arm else ""
     return ResultCompleted(
         tenant=told.tenant,
         at_ms=now_ms,
@@ -155,6 +204,9 @@ def completed(
         agreement=agreement,
         engine=made.engine,
         replica=made.replica,
+        cached_tokens=made.tokens_cached,
+        cost_nano_usd=paid(terms_of(order, arm), made.tokens_in, made.tokens_cached, made.tokens_out, made.latency_ms),
+        cache_key=key,
     )
 
 

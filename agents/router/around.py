@@ -12,6 +12,7 @@ from agents.ports import Clock, Limit, LocalBudget, LocalQuota, SharedStore
 from agents.router.observed import Hit
 from agents.router.weigh import period_of
 from agents.rules.answers import decode
+from agents.rules.ledger import charge_of, counted, emergency_of, ledger_of
 from schemas.errors import Unavailable
 from schemas.events import DecisionRouted, Noticed
 from schemas.routes import Route
@@ -39,21 +40,6 @@ class Around(Protocol):
     async def reserve(self, decision: DecisionRouted, route: Route) -> None:
         """Charge the decision's expected cost, once however often it is decided."""
         ...
-
-
-def ledger_of(route: str, period: int) -> str:
-    """The ledger's name for a budget's period; inference settles under it."""
-    return f"ledger:{route}:{period}"
-
-
-def charge_of(partition: int, offset: int, arm: str) -> str:
-    """Under which name an arm's answer to a request is charged."""
-    return f"{partition}-{offset}:{arm}"
-
-
-def emergency_of(route: str, now_ms: int) -> str:
-    """The emergency arm's own ledger of a day."""
-    return f"emergency:{route}:{now_ms // (DAY_S * 1000)}"
 
 
 def limits_of(quota: QuotaSettings, tokens: int) -> tuple[list[Limit], list[int]]:
@@ -95,10 +81,10 @@ class StoreAround:
         period, settings = period_of(route.routing, now_ms), route.routing
         asked: dict[str, str] = {}
         if period is not None:
-            asked |= {"spent": ledger_of(route.route, period), "requests": ledger_of(route.route, period) + ":n"}
+            asked |= {"spent": ledger_of(route.route, period), "requests": counted(ledger_of(route.route, period))}
         if settings.emergency.arm:
             emergency = emergency_of(route.route, now_ms)
-            asked |= {"emergency": emergency, "count": emergency + ":n", "day": emergency + ":all"}
+            asked |= {"emergency": emergency, "count": counted(emergency), "day": emergency + ":all"}
         if not asked:
             return Noticed()
         away = not await self._hear([*asked.values()], now_ms)
@@ -164,7 +150,7 @@ class StoreAround:
             charges += [
                 (ledger, charge_of(*place, arm), costs.get(arm, 0), life) for arm in (decision.arm, *decision.shadows)
             ]
-            charges.append((ledger + ":n", charge_of(*place, "n"), 1, life))
+            charges.append((counted(ledger), charge_of(*place, "n"), 1, life))
         if route.routing.emergency.arm:
             key = emergency_of(decision.route, decision.assigned_at_ms) + ":all"
             charges.append((key, charge_of(*place, "all"), 1, 2.0 * DAY_S))

@@ -184,6 +184,7 @@ def _terms(settings: Route, policies: Policies, observed: Observed, weighed: Wei
         preferred=choice.preferred,
         explored=choice.explored,
         emergency=choice.emergency,
+        emergency_arm=_emergency_arm(settings, choice),
         relaxed=choice.relaxed,
         period=period_of(settings.routing, observed.now_ms),
         reserved_nano_usd=weighed.terms[choice.arm].cost_nano_usd or 0,
@@ -193,6 +194,11 @@ def _terms(settings: Route, policies: Policies, observed: Observed, weighed: Wei
         frozen=router is not None and router.frozen,
         guarded=router is not None and router.guarded,
     )
+
+
+def _emergency_arm(settings: Route, choice: Choice) -> str:
+    arm = settings.routing.emergency.arm
+    return arm if arm and arm in (choice.arm, *choice.chain) else ""
 
 
 def _order(decision: DecisionRouted, arm: str, decision_id: str) -> ShadowOrdered:
