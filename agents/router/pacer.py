@@ -61,9 +61,9 @@ def reserved(pacer: Pacer, pace: Pace, cost: int, left: int | None = None) -> Pa
     """After a decision whose cost is expected to be `cost`. `left`: the period's requests still to come, None where nobody knows."""
     target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
     pool = pacer.carried + cost
-    felt = max(0, min(pool, MOST_RATIO * target))
-    price = pacer.price + _divided(_step(pacer, pace) * (felt - target), target)
-    return Pacer(max(0, min(price, MOST_PRICE)), pacer.requests + 1, pacer.spent + cost, pool - felt)
+    taken = max(0, min(pool, MOST_RATIO * target))
+    price = pacer.price + _divided(_step(pacer, pace) * (taken - target), target)
+    return Pacer(max(0, min(price, MOST_PRICE)), pacer.requests + 1, pacer.spent + cost, pool - taken)
 
 
 def settled(pacer: Pacer, expected: int, actual: int) -> Pacer:
@@ -87,13 +87,17 @@ def corrected(pacer: Pacer, pace: Pace, spent: int, due: int) -> int:
     return min(pacer.price * clipped // MICRO, MOST_PRICE)
 
 
-def steered(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
-    """λ for a decision by the pacer's own account: with what λ has yet to feel, times what a request should cost over what it may."""
+def felt(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
+    """λ with what it has yet to feel: the price to publish, from which `corrected` starts."""
     target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
-    ratio = pace.budget * MICRO // target
+    return max(0, min(pacer.price + _divided(_step(pacer, pace) * pacer.carried, target), MOST_PRICE))
+
+
+def steered(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
+    """λ for a decision by the pacer's own account: `felt`, times what a request should cost over what it may for the rest."""
+    ratio = pace.budget * MICRO // _target(pace, pacer.spent - pacer.requests * pace.budget, left)
     clipped = max(MICRO * MICRO // pace.most, min(ratio, pace.most))
-    felt = max(0, pacer.price + _divided(_step(pacer, pace) * pacer.carried, target))
-    return min(felt * clipped // MICRO, MOST_PRICE)
+    return min(felt(pacer, pace, left) * clipped // MICRO, MOST_PRICE)
 
 
 def score(quality: int, cost: int, pace: Pace, price: int) -> int:

@@ -150,6 +150,16 @@ def test_the_ledger_corrects_within_bounds(spent: int, due: int) -> None:
         assert price <= 10_000
 
 
+def test_a_dear_request_is_felt_at_once_in_the_price_to_publish() -> None:
+    """However much of it λ itself takes in step by step, the price published holds all of it; with nothing carried it is λ."""
+    pace = Pace(1_000)
+    state = reserved(Pacer(50_000), pace, 100_000)
+    assert state.carried == 92_000
+    assert pacer.felt(state, pace) > state.price + 80 * pace.eta
+    assert pacer.felt(Pacer(50_000), pace) == 50_000
+    assert pacer.felt(settled(state, 100_000, 0), pace) < state.price
+
+
 def test_money_and_lateness_are_taken_off_the_quality() -> None:
     """In millionths: λ times the share of the budget, and the share above the SLO."""
     pace = Pace(1_000)
