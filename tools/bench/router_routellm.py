@@ -118,7 +118,7 @@ def _scores(
 ) -> dict[str, NDArray[np.float64]]:
     gain = outcomes.gain
     found = {
-        "ours": rules.ours(texts, gain, split),
+        "ours": rules.ours(texts, outcomes.weak, outcomes.strong, split),
         "random": np.random.default_rng([*split.seed, 3]).random(len(split.held)),
         "length": texts.lengths[split.held],
         "tfidf_lr_gain": rules.tfidf_lr_gain(words, gain, split),

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.router import features
+from agents.router import features, learner
 from agents.router.basis import Basis, grams
 from agents.router.basis_build import Counted, build_of, count
-from agents.router.features import ONE, Reading
+from agents.router.features import Reading
+from schemas.errors import Refused
 
 Reals = NDArray[np.float64]
+Right = NDArray[np.int8]
 Rows = list[int]
-RIDGE = 1000.0  # a weight's inverse variance in units of one label's noise
 PRIOR = 5.0  # labels that a subject's mean shares with all
 LR_PENALTY, LR_STEPS = 1.0, 200
 
@@ -42,28 +43,27 @@ class Texts:
         self.lengths = np.array([len(prompt) for prompt in prompts], np.float64)
 
 
-def ours(texts: Texts, gain: NDArray[np.int8], split: Split) -> Reals:
-    """The production vector, its basis of the other folds' texts, and the difference of two arms' regressions."""
-    basis = build_of([texts.counted[row] for row in split.others], split.seed[0])
-    weights = ridge(_vectors(basis, texts, split.labelled), gain[split.labelled].astype(np.float64))
-    return _vectors(basis, texts, split.held) @ weights
+def ours(texts: Texts, weak: Right, strong: Right, split: Split) -> Reals:
+    """As in production: the basis of the other folds' texts, one posterior for each model, ordered by the difference of their means."""
+    basis = _basis(texts, split)
+    cases = [(basis.vector_of(texts.readings[row]), int(weak[row]), int(strong[row])) for row in split.labelled]
+    less, more = learner.prior(basis.blocks), learner.prior(basis.blocks)
+    for x, by_weak, by_strong in cases:
+        less = learner.observe(less, x, by_weak * learner.MICRO)
+        more = learner.observe(more, x, by_strong * learner.MICRO)
+    gain = more.mean() - less.mean()
+    return np.array([basis.vector_of(texts.readings[row]) for row in split.held], np.float64) @ gain
 
 
-def _vectors(basis: Basis, texts: Texts, rows: Rows) -> Reals:
-    return np.array([basis.vector_of(texts.readings[row]) for row in rows], np.float64) / ONE
+def _basis(texts: Texts, split: Split) -> Basis:
+    """As for a route: of its history, or a random one where that says too little."""
+    try:
+        return build_of([texts.counted[row] for row in split.others], split.seed[0])
+    except Refused:
+        return Basis.random(split.seed[0])
 
 
-def ridge(x: Reals, y: Reals, strength: float = RIDGE) -> Reals:
-    """Weights by Bayesian linear regression with one prior for all features but the bias, which comes first and is free.
-
-    Two arms on the same cases with the same prior differ by the regression of the difference.
-    """
-    penalty = np.full(x.shape[1], strength)
-    penalty[0] = 1e-6
-    return np.asarray(np.linalg.solve(x.T @ x + np.diag(penalty), x.T @ y), np.float64)
-
-
-def subject_mean(subjects: NDArray[np.int64], gain: NDArray[np.int8], split: Split) -> Reals:
+def subject_mean(subjects: NDArray[np.int64], gain: Right, split: Split) -> Reals:
     """The mean gain among the labels of the same file, drawn towards that of all."""
     files = int(subjects.max()) + 1
     labels = gain[split.labelled].astype(np.float64)
@@ -90,7 +90,7 @@ class _Sparse:
         return np.asarray(np.bincount(self.columns, self.values * factors[self.owners], minlength=width), np.float64)
 
 
-def tfidf_lr_gain(words: Sequence[Counter[int]], gain: NDArray[np.int8], split: Split) -> Reals:
+def tfidf_lr_gain(words: Sequence[Counter[int]], gain: Right, split: Split) -> Reals:
     """Logistic regression on tf-idf of words and pairs: will the strong model alone be right? Ridge, by accelerated gradient steps."""
     document: Counter[int] = Counter()
     for row in split.others:
