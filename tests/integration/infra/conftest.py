@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.store import MemoryStore, RedisStore, SharedStore
+from infra.store import MemoryStore, RedisStore, Store
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[SharedStore]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """Either store, empty as far as the test's keys go."""
     if request.param == "memory":
         yield MemoryStore()

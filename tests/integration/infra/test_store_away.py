@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from infra.store import Limit, RedisStore, SharedStore
+from infra.store import Limit, RedisStore, Store
 from schemas.errors import Unavailable
 from tools.stack.ports import free_ports
 from tools.stack.processes import Running, kill
@@ -20,7 +20,7 @@ T = TypeVar("T")
 BOUND_S = 0.005
 SLACK_S = 0.5  # a machine that does other work too; a hung server takes for ever
 
-CALLS: list[Callable[[SharedStore], Awaitable[object]]] = [
+CALLS: list[Callable[[Store], Awaitable[object]]] = [
     lambda store: store.get("k"),
     lambda store: store.mget(["k", "l"]),
     lambda store: store.put("k", b"v", 1),
@@ -84,7 +84,7 @@ async def at_last(call: Callable[[], Awaitable[T]]) -> T:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_each_call_ends_in_bound_when_redis_hangs(
-    server: Server, store: RedisStore, call: Callable[[SharedStore], Awaitable[object]]
+    server: Server, store: RedisStore, call: Callable[[Store], Awaitable[object]]
 ) -> None:
     """A stopped server accepts connections and never answers: every call is Unavailable in milliseconds."""
     server.signal(signal.SIGSTOP)
