@@ -4,7 +4,9 @@ from typing import Protocol
 
 from infra.clock import Clock
 from infra.engine import OUR_FAULTS, ArmSpec, Engine, EngineGuest, Generation, LoadOutcome, Places, blames_engine
-from infra.store import Store
+from infra.limits import Limit, Taken
+from infra.local_limits import LocalBudget, LocalQuota
+from infra.store import SharedStore, Store
 from schemas.payload import Payload
 
 __all__ = [
@@ -17,9 +19,14 @@ __all__ = [
     "Generation",
     "Leases",
     "LeasingStore",
+    "Limit",
     "LoadOutcome",
+    "LocalBudget",
+    "LocalQuota",
     "Places",
+    "SharedStore",
     "Store",
+    "Taken",
     "blames_engine",
 ]
 

@@ -6,6 +6,7 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * policies: the versions that the recorded output names, out of `ratchet.policies`;
 * the store's ids seen before: rebuilt from the requests as they are replayed; where it had lost them, that is counted;
 * which of two requests with one id came first to the store: one lane decides many side by side, so it may be the later;
+* quota, ledger and the cache's answer: as the decision, or the refusal, says (`routing.observed`, `cached`, `retry_after_ms`);
 * a session's arm: `session_arm` as the decision observed it, checked against the arms that the session was ever given (decisions of
   one session on several partitions run side by side: no log orders their reads);
 * whether the store answered: `store_seen`;
@@ -22,18 +23,21 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, cast
 
-from agents.router.actor import SEEN_S, SESSION_S, Router, keyed
+from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
+from agents.router.observed import Hit
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS, groups
 from schemas.errors import Refused, Unavailable
+from schemas.events import CachedAnswer, DecisionRouted, Noticed
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
 from schemas.policies import PolicyRef
+from schemas.routes import Route
 from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
 from streams.recorded import RecordedLog, scratch
 from streams.replay import Artifact, StillClock, Told, Window, redecide, refold, where_to_begin
-from streams.shapes import Event, P, Record, Transform
+from streams.shapes import Event, P, Place, Record, Transform
 from streams.wire import decode
 
 TRANSFORMS = ("router", "trust")
@@ -67,6 +71,7 @@ def first_topics(agents: Collection[str]) -> tuple[str, ...]:
 def other_topics(agents: Collection[str]) -> tuple[str, ...]:
     """What else a replay of these agents reads."""
     found = {POLICIES} if set(agents) & set(TRANSFORMS) else set[str]()
+    found |= {RESULTS} if "router" in agents else set()
     for agent in agents:
         found |= {*inputs_of(agent), *outputs_of(agent)}
         if agent in FOLDS:
@@ -82,6 +87,7 @@ def offset_groups(agents: Collection[str]) -> dict[str, tuple[str, ...]]:
 def keep(agents: Collection[str]) -> Callable[[Record], bool]:
     """Whether a record is needed for a replay of these agents: inputs and policies whole, of other topics their own outputs."""
     whole = {POLICIES, *first_topics(agents), *(topic for agent in agents for topic in inputs_of(agent))}
+    whole |= {RESULTS} if "router" in agents else set()
     whole |= {state_topic(agent) for agent in agents if agent in FOLDS}
     return lambda record: record.topic in whole or written_by(record) in agents
 
@@ -104,20 +110,18 @@ async def replay(
     told: Told,
 ) -> Rederived:
     """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand. `artifact`: where snapshots are."""
+
+    def held(digest: str) -> bytes:
+        if digest in log.artifacts:
+            return log.artifacts[digest]
+        if artifact is None:
+            raise Refused(f"the artifact {digest} is not at hand: neither in the log nor on this machine", kind="cut")
+        return artifact(digest)
+
     if agent in FOLDS:
-
-        def held(digest: str) -> bytes:
-            if digest in log.artifacts:
-                return log.artifacts[digest]
-            if artifact is None:
-                raise Refused(
-                    f"the snapshot {digest} is not at hand: neither in the log nor on this machine", kind="cut"
-                )
-            return artifact(digest)
-
         return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)
-    recalling = RouterRecall(log, policies, key_of) if agent == "router" else TrustRecall(log, policies)
+    recalling = RouterRecall(log, policies, key_of, held) if agent == "router" else TrustRecall(log, policies)
     return await redecide(recalling, log, window, told=told)
 
 
@@ -251,7 +255,13 @@ class TrustRecall(Recalling):
 class RouterRecall(Recalling):
     """The router, with the store and the pseudonyms that it had."""
 
-    def __init__(self, log: RecordedLog, policies: Policies, key_of: Callable[[str], bytes] | None) -> None:
+    def __init__(
+        self,
+        log: RecordedLog,
+        policies: Policies,
+        key_of: Callable[[str], bytes] | None,
+        artifact: Artifact,
+    ) -> None:
         super().__init__(log, policies)
         self._log = log
         self._store = Remembered(self.clock)
@@ -259,7 +269,17 @@ class RouterRecall(Recalling):
         self._pseudonyms: dict[str, str | None] = {}
         self._given = scratch()
         self._given.execute("CREATE TABLE given (route TEXT, session TEXT, at_ms INT, place TEXT, arm TEXT, kept TEXT)")
-        self.transform = Router(policies, self._store, self.clock, key_of or (lambda tenant: b""), keyed=self._keyed)
+        self._around = RecordedAround()
+        self.transform = Router(
+            policies,
+            self._store,
+            self._around,
+            Lying(log),
+            self.clock,
+            key_of or (lambda tenant: b""),
+            keyed=self._keyed,
+            artifact=artifact,
+        )
         self._begins_ms = {
             tp: begins for tp in log.starts if log.start(tp) > 0 and (begins := log.begins_ms(tp)) is not None
         }
@@ -273,6 +293,7 @@ class RouterRecall(Recalling):
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         why = super().recall(record, recorded)
         decision = next((said for said in payloads(recorded) if "store_seen" in said), None)
+        self._around.recall(decision, next((said for said in payloads(recorded) if said.get("kind") == "quota"), None))
         self._store.away = decision is not None and decision.get("store_seen") is False
         self._store.arm = None if decision is None else decision.get("session_arm")
         self._store.lost, self._store.first = False, None
@@ -340,6 +361,49 @@ class RouterRecall(Recalling):
         return max(self._begins_ms.values(), default=None)
 
 
+class Lying:
+    """Records by their place, out of the log."""
+
+    def __init__(self, log: RecordedLog) -> None:
+        self._log = log
+
+    async def read(self, place: Place) -> Record | None:
+        row = next(iter(self._log.of(place.topic, place.partition, place.offset)), None)
+        return row if row is not None and row.offset == place.offset else None
+
+
+class RecordedAround:
+    """Quota, ledger and cache as the recorded decision, or refusal, says that they were."""
+
+    def __init__(self) -> None:
+        self._quota_ms: int | None = None
+        self._noticed = Noticed()
+        self._hit: CachedAnswer | None = None
+
+    def recall(self, decision: Mapping[str, Any] | None, refused: Mapping[str, Any] | None) -> None:
+        """What the next decision shall find."""
+        terms: Mapping[str, Any] = (decision or {}).get("routing") or {}
+        cached = (decision or {}).get("cached")
+        try:
+            self._noticed = Noticed.model_validate(terms.get("observed") or {})
+            self._hit = None if cached is None else CachedAnswer.model_validate(cached)
+        except ValueError:
+            self._noticed, self._hit = Noticed(), None  # damaged: the difference will show
+        self._quota_ms = None if refused is None else refused.get("retry_after_ms")
+
+    async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
+        return self._quota_ms
+
+    async def noticed(self, route: Route, now_ms: int) -> Noticed:
+        return self._noticed
+
+    async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
+        return tuple(Hit(arm, self._hit) for arm, key in keys.items() if self._hit is not None and self._hit.key == key)
+
+    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
+        """Nothing is charged again."""
+
+
 class Remembered:
     """The store as the router had it: ids seen, in the log's order; a session's arm as it was observed."""
 
@@ -376,17 +440,8 @@ class Remembered:
         self._check()
         return None if self.arm is None else self.arm.encode()
 
-    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        return [await self.get(key) for key in keys]
-
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         """The next decision says what it observed."""
-
-    async def ping(self) -> None:
-        self._check()
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
     def _check(self) -> None:
         if self.away:

@@ -39,14 +39,25 @@ from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
-from streams.reader import EveryOffset
+from streams.reader import ByPlace, EveryOffset
 from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
 
-STREAM_AGENTS = ("router", "inference", "trust", "cases", "ladder", "judge", "trainer", "jobs", "grader")
+STREAM_AGENTS = (
+    "router",
+    "inference",
+    "trust",
+    "cases",
+    "ladder",
+    "judge",
+    "trainer",
+    "estimator",
+    "jobs",
+    "grader",
+)
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -173,8 +184,14 @@ async def open_guest(process: Process) -> EngineGuest:
 
 async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Router
+    from agents.router.around import StoreAround
 
-    return Router(runner.view(VIEW), await process.store(), process.clock, process.keys.pseudonym_key)
+    store = await process.store()
+    around = StoreAround(store, process.clock)
+    again = ByPlace(process.broker)
+    process.stack.push_async_callback(again.stop)
+    artifact = process.artifacts.get_bytes
+    return Router(runner.view(VIEW), store, around, again, process.clock, process.keys.pseudonym_key, artifact=artifact)
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -204,7 +221,8 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 async def _trust(process: Process, runner: Runner) -> Transform:
     from agents.trust.actor import Trust
 
-    return Trust(runner.view(VIEW), process.clock)
+    store = None if process.settings.redis_url is None else await process.store()
+    return Trust(runner.view(VIEW), process.clock, store)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:
@@ -267,7 +285,26 @@ def _trainer() -> AnyFold:
     return Trainer()
 
 
-FOLDS: dict[str, Callable[[], AnyFold]] = {"cases": _cases, "ladder": _ladder, "judge": _judge, "trainer": _trainer}
+def _learner() -> AnyFold:
+    from agents.router.fold import Learner
+
+    return Learner()
+
+
+def _estimator() -> AnyFold:
+    from agents.router.estimator import Estimator
+
+    return Estimator()
+
+
+FOLDS: dict[str, Callable[[], AnyFold]] = {
+    "cases": _cases,
+    "ladder": _ladder,
+    "judge": _judge,
+    "trainer": _trainer,
+    "estimator": _estimator,
+    "learner": _learner,
+}
 WORKERS = {"inference": 128, "grader": 16}
 
 
@@ -371,7 +408,7 @@ async def _run(runner: Runner, stop: asyncio.Event) -> None:
 
 
 INPUTS = {
-    "router": ("requests",),
+    "router": ("requests", "scores"),
     "inference": ("decisions", "shadows"),
     "trust": ("results", "reviews"),
     "jobs": ("training",),

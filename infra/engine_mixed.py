@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from infra.clock import Clock
-from infra.engine import OWN, ArmSpec, Blameless, Engine, EngineGuest, Generation, LoadOutcome, Places, blames_engine
+from infra.engine import OWN, ArmSpec, Blameless, Engine, EngineGuest, Generation, LoadOutcome, blames_engine
 from infra.provider import Provider
 from schemas.errors import Refused, Unavailable
 
@@ -21,6 +22,15 @@ DOUBT_S = 5.0  # of a second look at an arm that failed
 PATIENCE_S = 10.0
 AWAY = "replica is away"  # how a reason begins that says nothing of the arm: nobody could be asked
 log = logging.getLogger("ratchet")
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine of several replicas, where each can be asked by name."""
+
+    def places(self, arm: str) -> Sequence[str]: ...
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation: ...
 
 
 class MixedEngine:
@@ -153,15 +163,6 @@ class MixedEngine:
                 self._doubted.add(spec)
             raise
 
-    def places(self, arm: str) -> Sequence[str]:
-        """As `Places` says, of our engines; a provider is one place."""
-        return self._own.places(arm) if arm in self._owned and isinstance(self._own, Places) else ()
-
-    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
-        if arm in self._owned and isinstance(self._own, Places):
-            return await self._own.generate_at(place, arm, text, request_id, timeout_s)
-        return await self.generate(arm, text, request_id, timeout_s)
-
     async def _generate_own(self, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
         if arm in self._owned and self._own is not None:
             return await self._own.generate(arm, text, request_id, timeout_s)
@@ -170,6 +171,18 @@ class MixedEngine:
             raise Blameless(f"arm {arm!r} is not live now", retry_after_s=1.0)
         known = str(sorted({*self._owned, *outside}))
         raise Refused(f"arm {arm!r} is not loaded", kind="unknown_arm", field="arm", accepted=known)
+
+    def places(self, arm: str) -> Sequence[str]:
+        """The replicas of our engines that the arm is live at, the one to ask first in front; none for a provider's arm."""
+        if arm in self._owned and isinstance(self._own, Replicated):
+            return self._own.places(arm)
+        return ()
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `generate`, at one of `places`."""
+        if arm in self._owned and isinstance(self._own, Replicated):
+            return await self._own.generate_at(place, arm, text, request_id, timeout_s)
+        return await self.generate(arm, text, request_id, timeout_s)
 
     async def healthy(self) -> bool:
         """Whether anything answers: our engines, or a provider's arm. Arms that failed since the last look are probed, others not.

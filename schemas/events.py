@@ -82,9 +82,11 @@ class CachedAnswer(Part):
     """An answer that was released before; which arm gave it, and how like the earlier request this one is (thousandths)."""
 
     key: str
-    kind: Literal["exact", "semantic"]
+    kind: Literal["exact", "semantic", "kept"]
     result_id: str
     text: str
+    arm: str = ""
+    adapter: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     finish_reason: str = ""
@@ -99,6 +101,7 @@ class Noticed(Part):
 
     spent_nano_usd: int | None = Field(default=None, description="Of the period's budget, reserved ones included.")
     spent_age_ms: int = 0
+    away: bool = Field(default=False, description="The ledger did not answer: what this router may still spend counts.")
     requests: int | None = Field(default=None, description="Of the period so far.")
     emergency_nano_usd: int | None = None
     emergency_count: int | None = None
@@ -246,7 +249,8 @@ class ResultFailed(ResultEvent):
 class ScoreAssigned(DerivedEvent):
     """`action` release: the answer went out with this score; hold: the case settles it; escalate: a decision follows.
 
-    A shadow's score never releases. `review` says that a person shall see the answers.
+    A shadow's score never releases. `review` says that a person shall see the answers. `result_partition`,
+    `result_offset`: where the result lies that escalates, for the router reads it again.
     """
 
     TYPE = "score.assigned"
@@ -271,6 +275,9 @@ class ScoreAssigned(DerivedEvent):
     assigned_at_ms: int
     window_end_ms: int
     policies: tuple[PolicyRef, ...] = ()
+    attempt: int = 1
+    result_partition: int | None = Field(default=None, ge=0)
+    result_offset: int | None = Field(default=None, ge=0)
 
 
 class AnswerReleased(DerivedEvent):
@@ -425,7 +432,8 @@ class CaseEvent(RouteEvent):
     assigned_at_ms: int
     window_end_ms: int
     request_at_ms: int = 0
-    arm: str = Field(description="The serving arm.")
+    arm: str = Field(description="The serving arm, of the last attempt.")
+    drawn: str = Field(default="", description="The arm that the first decision drew, whoever answered in the end.")
     experiment: str = ""
     arenas: tuple[str, ...] = Field(default=(), description="Keys of the arenas that the decision's fleet named.")
     subject: str | None = None
@@ -443,16 +451,27 @@ class CaseAnswered(CaseEvent):
     shadows: tuple[str, ...] = ()
     reason: str = ""
     source: Literal["model", "cache", "kept"] = "model"
-    cost_nano_usd: int | None = None
-    strategy: str = ""
-    lost: tuple[str, ...] = Field(default=(), description="Arms of the chain that failed before it.")
+    cost_nano_usd: int | None = Field(default=None, description="Of all attempts, as far as known; shadows not.")
+    strategy: str = Field(default="", description="Of the first decision.")
+    lost: tuple[str, ...] = Field(default=(), description="Arms that were asked and failed before it.")
+
+
+class Escalated(Part):
+    """A first attempt's score, which was too low. Its answer is among the case's arms."""
+
+    arm: str
+    score: float
+    z: float
+    signals: tuple[float, ...] = ()
+    scorer: str = ""
 
 
 class CaseClosed(CaseEvent):
     """The request joined once: decision, every arm's result, score as it stood before the verdict, verdict, grades.
 
     `verdict_*` tell the decisive verdict, a person's or a reference's. Where a model grades (`rubric`, `model`), a person
-    was asked by a coin: `human_sampled`, with the exact probability `human_share` (F10's ξ and r).
+    was asked by a coin: `human_sampled`, with the exact probability `human_share` (F10's ξ and r). `choices`, `routing` and
+    `strategy` are of the first decision, arm and score of the last attempt; `cost_nano_usd` is what both have cost.
     """
 
     TYPE = "case.closed"
@@ -481,10 +500,13 @@ class CaseClosed(CaseEvent):
     sampled: bool = False
     label_propensity: float = 0.0
     settled: Literal["", "released", "withheld"] = ""
-    routing: RoutingTerms | None = Field(default=None, description="Of the decision.")
+    routing: RoutingTerms | None = Field(default=None, description="Of the first decision.")
     strategy: str = ""
-    attempt: int = 1
+    attempt: int = Field(default=1, description="Of the decision whose answer this is: 2 after an escalation.")
     session: str | None = None
+    source: Literal["model", "cache", "kept"] = "model"
+    cost_nano_usd: int | None = None
+    escalated: Escalated | None = None
 
 
 class CaseAmended(CaseClosed):

@@ -56,13 +56,13 @@ _CASE_ARM = (
     "arm", "adapter", "shadow", "status", "result_id", "grade", "model_grade", "latency_us", "ttft_us", "tokens_in",
     "tokens_out", "cost_nano_usd", "source",
 )  # fmt: skip
-_CASE = (*_AT, *_SPAN, "decision_id", "arm", "experiment", "arenas")
+_CASE = (*_AT, *_SPAN, "decision_id", "arm", "drawn", "experiment", "arenas")
 _LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
     (*_CASE, "why", "grader", "human_share", "human_sampled", "verdict_kind", "verdict_after_score", "verdict_at_ms",
      "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled",
-     "strategy", "attempt"),
-    ("messages", "label", "routing", "session"),
+     "strategy", "attempt", "source", "cost_nano_usd"),
+    ("messages", "label", "routing", "session", "escalated"),
     ("verdict_by", "model_by"),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},
 )  # fmt: skip
@@ -90,7 +90,8 @@ TABLE: Mapping[str, Row] = {
     "result.failed": Row((*_RESULT, "kind"), ("reason",)),
     "score.assigned": Row(
         (*_AT, *_SPAN, "arm", "shadow", "decision_id", "result_id", "failed", "action", "score", "z", "signals",
-         "scorer", "threshold", "certified", "review", "sampled", "label_propensity", "gated"),
+         "scorer", "threshold", "certified", "review", "sampled", "label_propensity", "gated", "attempt", "result_partition",
+         "result_offset"),
     ),
     "answer.released": Row(
         (*_AT, "arm", "score", "certified", "reviewed", "decision_id", "result_id", "latency_ms"), ("text",)

@@ -209,7 +209,7 @@ class Judging:
         leading = staged or (open_now[0] if open_now else None)
         shadows = [arena.challenger for arena in open_now]
         shadows += [watched.champion] if watched and watched.champion not in shadows else []
-        loaded = [name for name in others(bench.settings) if name not in shadows]
+        loaded = [name for name in others(bench.settings) if name not in (bench.champion, *shadows)]
         named = [bench.champion, bench.rollback, *shadows, *(arm.arm for arm in bench.settings.arms)]
         arms = tuple(arm for arm in bench.arms if arm.arm in named)
         self.change(fleet_version=bench.fleet_version + 1, arms=arms)
@@ -244,7 +244,12 @@ class Judging:
 
 
 def others(settings: Route) -> tuple[str, ...]:
-    """Arms that are kept loaded though they serve nobody: a judge model, a second opinion."""
+    """Arms that are kept loaded though the judge lets them serve nobody, each once.
+
+    A judge model, a second opinion, and whatever the router may choose: an arm that is not loaded is masked, so it would never be chosen.
+    """
+    routing = settings.routing
     judging = (settings.grading.arm,) if settings.grader in MODEL_GRADERS else ()
     second = settings.trust.second_arm
-    return judging if second is None or second in judging else (*judging, second)
+    named = (*judging, second or "", routing.arm, *routing.arms, *routing.cascade.arms, routing.emergency.arm)
+    return tuple(dict.fromkeys(name for name in named if name))

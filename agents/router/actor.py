@@ -1,17 +1,28 @@
 """The router's shell: gathers what `decide` must know, and nothing else."""
 
+import asyncio
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from agents.ports import Clock, Store
-from agents.router import decide
-from schemas.errors import Unavailable, Undecodable
-from schemas.events import DecisionRouted, RequestSubmitted
+from agents.ports import Clock
+from agents.router import cache, decide, model, second
+from agents.router.around import Around
+from agents.router.basis import Basis
+from agents.router.weigh import CHARS_PER_TOKEN, weighs
+from schemas import canonical, codec, ids
+from schemas.errors import Refused, Unavailable, Undecodable
+from schemas.events import DecisionRouted, Noticed, RequestSubmitted, ResultCompleted, ScoreAssigned
 from schemas.payload import Payload
-from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute
-from streams.shapes import Emit, Event, Out, Record, View
+from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute, PolicyRouter
+from schemas.routes import Route
+from streams.shapes import Emit, Event, Out, Place, Record, View
 
+log = logging.getLogger("ratchet")
+SCORES, RESULTS = "ratchet.scores", "ratchet.results"
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
 Keyed = Callable[[bytes, str, str], str]
@@ -22,6 +33,24 @@ def keyed(key: bytes, label: str, text: str) -> str:
     return hmac.new(key, f"{label}\x1f{text}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
+class Memory(Protocol):
+    """What the router needs of the store for ids and sessions. It may lose everything."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None: ...
+
+    async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes: ...
+
+
+class Again(Protocol):
+    """Reads a committed record again."""
+
+    async def read(self, place: Place) -> Record | None:
+        """None where it is no longer there. Raises `Unavailable`."""
+        ...
+
+
 class Router:
     """Transform `router`. `key_of` gives the tenant's secret key, under which subjects and sessions are pseudonymised.
 
@@ -30,27 +59,68 @@ class Router:
     """
 
     name = decide.NAME
-    inputs: Sequence[str] = (decide.REQUESTS,)
+    inputs: Sequence[str] = (decide.REQUESTS, SCORES)
 
     def __init__(
-        self, policies: View, store: Store, clock: Clock, key_of: Callable[[str], bytes], *, keyed: Keyed = keyed
+        self,
+        policies: View,
+        store: Memory,
+        around: Around,
+        again: Again,
+        clock: Clock,
+        key_of: Callable[[str], bytes],
+        *,
+        keyed: Keyed = keyed,
+        artifact: Callable[[str], bytes] | None = None,
     ) -> None:
         self._policies = policies
         self._store = store
         self._clock = clock
         self._key_of = key_of
         self._keyed = keyed
+        self._models = Models(artifact)
+        self._around = around
+        self._again = again
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
+        if isinstance(event.data, ScoreAssigned):
+            return await self._escalated(event, event.data)
         if not isinstance(event.data, RequestSubmitted):
             return self._other(event)
         request = Event(event.id, event.key, event.data, event.source, event.traceparent, event.place, event.record)
-        observed = await self._observe(request)
-        emits = decide.decide(request, self._read(event.data), observed)
-        await self._remember(emits)
+        policies = await self._models.unfolded(self._read(event.data))
+        observed = await self._observe(request, policies)
+        emits = decide.decide(request, policies, observed)
+        await self._remember(emits, policies)
+        return emits
+
+    async def _escalated(self, event: Event[Payload], score: ScoreAssigned) -> Sequence[Out]:
+        """The second decision. Both records lie on the score's partition number; one that is gone leaves the window's end to settle."""
+        if score.action != "escalate" or score.result_partition is None or score.result_offset is None:
+            return ()
+        scored = Event(event.id, event.key, score, event.source, event.traceparent, event.place, event.record)
+        found = await asyncio.gather(
+            self._again.read(Place(decide.REQUESTS, score.request_partition, score.request_offset)),
+            self._again.read(Place(RESULTS, score.result_partition, score.result_offset)),
+        )
+        request, result = (_payload(row) for row in found)
+        if not isinstance(request, RequestSubmitted) or not isinstance(result, ResultCompleted):
+            return ()
+        policies = await self._models.unfolded(self._read(request))
+        now_ms = self._clock.now_ms()
+        key = self._key_of(request.tenant)
+        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
+        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
+        route = None if policies.route is None else policies.route.data.settings
+        noticed = Noticed() if route is None else await self._around.noticed(route, now_ms)
+        observed = decide.Observed(now_ms, "", session=session, subject=subject, told=noticed)
+        emits = second.decide(scored, second.First(request, result), policies, observed)
+        await self._remember(emits, policies)
         return emits
 
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
+        if record.topic != decide.REQUESTS:
+            return None
         emit = decide.undecodable(record, error)
         return None if emit is None else (emit,)
 
@@ -103,10 +173,13 @@ class Router:
             return decide.Policies(None, None, (), tuple(mine[:10]))
         live = view.items(PolicyLive)
         return decide.Policies(
-            route, view.get(PolicyFleet, f"fleet/{request.route}"), tuple(live[key] for key in sorted(live))
+            route,
+            view.get(PolicyFleet, f"fleet/{request.route}"),
+            tuple(live[key] for key in sorted(live)),
+            router=view.get(PolicyRouter, f"router/{request.route}"),
         )
 
-    async def _observe(self, event: Event[RequestSubmitted]) -> decide.Observed:
+    async def _observe(self, event: Event[RequestSubmitted], policies: decide.Policies) -> decide.Observed:
         request, key = event.data, self._key_of(event.data.tenant)
         digest = self._keyed(key, "content", request.model_dump_json())
         session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
@@ -124,13 +197,117 @@ class Router:
                 session_arm = None if arm is None else arm.decode()
         except Unavailable:
             there = False
-        return decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
+        seen = decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
+        route = None if policies.route is None else policies.route.data.settings
+        return seen if route is None or not weighs(route.routing) else await self._look(event, route, policies, seen)
 
-    async def _remember(self, emits: Sequence[Emit]) -> None:
+    async def _look(
+        self, event: Event[RequestSubmitted], route: Route, policies: decide.Policies, seen: decide.Observed
+    ) -> decide.Observed:
+        """Quota, ledger and cache, asked side by side."""
+        request = event.data
+        keys = _keys(request, route, policies)
+        tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
+        quota_ms, noticed, hits = await asyncio.gather(
+            self._around.quota_ms(route, max(tokens, 1), str(event.place)),
+            self._around.noticed(route, seen.now_ms),
+            self._around.hits(keys),
+        )
+        probe = "off" if not keys else "hit" if hits else "miss"
+        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, told=noticed.model_copy(update={"probe": probe}))
+
+    async def _remember(self, emits: Sequence[Emit], policies: decide.Policies) -> None:
         for emit in emits:
             made = emit.payload
-            if isinstance(made, DecisionRouted) and made.session is not None and made.arm != made.session_arm:
+            if not isinstance(made, DecisionRouted):
+                continue
+            if policies.route is not None:
+                await self._around.reserve(made, policies.route.data.settings)
+            if made.session is not None and made.arm != made.session_arm:
                 try:
                     await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
                 except Unavailable:
                     return  # the hash gives the same arm again
+
+
+class Models:
+    """Bases and models by what they were made of; the newest of each route is held."""
+
+    def __init__(self, artifact: Callable[[str], bytes] | None) -> None:
+        self._artifact = artifact
+        self._bases: dict[str, Basis] = {}
+        self._held: dict[str, tuple[str, model.Model]] = {}
+
+    async def unfolded(self, policies: decide.Policies) -> decide.Policies:
+        """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
+        if policies.route is None or not weighs(policies.route.data.settings.routing):
+            return policies
+        name, digest = policies.route.data.route, policies.route.data.settings.routing.basis
+        version = f"{digest}/{'' if policies.router is None else policies.router.id}"
+        held = self._held.get(name)
+        if held is None or held[0] != version:
+            held = version, await asyncio.to_thread(self._made, policies, digest)
+            self._held[name] = held
+        return replace(policies, model=held[1])
+
+    def _made(self, policies: decide.Policies, digest: str) -> model.Model:
+        router = None if policies.router is None else policies.router.data
+        basis = self._bases.get(digest)
+        if basis is None:
+            basis = self._bases[digest] = self._basis(digest)
+        if router is None or not router.factors or router.basis != digest:
+            return model.model_of(None, basis, None)
+        try:
+            return model.model_of(router, basis, self._bytes(router.factors))
+        except Refused as fault:
+            log.warning("route %s: what the learner published cannot be used: %s", router.route, fault)
+            return model.model_of(None, basis, None)
+
+    def _basis(self, digest: str) -> Basis:
+        if not digest:
+            return model.basis_of(None)
+        try:
+            return model.basis_of(self._bytes(digest))
+        except Refused as fault:
+            raise Unavailable(f"the text basis {digest} cannot be read: {fault}", retry_after_s=5.0) from fault
+
+    def _bytes(self, digest: str) -> bytes:
+        if self._artifact is None:
+            raise Refused(f"{digest}: no artifact store is at hand", kind="artifact")
+        return self._artifact(digest)
+
+
+def _payload(record: Record | None) -> Payload | None:
+    """What a record that was taken before says; None where it is gone or cannot be read any more."""
+    if record is None:
+        return None
+    kind = dict(record.headers).get("ce_type", b"").decode("ascii", "replace")
+    try:
+        return codec.decode_payload(codec.payload_class(kind), record.value)
+    except Refused:
+        return None
+
+
+def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) -> dict[str, str]:
+    """Arm -> under which key its answer is kept; none where the route keeps none."""
+    if not route.routing.cache.exact or policies.fleet is None:
+        return {}
+    fleet, router = policies.fleet.data, policies.router
+    scope = cache.Scope(
+        tenant=request.tenant,
+        route=request.route,
+        router=_scope_digest(route),
+        gate="",
+        generation=0 if router is None else router.data.generation,
+    )
+    among = route.routing.chosen_from(fleet.champion)
+    return cache.keys_of(
+        scope, [arm for arm in fleet.arms if arm.arm in among], cache.body_of(request.messages, request.needs)
+    )
+
+
+def _scope_digest(route: Route) -> str:
+    """Of the settings that an answer depends on beside its arm: whose answers may be given under which sensitivity."""
+    return ids.digest(
+        canonical.encode({"sensitivity": route.routing.sensitivity, "regions": list(route.routing.regions)})
+    )

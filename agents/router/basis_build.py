@@ -1,7 +1,7 @@
 """Makes a basis from a route's unlabelled texts: offline, in floats, by a seed. What it makes is frozen into integers.
 
 Truncated SVD of the tf-idf rows by a randomised range finder with power iterations (Halko, Martinsson, Tropp, 2011), landmarks
-by k-means++ (Arthur, Vassilvitskii, 2007), features by the Nyström method (Williams, Seeger, 2001).
+drawn from the texts, features by the Nyström method (Williams, Seeger, 2001).
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.router import features
-from agents.router.basis import DIRECTIONS, GRAMS, KERNEL_STEPS, UNIT, Basis, Kernel, grams
+from agents.router.basis import DIRECTIONS, KERNEL_STEPS, UNIT, Basis, Kernel, grams
 from agents.router.features import ONE, Scale
 from schemas.errors import Refused
 
@@ -20,7 +20,7 @@ LEAST = 5  # texts in which a gram must be, to weigh anything
 LEAST_TEXTS = 100
 LANDMARKS = 128
 OVERSAMPLED, ITERATIONS = 16, 2
-SPREAD = 5.0  # root mean square length of the kernel features, in units of a surface number
+SPREAD = 3.5  # root mean square length of the kernel features, in units of a surface number
 SMALLEST = 1e-3  # eigenvalues below this share of the greatest are noise
 AT_ONCE = 1 << 17
 Floats = NDArray[np.float32]
@@ -58,13 +58,13 @@ def build_of(texts: Sequence[Counted], seed: int) -> Basis:
     rows = _rows(texts)
     directions = _directions(rows, rng)
     weights, mantissas = _frozen(directions * rows.idf[:, None])
-    units = _normalised(_times(rows, (mantissas * weights[:, None] / rows.idf[:, None]).astype(np.float32)))
+    units = _times(rows, (mantissas * weights[:, None] / rows.idf[:, None]).astype(np.float32))
     return Basis(
         known=rows.known,
         weights=weights.astype(np.uint16),
         rows=mantissas.astype(np.int8),
         scale=_scale(texts),
-        kernel=_kernel(units.astype(np.float64), rng),
+        kernel=_kernel(_normalised(units.astype(np.float64)), rng),
         gain=0,
     )
 
@@ -77,7 +77,7 @@ class _Rows:
     owners: NDArray[np.int64]
     columns: NDArray[np.int64]
     values: Floats
-    known: NDArray[np.uint16]
+    known: NDArray[np.uint32]
     idf: Floats
 
 
@@ -85,24 +85,23 @@ def _rows(texts: Sequence[Counted]) -> _Rows:
     held = np.concatenate([text.grams for text in texts])
     counts = np.concatenate([text.counts for text in texts])
     owners = np.repeat(np.arange(len(texts)), [len(text.grams) for text in texts])
-    document = np.bincount(held, minlength=GRAMS)
-    known = np.flatnonzero(document >= LEAST)
+    found, at, document = np.unique(held, return_inverse=True, return_counts=True)
+    often = document >= LEAST
+    known, document = found[often], document[often]
     if len(known) < 2 * DIRECTIONS:
         raise Refused(
             f"a basis of texts with {len(known)} grams in common; accepted: at least {2 * DIRECTIONS} that are in {LEAST} texts",
             kind="basis",
         )
-    at = np.full(GRAMS, -1, np.int64)
-    at[known] = np.arange(len(known))
-    kept = at[held] >= 0
-    held, counts, owners = at[held][kept], counts[kept], owners[kept]
-    idf = 1.0 + np.log((1 + len(texts)) / (1 + document[known]))
+    kept = often[at]
+    held, counts, owners = (np.cumsum(often) - 1)[at[kept]], counts[kept], owners[kept]
+    idf = 1.0 + np.log((1 + len(texts)) / (1 + document))
     values = (1.0 + np.log(counts)) * idf[held]
     lengths = np.sqrt(np.bincount(owners, values * values, minlength=len(texts)))
     values /= lengths[owners]
     starts = np.searchsorted(owners, np.arange(len(texts) + 1))
     return _Rows(
-        starts, owners, held, values.astype(np.float32), known.astype(np.uint16), idf.astype(np.float32)
+        starts, owners, held, values.astype(np.float32), known.astype(np.uint32), idf.astype(np.float32)
     )  # fmt: skip
 
 
@@ -154,7 +153,7 @@ def _frozen(directions: Floats) -> tuple[Doubles, Doubles]:
     return weights, np.rint(directions / np.maximum(greatest, 1e-30)[:, None] * 127.0)
 
 
-def _normalised(vectors: Floats) -> Floats:
+def _normalised(vectors: Doubles) -> Doubles:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)
 
@@ -166,16 +165,10 @@ def _scale(texts: Sequence[Counted]) -> Scale:
 
 
 def _landmarks(units: Doubles, rng: np.random.Generator) -> Doubles:
-    """k-means++: each is drawn by its squared distance to the nearest one before."""
-    chosen = [int(rng.integers(len(units)))]
-    nearest = _distances(units, units[chosen])[:, 0]
-    while len(chosen) < min(LANDMARKS, len(units)):
-        total = nearest.sum()
-        if total <= 1e-9:
-            break  # fewer different texts than landmarks
-        chosen.append(int(rng.choice(len(units), p=nearest / total)))
-        nearest = np.minimum(nearest, _distances(units, units[chosen[-1:]])[:, 0])
-    return units[chosen]
+    """Different texts, drawn evenly: as many as there are of each kind."""
+    marks = np.rint(units[rng.permutation(len(units))[: 2 * LANDMARKS]] * UNIT) / UNIT
+    _, first = np.unique(marks, axis=0, return_index=True)
+    return marks[np.sort(first)[:LANDMARKS]]
 
 
 def _distances(one: Doubles, other: Doubles) -> Doubles:
@@ -183,8 +176,11 @@ def _distances(one: Doubles, other: Doubles) -> Doubles:
 
 
 def _kernel(units: Doubles, rng: np.random.Generator) -> Kernel:
-    """Width by the median heuristic; whitened to the landmarks' principal axes."""
-    marks = np.rint(_landmarks(units, rng) * UNIT) / UNIT
+    """Directions weighted by the root of their spread; width by the median heuristic; whitened to the landmarks' principal axes."""
+    spread = np.sqrt(np.sqrt((units * units).mean(axis=0)))
+    axes = np.maximum(1.0, np.rint(spread / spread.max() * UNIT))
+    units = _normalised(units * axes)
+    marks = _landmarks(units, rng)
     distances = _distances(units, marks)
     width = float(np.median(distances))
     between = np.exp(-_distances(marks, marks) / width)
@@ -201,6 +197,6 @@ def _kernel(units: Doubles, rng: np.random.Generator) -> Kernel:
         shift += 1
     mix = np.rint(whiten * 2.0**shift * ONE / 32_768.0)
     return Kernel(
-        (marks * UNIT).astype(np.int16), np.rint(table).astype(np.int16), np.rint(means * 32_768.0).astype(np.int16),
+        axes.astype(np.int16), (marks * UNIT).astype(np.int16), np.rint(table).astype(np.int16), np.rint(means * 32_768.0).astype(np.int16),
         mix.astype(np.int32), shift,
     )  # fmt: skip

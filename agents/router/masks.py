@@ -66,10 +66,17 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Purse:
-    """The budget as observed. `spent_pct`: of the period's budget; None where there is no budget or nobody knows."""
+    """The budget as observed. `spent_pct`: of the period's budget; None where there is no budget or nobody knows. `away`: the ledger
+    did not answer, and an outside arm may only spend this router's share of what was left when it last did."""
 
     limited: bool = False
     spent_pct: int | None = None
+    away: bool = False
+
+    def shuts(self, arm: Arm, cost: int | None) -> bool:
+        """Whether the arm costs something that is no longer there."""
+        spent = self.spent_pct is not None and self.spent_pct >= 100
+        return spent and cost != 0 and not (self.away and arm.ours)
 
 
 def loads(route: str, live: Sequence[Event[PolicyLive]], now_ms: int) -> dict[str, Load]:
@@ -107,7 +114,7 @@ def masks_of(
         "busy": load.busy and not load.broken,
         "slo": latency_ms > wish.left_ms,
         "price_unknown": purse.limited and cost is None,
-        "budget": cost != 0 and purse.spent_pct is not None and purse.spent_pct >= 100,
+        "budget": purse.shuts(arm, cost),
     }
     return tuple(code for code in CODES if found[code])
 
@@ -119,7 +126,7 @@ def relaxed(masks: Mapping[str, tuple[str, ...]], purse: Purse) -> tuple[dict[st
     for code in ("slo", "budget"):
         if any(not codes for codes in told.values()):
             break
-        if code == "budget" and (purse.spent_pct or 0) >= ALLOTMENT_PCT:
+        if code == "budget" and (purse.away or (purse.spent_pct or 0) >= ALLOTMENT_PCT):
             break
         less = {arm: tuple(one for one in codes if one != code) for arm, codes in told.items()}
         if less != told:

@@ -36,6 +36,8 @@ class Weighed:
 def weighs(settings: RoutingSettings) -> bool:
     """Whether the route has anything to weigh: if not, a decision says nothing of it."""
     some = (settings.arms, settings.arm, settings.budget.nano_usd, settings.regions, settings.prices)
+    quota = settings.quota
+    some = (*some, quota.requests_per_s, quota.tokens_per_min)
     return any(some) or settings.cache.exact or settings.cache.semantic or settings.strategy != "fixed"
 
 
@@ -139,7 +141,8 @@ def _purse(settings: RoutingSettings, observed: Observed) -> Purse:
     if budget.nano_usd is None:
         return Purse()
     spent = observed.told.spent_nano_usd
-    return Purse(True, None if spent is None else spent * 100 // (budget.nano_usd * budget.requests))
+    pct = None if spent is None else spent * 100 // (budget.nano_usd * budget.requests)
+    return Purse(True, pct, observed.told.away)
 
 
 def _lambda(settings: RoutingSettings, price: int, observed: Observed) -> int:

@@ -1,29 +1,42 @@
-"""The shell of trust: one read of the view and the clock per event."""
+"""The shell of trust: one read of the view and the clock per event, and released answers put where the router finds them."""
 
 from collections.abc import Sequence
 
-from agents.ports import Clock
+from agents.ports import Clock, Store
+from agents.rules import answers
 from agents.trust import decide
-from schemas.events import ResultCompleted, ResultFailed, ReviewSettled
+from schemas.errors import Unavailable
+from schemas.events import AnswerReleased, ResultCompleted, ResultFailed, ReviewSettled
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute, PolicyTrust
-from streams.shapes import Event, Out, P, Record, View
+from streams.shapes import Emit, Event, Out, P, Record, View
+
+AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
 
 class Trust:
-    """Transform `trust`. Keeps nothing."""
+    """Transform `trust`. Keeps nothing, and loses nothing without a store.
+
+    An answer is kept as it is decided, before that is committed: after a crash in between, the same result is decided again, and
+    what stands in the store may be an answer that then was held. It was one that trust let out by the policies of its time.
+    """
 
     name = decide.NAME
     inputs: Sequence[str] = ("ratchet.results", "ratchet.reviews")
 
-    def __init__(self, policies: View, clock: Clock) -> None:
+    def __init__(self, policies: View, clock: Clock, store: Store | None = None) -> None:
         self._policies = policies
         self._clock = clock
+        self._store = store
+        self._away_until_s = float("-inf")
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         data, now = event.data, self._clock.now_ms()
         if isinstance(data, ResultCompleted):
-            return decide.decide(_as(event, data), self._read(data.route), now)
+            policies = self._read(data.route)
+            emits = decide.decide(_as(event, data), policies, now)
+            await self._keep(event.id, data, policies, emits)
+            return emits
         if isinstance(data, ResultFailed):
             return decide.decide(_as(event, data), self._read(data.route), now)
         if isinstance(data, ReviewSettled):
@@ -38,6 +51,21 @@ class Trust:
 
     def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
         return ()
+
+    async def _keep(
+        self, result_id: str, result: ResultCompleted, policies: decide.Policies, emits: Sequence[Emit]
+    ) -> None:
+        """Put a released answer under its decision's key. A store that is away only costs the next one a model's answer."""
+        released = any(isinstance(emit.payload, AnswerReleased) for emit in emits)
+        if self._store is None or policies.route is None or not released or not answers.keeps(result):
+            return
+        entry, now_s = answers.encode(result, result_id), self._clock.monotonic()
+        if len(entry) > answers.MOST_BYTES or now_s < self._away_until_s:
+            return
+        try:
+            await self._store.put(result.cache_key, entry, policies.route.data.settings.routing.cache.ttl_s)
+        except Unavailable:
+            self._away_until_s = now_s + AWAY_S
 
     def _read(self, route: str) -> decide.Policies:
         return decide.Policies(

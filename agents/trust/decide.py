@@ -6,10 +6,14 @@
 4. A route whose settings are not known is treated as gated, and so is one whose policy says `gate`.
 5. Certified is what the ladder's own arm answers with z at or above the released rung. While a score releases anything, the audit's
    coin, which knows nothing of the score, draws the same share of every answer: these are judged blind, and they alone are `sampled`.
+6. A first answer of a model that scores below the route's `routing.cascade.below` escalates: it is neither released nor reviewed, and a
+   second, last decision follows. What the ladder or a grant lets out by its score never does: it was certified as it is, and an
+   answer that the audit drew in its place must stay one of its kind. A second attempt never escalates, nor what comes too late for one.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from agents.rules.grading import heads
 from agents.trust.score import PRIOR_NAME, Z_LIMIT, Scorer, log1p_about, shown, z_of
@@ -85,6 +89,20 @@ class Action:
     review: bool = False
     sampled: bool = False
     label_propensity: float = 0.0
+    escalate: bool = False
+
+    @property
+    def word(self) -> Literal["release", "hold", "escalate"]:
+        """As the score says it."""
+        return "escalate" if self.escalate else "release" if self.release else "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a score lets out by itself. `certified`: by the ladder; else an operator's grant says so."""
+
+    by_score: bool = False
+    certified: bool = False
 
 
 def act(result: ResultCompleted, z: float, score: float, policies: Policies, now_ms: int) -> Action:
@@ -98,12 +116,22 @@ def act(result: ResultCompleted, z: float, score: float, policies: Policies, now
         return Action(False, review=in_time, sampled=True, label_propensity=1.0)
     gated = is_gated(settings, trust)
     trust = usable(trust)
+    passed = _passed(result, z, score, trust, gated=gated)
+    if not passed.by_score and escalates(result, score, settings, now_ms):
+        return Action(False, escalate=True)
     if trust is not None and (trust.mode == "ENFORCE" or (trust.mode == "GRANTED" and gated)):
-        return _released_on_score(result, z, score, settings, trust, gated=gated, in_time=in_time)
+        return _released_on_score(result, passed, settings, gated=gated, in_time=in_time)
     if gated:
         return Action(False, review=in_time, sampled=True, label_propensity=1.0)
     picked = heads(result.request_id, "review", settings.review_share)
     return Action(in_time, review=picked and in_time, sampled=picked, label_propensity=settings.review_share)
+
+
+def escalates(result: ResultCompleted, score: float, settings: Route, now_ms: int) -> bool:
+    """Whether a stronger arm shall answer: a model's first answer, scored too low, within the route's deadline and the window."""
+    first = result.attempt == 1 and result.source == "model"
+    until_ms = min(result.window_end_ms, result.assigned_at_ms + int(settings.deadline_s * 1000))
+    return first and score < settings.routing.cascade.below and now_ms < until_ms
 
 
 def is_gated(settings: Route | None, trust: PolicyTrust | None) -> bool:
@@ -111,26 +139,27 @@ def is_gated(settings: Route | None, trust: PolicyTrust | None) -> bool:
     return settings is None or settings.release == "gated" or (trust is not None and trust.gate)
 
 
+def _passed(result: ResultCompleted, z: float, score: float, trust: PolicyTrust | None, *, gated: bool) -> Passed:
+    """What the ladder certified, or an operator granted where a person would decide first."""
+    if trust is None:
+        return Passed()
+    if trust.mode == "ENFORCE":
+        certified = trust.floor is not None and z >= trust.floor and result.arm == trust.arm
+        return Passed(certified, certified)
+    return Passed(trust.mode == "GRANTED" and gated and score >= trust.threshold)
+
+
 def _released_on_score(
-    result: ResultCompleted,
-    z: float,
-    score: float,
-    settings: Route,
-    trust: PolicyTrust,
-    *,
-    gated: bool,
-    in_time: bool,
+    result: ResultCompleted, passed: Passed, settings: Route, *, gated: bool, in_time: bool
 ) -> Action:
     """ENFORCE or GRANTED. The audit's coin is thrown for every answer alike, so what it draws is a random part of every rung."""
     share = settings.trust.audit_share
     audited = heads(result.request_id, "audit", share)
-    certified = trust.mode == "ENFORCE" and trust.floor is not None and z >= trust.floor and result.arm == trust.arm
-    passed = certified or (trust.mode == "GRANTED" and score >= trust.threshold)
     reviewed = audited
-    if not passed:
+    if not passed.by_score:
         reviewed = audited or gated or heads(result.request_id, "review", settings.review_share)
-    release = in_time and (not gated or (passed and not audited))
-    return Action(release, certified, review=reviewed and in_time, sampled=audited, label_propensity=share)
+    release = in_time and (not gated or (passed.by_score and not audited))
+    return Action(release, passed.certified, review=reviewed and in_time, sampled=audited, label_propensity=share)
 
 
 def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Policies, now_ms: int) -> tuple[Emit, ...]:
@@ -159,7 +188,7 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         decision_id=result.decision_id,
         result_id=event.id,
         failed=isinstance(result, ResultFailed),
-        action="release" if action.release else "hold",
+        action=action.word,
         score=score,
         z=z,
         signals=signals,
@@ -173,6 +202,9 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         assigned_at_ms=result.assigned_at_ms,
         window_end_ms=result.window_end_ms,
         policies=policies.refs(),
+        attempt=result.attempt,
+        result_partition=event.place.partition if action.escalate else None,
+        result_offset=event.place.offset if action.escalate else None,
     )
     # Shadow and served results of one request have different causes, so these identities never meet.
     if isinstance(result, ResultFailed) or not action.release:

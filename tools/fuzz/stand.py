@@ -10,6 +10,7 @@ from agents.observer.app import decode as observed
 from agents.observer.fold import Views
 from agents.replay import Policies
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS
@@ -38,6 +39,13 @@ LANE = 0
 
 class WrongOutput(Exception):
     """An agent gave what no agent may give."""
+
+
+class Nowhere:
+    """No record can be read again: every escalation is left to its case."""
+
+    async def read(self, place: Place) -> Record | None:
+        return None
 
 
 class _Jobs:
@@ -90,7 +98,7 @@ class Stand:
         inference = Inference(policies, self._engine, store, _Facts(), clock, "fuzz")
         inference._loading = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  nothing is loaded here: `start` has named the arms
         return (
-            Router(policies, store, clock, lambda tenant: tenant.encode()),
+            Router(policies, store, StoreAround(store, clock), Nowhere(), clock, lambda tenant: tenant.encode()),
             inference,
             Trust(policies, clock),
             Jobs(_Jobs()),

@@ -42,7 +42,7 @@ ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
 LEAST_FREE_BYTES = 2 << 30
 AGENT_GROUPS = (
     ("router", "trust"),
-    ("cases", "ladder", "judge"),
+    ("cases", "ladder", "judge", "estimator", "learner"),
     ("inference",),
     ("trainer", "jobs", "grader"),
     ("evidence",),

@@ -11,6 +11,7 @@ import pytest
 
 from agents.judge.fold import Judge
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from agents.trust.fold import Ladder
 from infra.clock import SystemClock
 from infra.store import RedisStore
@@ -20,6 +21,7 @@ from schemas.payload import Payload
 from schemas.routes import Arm, JudgeSettings, Route
 from streams.admin import ensure_groups, ensure_topics
 from streams.kafka import KafkaBroker
+from streams.reader import ByPlace
 from streams.runner import Runner
 from tools.cli import commands, judge, preview
 from tools.cli.bus import Bus
@@ -33,11 +35,22 @@ ROUTE = Route(route="cli.judged", arms=(Arm(arm="base", base="sha256:aa"),), cha
 
 @contextlib.asynccontextmanager
 async def agents_of(bootstrap: str, redis_url: str) -> AsyncGenerator[Runner, None]:
-    runner = Runner(KafkaBroker(bootstrap), SystemClock())
+    broker = KafkaBroker(bootstrap)
+    runner = Runner(broker, SystemClock())
+    again = ByPlace(broker)
     store = RedisStore(redis_url, timeout_s=1.0)
     runner.add_fold(Judge())
     runner.add_fold(Ladder())
-    runner.add_transform(Router(runner.view("policies"), store, SystemClock(), lambda _: b"k" * 32))
+    runner.add_transform(
+        Router(
+            runner.view("policies"),
+            store,
+            StoreAround(store, SystemClock()),
+            again,
+            SystemClock(),
+            lambda _: b"k" * 32,
+        )
+    )
     await ensure_topics(bootstrap, 4, 1)
     await ensure_groups(bootstrap, runner.groups())
     running = asyncio.create_task(runner.run())
@@ -46,6 +59,7 @@ async def agents_of(bootstrap: str, redis_url: str) -> AsyncGenerator[Runner, No
     finally:
         await runner.stop()
         await running
+        await again.stop()
         await store.close()
 
 

@@ -1,4 +1,4 @@
-"""Commands meet three folds: done once, for the route's own tenant, on the route's own key."""
+"""Commands meet every fold that takes them: done once, for the route's own tenant, on the route's own key."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 from folding import Folding
 
 from agents.judge.fold import Judge
+from agents.router.estimator import Estimator
 from agents.rules.commands import REMEMBERED, objection, remembered
 from agents.trainer.fold import Trainer
 from agents.trust.fold import Ladder
@@ -22,7 +23,7 @@ from schemas.events import (
 from schemas.policies import PolicyFleet, PolicyRoute, PolicyTrust
 from schemas.routes import Arm, Route
 
-FOLDS = (Judge, Trainer, Ladder)
+FOLDS = (Judge, Trainer, Ladder, Estimator)
 
 
 def apply(tenant="a", route="bank", settings_tenant=None, at=1, **changes):

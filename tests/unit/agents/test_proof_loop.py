@@ -12,6 +12,7 @@ from spoken import Ears, credential, encoded, ring_of, secret
 from agents.cases.fold import Cases
 from agents.judge.fold import Judge
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from agents.trust.fold import Ladder
 from infra.store import MemoryStore
 from schemas.codec import Encoded
@@ -24,6 +25,7 @@ from schemas.topics import plans
 from streams.admin import ensure_groups
 from streams.memory import MemoryBroker
 from streams.port import Outgoing, TopicSpec
+from streams.reader import ByPlace
 from streams.recorded import RecordedLog
 from streams.replay import unproven
 from streams.runner import Runner, RuntimeSettings
@@ -53,7 +55,17 @@ class World:
         settings = RuntimeSettings(linger_s=0.002, retry_s=0.05, defer_s=0.05, tick_s=60)
         self.runner = Runner(self.broker, self.broker.clock, settings=settings, decoder=Decoder(self.ears))
         policies = self.runner.view("policies")
-        self.runner.add_transform(Router(policies, MemoryStore(), self.broker.clock, lambda _: b"k" * 32))
+        store = MemoryStore()
+        self.runner.add_transform(
+            Router(
+                policies,
+                store,
+                StoreAround(store, self.broker.clock),
+                ByPlace(self.broker),
+                self.broker.clock,
+                lambda _: b"k" * 32,
+            )
+        )
         for fold in (Cases(), Judge(), Ladder()):
             self.runner.add_fold(fold)
         await ensure_groups("memory", self.runner.groups(), admin=admin)

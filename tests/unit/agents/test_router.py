@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agents.router import decide, refuse
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from infra.clock import ManualClock
 from infra.store import MemoryStore
 from schemas import codec, ids
@@ -20,6 +21,13 @@ from streams.shapes import Event, Place, Record
 
 NOW = 1_700_000_000_000
 ARMS = ("a", "b", "old")
+
+
+class Nowhere:
+    """No record can be read again."""
+
+    async def read(self, place):
+        return None
 
 
 class Table:
@@ -70,10 +78,17 @@ def request(request_id="r1", **changes):
     return RequestSubmitted(**(fields | changes))
 
 
-def router(*told, store=None, clock=None):
+def router(*told, store=None, clock=None, artifact=None, again=None):
     made = told or policies()
+    store, clock = store or MemoryStore(), clock or ManualClock(NOW)
     return Router(
-        Table(*made), store or MemoryStore(), clock or ManualClock(NOW), lambda tenant: b"key-" + tenant.encode()
+        Table(*made),
+        store,
+        StoreAround(store, clock),
+        again or Nowhere(),
+        clock,
+        lambda tenant: b"key-" + tenant.encode(),
+        artifact=artifact,
     )
 
 

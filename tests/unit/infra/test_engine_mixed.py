@@ -225,6 +225,30 @@ async def test_a_refusal_casts_no_doubt() -> None:
     assert lab.told.probes == ["route/out"]
 
 
+class Replicas(Slow):
+    """Our engines as two replicas."""
+
+    def places(self, arm: str) -> Sequence[str]:
+        return ("one", "two")
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        return replace(await self.generate(arm, text, request_id, timeout_s), replica=place)
+
+
+async def test_replicas_of_our_engines_can_be_asked_by_name() -> None:
+    """Where they are several; a provider's arm has no places and is asked as ever."""
+    lab = Lab()
+    await lab.live(OWN, OUT)
+    assert (lab.engine.places("route/own"), lab.engine.places("route/out")) == ((), ())
+    lab = Lab()
+    lab.own = Replicas()
+    lab.own.may_load.set()
+    await lab.live(OWN, OUT)
+    assert (lab.engine.places("route/own"), lab.engine.places("route/out")) == (("one", "two"), ())
+    assert (await lab.engine.generate_at("two", "route/own", "hi", "r", 1)).replica == "two"
+    assert (await lab.engine.generate_at("two", "route/out", "hi", "r", 1)).engine == "told"
+
+
 async def test_a_guest_asks_providers_itself() -> None:
     """And for arms of ours the guest of our engines."""
     guest = MixedGuest(ScriptedGuest(ScriptedEngine()), {"told": Told()})

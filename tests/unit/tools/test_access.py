@@ -26,6 +26,8 @@ MODULES = {
     "agents/router/actor.py": "router",
     "agents/router/refuse.py": "router",
     "agents/router/route.py": "router",
+    "agents/router/estimator.py": "estimator",
+    "agents/router/learning.py": "learner",
     "agents/inference/actor.py": "inference",
     "agents/inference/decide.py": "inference",
     "agents/trust/actor.py": "trust",

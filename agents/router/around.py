@@ -1,0 +1,179 @@
+"""What the router asks of the store beside ids and sessions: quota, ledger, answers kept. Nothing that decides is only there.
+
+While the store is away: answers miss, the quota is this router's share of the rate, outside arms spend this router's share of what the
+budget had left; what was spent is handed over when the store is back.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from agents.ports import Clock, Limit, LocalBudget, LocalQuota, SharedStore
+from agents.router.observed import Hit
+from agents.router.weigh import period_of
+from agents.rules.answers import decode
+from schemas.errors import Unavailable
+from schemas.events import DecisionRouted, Noticed
+from schemas.routes import Route
+from schemas.routing import QuotaSettings
+
+AGE_MS = 100  # how old a sum of the ledger may be
+DAY_S = 86_400
+
+
+class Around(Protocol):
+    """The router's surroundings: the store in use, the recorded ones in a replay."""
+
+    async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
+        """None where the tenant may ask now, else when again; once per name. 0: never so much at once."""
+        ...
+
+    async def noticed(self, route: Route, now_ms: int) -> Noticed:
+        """The ledger's sums, at most 100 ms old."""
+        ...
+
+    async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
+        """Arm -> key in, what is kept out."""
+        ...
+
+    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
+        """Charge the decision's expected cost, once however often it is decided."""
+        ...
+
+
+def ledger_of(route: str, period: int) -> str:
+    """The ledger's name for a budget's period; inference settles under it."""
+    return f"ledger:{route}:{period}"
+
+
+def charge_of(partition: int, offset: int, arm: str) -> str:
+    """Under which name an arm's answer to a request is charged."""
+    return f"{partition}-{offset}:{arm}"
+
+
+def emergency_of(route: str, now_ms: int) -> str:
+    """The emergency arm's own ledger of a day."""
+    return f"emergency:{route}:{now_ms // (DAY_S * 1000)}"
+
+
+def limits_of(quota: QuotaSettings, tokens: int) -> tuple[list[Limit], list[int]]:
+    """The buckets that a route has, and what a request takes from each."""
+    limits: list[Limit] = []
+    amounts: list[int] = []
+    if quota.requests_per_s > 0:
+        rate = max(1, round(quota.requests_per_s * 60))
+        limits.append(Limit(rate, quota.burst or max(1, round(quota.requests_per_s))))
+        amounts.append(1)
+    if quota.tokens_per_min > 0:
+        limits.append(Limit(quota.tokens_per_min, quota.tokens_per_min))
+        amounts.append(tokens)
+    return limits, amounts
+
+
+class StoreAround:
+    """On the store. `routers`: how many share a quota or budget while it is away."""
+
+    def __init__(self, store: SharedStore, clock: Clock, routers: int = 1) -> None:
+        self._store = store
+        self._clock = clock
+        self._quota = LocalQuota(routers)
+        self._budget = LocalBudget(routers)
+        self._lost = False  # reservations wait to be handed over
+
+    async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
+        limits, amounts = limits_of(route.routing.quota, tokens)
+        if not limits:
+            return None
+        key = f"quota:{route.tenant}:{route.route}"
+        try:
+            taken = await self._store.take(key, limits, amounts, once=once)
+        except Unavailable:
+            taken = self._quota.take(key, limits, amounts, self._clock.now_ms())
+        return None if taken.ok else (taken.retry_after_ms or 0)
+
+    async def noticed(self, route: Route, now_ms: int) -> Noticed:
+        period, settings = period_of(route.routing, now_ms), route.routing
+        asked: dict[str, str] = {}
+        if period is not None:
+            asked |= {"spent": ledger_of(route.route, period), "requests": ledger_of(route.route, period) + ":n"}
+        if settings.emergency.arm:
+            emergency = emergency_of(route.route, now_ms)
+            asked |= {"emergency": emergency, "count": emergency + ":n", "day": emergency + ":all"}
+        if not asked:
+            return Noticed()
+        away = not await self._hear([*asked.values()], now_ms)
+        known = {name: self._budget.known(key) for name, key in asked.items()}
+        spent = known.get("spent")
+        sum_now = None if spent is None else spent.spent
+        if away and period is not None:
+            limit = (settings.budget.nano_usd or 0) * settings.budget.requests
+            sum_now = limit - self._budget.room(ledger_of(route.route, period), limit)
+
+        def held(name: str) -> int | None:
+            found = None if away else known.get(name)
+            return None if found is None else found.spent
+
+        return Noticed(
+            spent_nano_usd=sum_now,
+            spent_age_ms=0 if spent is None else max(0, now_ms - spent.at_ms),
+            away=away and period is not None,
+            requests=held("requests"),
+            emergency_nano_usd=held("emergency"),
+            emergency_count=held("count"),
+            requests_24h=held("day"),
+        )
+
+    async def _hear(self, keys: Sequence[str], now_ms: int) -> bool:
+        """Bring the sums up to date; whether the store answered, or did a moment ago."""
+        due = self._budget.due(keys, now_ms, AGE_MS)
+        if not due:
+            return True
+        try:
+            if self._lost:
+                await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
+                self._lost = False
+            for key, value in zip(due, await self._store.spent(due), strict=True):
+                self._budget.heard(key, value, now_ms)
+        except Unavailable:
+            return False
+        return True
+
+    async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
+        if not keys:
+            return ()
+        try:
+            values = await self._store.mget([*keys.values()])
+        except Unavailable:
+            return ()
+        found: list[Hit] = []
+        for (arm, key), value in zip(keys.items(), values, strict=True):
+            answer = None if value is None else decode(value, key)
+            if answer is not None:
+                found.append(Hit(arm, answer))
+        return tuple(found)
+
+    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
+        terms = decision.routing
+        if terms is None or decision.cached is not None:
+            return
+        place = (decision.request_partition, decision.request_offset)
+        charges: list[tuple[str, str, int, float]] = []
+        if terms.period is not None:
+            ledger, life = ledger_of(decision.route, terms.period), 2.0 * route.routing.budget.period_s
+            costs = {row.arm: row.terms.cost_nano_usd or 0 for row in decision.arms if row.terms is not None}
+            charges += [
+                (ledger, charge_of(*place, arm), costs.get(arm, 0), life) for arm in (decision.arm, *decision.shadows)
+            ]
+            charges.append((ledger + ":n", charge_of(*place, "n"), 1, life))
+        if route.routing.emergency.arm:
+            key = emergency_of(decision.route, decision.assigned_at_ms) + ":all"
+            charges.append((key, charge_of(*place, "all"), 1, 2.0 * DAY_S))
+        await asyncio.gather(*(self._charge(*one) for one in charges))
+
+    async def _charge(self, ledger: str, request: str, nano_usd: int, life_s: float) -> None:
+        try:
+            total = await self._store.reserve(ledger, request, nano_usd, life_s)
+            self._budget.heard(ledger, total, self._clock.now_ms())
+        except Unavailable:
+            self._lost = True
+            self._budget.reserve(ledger, request, nano_usd, life_s)
