@@ -7,7 +7,7 @@ from infra.engine import OUR_FAULTS, ArmSpec, Engine, EngineGuest, Generation, L
 from infra.limits import Limit, Taken
 from infra.local_limits import LocalBudget, LocalQuota
 from infra.pool import Scaling
-from infra.store import SharedStore, Store
+from infra.store import Store
 from schemas.payload import Payload
 
 __all__ = [
@@ -19,14 +19,12 @@ __all__ = [
     "Facts",
     "Generation",
     "Leases",
-    "LeasingStore",
     "Limit",
     "LoadOutcome",
     "LocalBudget",
     "LocalQuota",
     "Places",
     "Scaling",
-    "SharedStore",
     "Store",
     "Taken",
     "blames_engine",
@@ -43,10 +41,6 @@ class Leases(Protocol):
     async def release(self, key: str, token: str) -> object:
         """Give it back, where it is still the token's."""
         ...
-
-
-class LeasingStore(Store, Leases, Protocol):
-    """Values and leases in one place."""
 
 
 class Facts(Protocol):

@@ -85,9 +85,7 @@ class Grader:
     async def _graded(self, review: ReviewRequested, route: Route, arm: Arm, event_id: str) -> decide.Graded:
         """Ask what the rules ask, one after the other: reviews are graded side by side already."""
         asking = decide.grading(review, route.grading, ids.short(event_id))
-        spec = ArmSpec(
-            f"{review.route}/{arm.arm}", arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template
-        )
+        spec = ArmSpec.of(f"{review.route}/{arm.arm}", arm)
         prompt = next(asking)
         while True:
             left_s = (review.due_ms - self._clock.now_ms()) / 1000

@@ -24,7 +24,7 @@ from agents.ports import (
     LoadOutcome,
     Places,
     Scaling,
-    SharedStore,
+    Store,
 )
 from agents.rules.replicas import pooled
 from agents.rules.text import same
@@ -59,7 +59,7 @@ class Inference:
         self,
         policies: View,
         engine: Engine,
-        store: SharedStore,
+        store: Store,
         facts: Facts,
         clock: Clock,
         instance: str,

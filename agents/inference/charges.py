@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from agents.ports import SharedStore
+from agents.ports import Store
 from agents.rules.ledger import charge_of, counted, emergency_of, ledger_of
 from schemas.errors import Unavailable
 from schemas.events import DecisionRouted, ResultCompleted, ResultFailed
@@ -35,7 +35,7 @@ def charges(decision: DecisionRouted, outs: Sequence[Payload]) -> list[tuple[str
     return found
 
 
-async def settle(store: SharedStore, decision: DecisionRouted, outs: Sequence[Payload]) -> None:
+async def settle(store: Store, decision: DecisionRouted, outs: Sequence[Payload]) -> None:
     """Tell the ledger. One that is away keeps what was reserved: the period then counts too much, never too little."""
 
     async def tell(ledger: str, charge: str, nano_usd: int) -> None:

@@ -232,7 +232,15 @@ def _paid(turn: Turn, case: CaseAnswered) -> None:
     account = pace.pacer if period <= pace.period else pacer.renewed(pace.pacer)
     left = max(budget.requests - account.requests, 1)
     told = pacer.reserved(account, pacer.Pace(budget.nano_usd), case.cost_nano_usd, left)
-    turn.set(pace=Pace(price=told.price, requests=told.requests, spent=told.spent, period=max(period, pace.period)))
+    turn.set(
+        pace=Pace(
+            price=told.price,
+            requests=told.requests,
+            spent=told.spent,
+            carried=told.carried,
+            period=max(period, pace.period),
+        )
+    )
 
 
 def _closed(turn: Turn, case: CaseClosed) -> None:

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.router import learner, model, snapshot
+from agents.router import learner, model, pacer, snapshot
 from agents.router.learner import Posterior
 from agents.router.state import ArmCounts, Part, RouteLearner
 from schemas import ids
@@ -96,7 +96,7 @@ def published(record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Pa
         warm=warm,
         frozen=record.frozen,
         guarded=record.guarded,
-        lambda_cost=record.pace.price,
+        lambda_cost=_price(record),
         preferred=record.preferred,
         generation=record.generation,
         labels=record.labels,
@@ -107,6 +107,14 @@ def published(record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Pa
     waits = sum(1 for case in cases if case.features)
     due = waits >= max(FOLD_EVERY, record.labels // 10)
     return Published(policy, blob, record, found if due else {})
+
+
+def _price(record: RouteLearner) -> int:
+    """λ as the decision shall start from."""
+    budget = record.settings.budget
+    if budget.nano_usd is None:
+        return 0
+    return pacer.felt(record.pace.pacer, pacer.Pace(budget.nano_usd), max(budget.requests - record.pace.requests, 1))
 
 
 def _row(arm: str, record: RouteLearner, counts: ArmCounts, held: Posterior | None) -> RouterArm:

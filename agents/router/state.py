@@ -26,11 +26,12 @@ class Pace(Frozen):
     price: int = 0
     requests: int = 0
     spent: int = 0
+    carried: int = 0
     period: int = 0
 
     @property
     def pacer(self) -> Pacer:
-        return Pacer(self.price, self.requests, self.spent)
+        return Pacer(self.price, self.requests, self.spent, self.carried)
 
 
 class RouteLearner(Frozen):
