@@ -6,20 +6,30 @@ import time
 import numpy as np
 
 from agents.router import cache
-from agents.router.cache import Entry, Nominee, Scope
+from agents.router.cache import Nominee, Scope
 from agents.router.likeness import HashedGrams
 from agents.router.trials import Counts, trial_keys
+from agents.rules import answers
 from infra.semantic import Near, SemanticIndex
 from infra.store import SharedStore
-from schemas.events import Message
+from schemas.events import Message, ResultCompleted
 from schemas.routes import Arm
 
 ARM = Arm(arm="small", base="sha256:aa")
 TEXT = HashedGrams()
-ENTRY = Entry(
-    arm="small", adapter=None, result_id="r", text="Like this.", tokens_in=1, tokens_out=1, finish_reason="stop",
-    logprobs=(), engine="e", at_ms=0,
-)  # fmt: skip
+
+
+def kept(key: str) -> bytes:
+    """What trust puts under the key once the answer is released."""
+    return answers.encode(
+        ResultCompleted(
+            route="faq", request_id="r", request_partition=0, request_offset=0, request_at_ms=0, at_ms=0, arm="small",
+            shadow=False, final=True, decision_id="d", assigned_at_ms=0, window_end_ms=1, latency_ms=1.0, text="So.",
+            tokens_in=1, tokens_out=1, ttft_ms=1.0, engine_ms=1.0, finish_reason="stop", logprobs=(), engine="e",
+            cache_key=key,
+        ),
+        "result",
+    )  # fmt: skip
 
 
 def index(store: SharedStore) -> SemanticIndex:
@@ -63,9 +73,9 @@ async def _choice(store: SharedStore, made: SemanticIndex, scope: Scope, text: s
     counts = await store.counts([name for key in (partition, *keys) for name in trial_keys(key)])
     pairs = [Counts(*counts[at : at + 2]) for at in range(0, len(counts), 2)]
     nominees = [
-        Nominee(key, one.question, one.likeness_milli, entry, trials)
+        Nominee(one.question, one.likeness_milli, answer, trials)
         for one, key, value, trials in zip(near, keys, values, pairs[1:], strict=True)
-        if (entry := cache.decode(key, value)) is not None
+        if value is not None and (answer := answers.decode(value, key)) is not None
     ]
     return cache.choose(cache.question_of(messages), nominees, pairs[0])
 
@@ -78,7 +88,7 @@ async def test_a_like_answer_from_asked_to_switched_off(store: SharedStore) -> N
     key = cache.key_of(scope, ARM, body)
     await made.add(partition, body, cache.question_of(asked(first)), TEXT.embed(first))
     assert (await _choice(store, made, scope, like)).action == "miss"
-    await store.put(key, cache.encode(key, ENTRY), 10)
+    await store.put(key, kept(key), 10)
     assert (await _choice(store, made, scope, like)).action == "try"
     await store.add(trial_keys(key)[0], 148, 10)
     assert (await _choice(store, made, scope, like)).action == "serve"
