@@ -1,19 +1,18 @@
-"""The rules of the caches: under which key an answer is kept, what is kept, and which nearly equal question's answer may be given.
+"""The rules of the caches: under which key an answer is kept, and which nearly equal question's answer may be given.
+
+What is kept is in `agents.rules.answers`.
 
 1. A key holds tenant, route, arm with its adapter and parameters, settings, gate and generation: what differs in any never meets.
-2. What is damaged, of another version, or kept under another key is a miss.
-3. Only what was released is written (by trust, under the key that the decision named); a raised generation leaves it unread.
-4. A similar question's answer is served only where no veto speaks, its entry has proven itself, and the partition keeps its SLO.
+2. Only what was released is kept (by trust, under the key that the decision named); a raised generation leaves it unread.
+3. A similar question's answer is served only where no veto speaks, its entry has proven itself, and the partition keeps its SLO.
 """
 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agents.router.trials import Counts, keeps_slo, proven
 from agents.router.vetoes import veto
@@ -51,47 +50,13 @@ class Scope:
     generation: int
 
 
-class Entry(BaseModel):
-    """An answer as it was released: all that a `result.completed` needs again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    arm: str
-    adapter: str | None
-    result_id: str
-    text: str
-    tokens_in: int = Field(ge=0)
-    tokens_out: int = Field(ge=0)
-    finish_reason: str
-    logprobs: tuple[float, ...]
-    engine: str
-    at_ms: int = Field(ge=0)
-
-    def answer(self, key: str, kind: Literal["exact", "semantic"], likeness_milli: int = 1000) -> CachedAnswer:
-        """What the decision carries."""
-        return CachedAnswer(
-            key=key,
-            kind=kind,
-            result_id=self.result_id,
-            text=self.text,
-            tokens_in=self.tokens_in,
-            tokens_out=self.tokens_out,
-            finish_reason=self.finish_reason,
-            logprobs=self.logprobs,
-            engine=self.engine,
-            at_ms=self.at_ms,
-            likeness_milli=likeness_milli,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Nominee:
-    """An entry whose question is near this one, and what its trials said."""
+    """A kept answer whose question is near this one, and what its trials said."""
 
-    key: str
     question: str
     likeness_milli: int
-    entry: Entry
+    answer: CachedAnswer
     trials: Counts = field(default_factory=Counts)
 
 
@@ -153,33 +118,6 @@ def question_of(messages: Sequence[Said]) -> str:
     return fold(messages[-1].content)
 
 
-def encode(key: str, entry: Entry) -> bytes:
-    """The entry as it is kept, bound to its key."""
-    body = entry.model_dump_json().encode()
-    return _seal(key, body) + body
-
-
-def decode(key: str, value: bytes | None) -> Entry | None:
-    """The entry kept under the key; None where there is none, or it is not one of ours, whole and of this version."""
-    if value is None or value[:32] != _seal(key, value[32:]):
-        return None
-    try:
-        return Entry.model_validate_json(value[32:])
-    except ValidationError:
-        return None
-
-
-def exact_hits(keys: Mapping[str, str], values: Sequence[bytes | None], arms: Iterable[Arm]) -> dict[str, CachedAnswer]:
-    """Arm -> its answer, of the values read for `keys` in their order. Masks are not looked at here."""
-    by_name = {arm.arm: arm for arm in arms}
-    found: dict[str, CachedAnswer] = {}
-    for (name, key), value in zip(keys.items(), values, strict=True):
-        entry = decode(key, value)
-        if entry is not None and name in by_name and _made_by(entry, by_name[name]):
-            found[name] = entry.answer(key, "exact")
-    return found
-
-
 def choose(question: str, nominees: Sequence[Nominee], checks: Counts, *, by_meaning: bool = False) -> Choice:
     """What to do about the questions that are like this one. `checks`: of the partition's answers that were asked again.
 
@@ -189,7 +127,7 @@ def choose(question: str, nominees: Sequence[Nominee], checks: Counts, *, by_mea
     if not keeps_slo(checks):
         return Choice("miss")
     first: tuple[str, ...] = ()
-    for nominee in sorted(nominees, key=lambda one: (-one.likeness_milli, one.key)):
+    for nominee in sorted(nominees, key=lambda one: (-one.likeness_milli, one.answer.key)):
         if nominee.likeness_milli < LIKE_MILLI:
             break
         vetoes = veto(question, nominee.question, by_meaning=by_meaning)
@@ -197,10 +135,6 @@ def choose(question: str, nominees: Sequence[Nominee], checks: Counts, *, by_mea
             return Choice("serve" if proven(nominee.trials) else "try", nominee)
         first = first or vetoes
     return Choice("miss", None, first)
-
-
-def _made_by(entry: Entry, arm: Arm) -> bool:
-    return (entry.arm, entry.adapter) == (arm.arm, arm.adapter)
 
 
 def _told(scope: Scope) -> list[object]:
@@ -211,7 +145,3 @@ def _digest(*parts: object) -> str:
     """SHA-256 over one JSON array: no two lists of parts have the same text."""
     text = json.dumps([_LABEL, *parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _seal(key: str, body: bytes) -> bytes:
-    return hashlib.sha256(f"{_LABEL}\x1f{key}\x1f".encode() + body).hexdigest()[:32].encode()

@@ -6,23 +6,33 @@ import time
 import numpy as np
 
 from agents.router import cache
-from agents.router.cache import Entry, Nominee, Scope
+from agents.router.cache import Nominee, Scope
 from agents.router.likeness import HashedGrams
 from agents.router.trials import Counts, trial_keys
+from agents.rules import answers
 from infra.semantic import Near, SemanticIndex
-from infra.store import Store
-from schemas.events import Message
+from infra.store import SharedStore
+from schemas.events import Message, ResultCompleted
 from schemas.routes import Arm
 
 ARM = Arm(arm="small", base="sha256:aa")
 TEXT = HashedGrams()
-ENTRY = Entry(
-    arm="small", adapter=None, result_id="r", text="Like this.", tokens_in=1, tokens_out=1, finish_reason="stop",
-    logprobs=(), engine="e", at_ms=0,
-)  # fmt: skip
 
 
-def index(store: Store) -> SemanticIndex:
+def kept(key: str) -> bytes:
+    """What trust puts under the key once the answer is released."""
+    return answers.encode(
+        ResultCompleted(
+            route="faq", request_id="r", request_partition=0, request_offset=0, request_at_ms=0, at_ms=0, arm="small",
+            shadow=False, final=True, decision_id="d", assigned_at_ms=0, window_end_ms=1, latency_ms=1.0, text="So.",
+            tokens_in=1, tokens_out=1, ttft_ms=1.0, engine_ms=1.0, finish_reason="stop", logprobs=(), engine="e",
+            cache_key=key,
+        ),
+        "result",
+    )  # fmt: skip
+
+
+def index(store: SharedStore) -> SemanticIndex:
     """An index that reads anew with every question."""
     return SemanticIndex(store, time.monotonic, dims=TEXT.dims, most=300, refresh_s=0.0)
 
@@ -32,7 +42,7 @@ def asked(text: str) -> list[Message]:
     return [Message(role="user", content=text)]
 
 
-async def test_rows_of_one_process_are_found_by_another(store: Store) -> None:
+async def test_rows_of_one_process_are_found_by_another(store: SharedStore) -> None:
     """Everything that the store kept is found, the latest 300 of 320, over several pages."""
     one, other = index(store), index(store)
     rows = {f"{number:03}": TEXT.embed(f"question number {number} of this kind") for number in range(320)}
@@ -44,7 +54,7 @@ async def test_rows_of_one_process_are_found_by_another(store: Store) -> None:
     assert gone == ()
 
 
-async def test_a_log_that_began_anew_is_found(store: Store) -> None:
+async def test_a_log_that_began_anew_is_found(store: SharedStore) -> None:
     """After the store lost a partition, what is added then is seen by who had read the former one."""
     made, vector = SemanticIndex(store, time.monotonic, dims=4, ttl_s=0.05, refresh_s=0.0), np.ones(4, dtype=np.int8)
     await made.add("p", "old", "q", vector)
@@ -54,7 +64,7 @@ async def test_a_log_that_began_anew_is_found(store: Store) -> None:
     assert "new" in [near.identity for near in await made.nearest("p", vector, least_milli=950)]
 
 
-async def _choice(store: Store, made: SemanticIndex, scope: Scope, text: str) -> cache.Choice:
+async def _choice(store: SharedStore, made: SemanticIndex, scope: Scope, text: str) -> cache.Choice:
     """What a router's shell does of a question."""
     messages, partition = asked(text), cache.partition_of(scope, asked(text))
     near = await made.nearest(partition, TEXT.embed(cache.question_of(messages)), least_milli=cache.LIKE_MILLI)
@@ -63,14 +73,14 @@ async def _choice(store: Store, made: SemanticIndex, scope: Scope, text: str) ->
     counts = await store.counts([name for key in (partition, *keys) for name in trial_keys(key)])
     pairs = [Counts(*counts[at : at + 2]) for at in range(0, len(counts), 2)]
     nominees = [
-        Nominee(key, one.question, one.likeness_milli, entry, trials)
+        Nominee(one.question, one.likeness_milli, answer, trials)
         for one, key, value, trials in zip(near, keys, values, pairs[1:], strict=True)
-        if (entry := cache.decode(key, value)) is not None
+        if value is not None and (answer := answers.decode(value, key)) is not None
     ]
     return cache.choose(cache.question_of(messages), nominees, pairs[0])
 
 
-async def test_a_like_answer_from_asked_to_switched_off(store: Store) -> None:
+async def test_a_like_answer_from_asked_to_switched_off(store: SharedStore) -> None:
     """Not before it is released, not before it is proven, not to another tenant, not after a promotion, not once it was false."""
     made, scope = index(store), Scope("acme", "faq", "r", "g", 1)
     first, like = "How do I reset my password?", "how do i reset my password"
@@ -78,7 +88,7 @@ async def test_a_like_answer_from_asked_to_switched_off(store: Store) -> None:
     key = cache.key_of(scope, ARM, body)
     await made.add(partition, body, cache.question_of(asked(first)), TEXT.embed(first))
     assert (await _choice(store, made, scope, like)).action == "miss"
-    await store.put(key, cache.encode(key, ENTRY), 10)
+    await store.put(key, kept(key), 10)
     assert (await _choice(store, made, scope, like)).action == "try"
     await store.add(trial_keys(key)[0], 148, 10)
     assert (await _choice(store, made, scope, like)).action == "serve"

@@ -1,4 +1,4 @@
-"""Cache keys that never meet, entries that are whole or absent, and which like question is answered from the cache."""
+"""Cache keys that never meet, and which like question is answered from the cache."""
 
 import dataclasses
 import unicodedata
@@ -9,18 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agents.router import cache
-from agents.router.cache import Entry, Nominee, Scope
+from agents.router.cache import Nominee, Scope
 from agents.router.trials import Counts
-from schemas.events import Message
+from schemas.events import CachedAnswer, Message
 from schemas.routes import Arm
 from schemas.routing import Sensitivity
 
 SCOPE = Scope("acme", "faq", "router-1", "gate-1", 3)
 ARM = Arm(arm="small", base="sha256:aa", adapter="sha256:bb")
-ENTRY = Entry(
-    arm="small", adapter="sha256:bb", result_id="r1", text="Paris. ✓", tokens_in=7, tokens_out=2, finish_reason="stop",
-    logprobs=(-0.25, -1e-9), engine="scripted", at_ms=5,
-)  # fmt: skip
 NAMES = st.text("ab\"',[]\\é|/ ", max_size=4)
 SCOPES = st.builds(Scope, NAMES, NAMES, NAMES, NAMES, st.integers(0, 3))
 TALK = st.lists(st.builds(Message, role=st.sampled_from(["system", "user"]), content=st.text("ab .\n", min_size=1)))
@@ -50,11 +46,8 @@ def test_each_part_of_the_scope_counts(field: str) -> None:
     """Changing any one part of the scope misses what was kept; raising the generation empties the cache so."""
     body = cache.body_of(said(("user", "hello")))
     changed = dataclasses.replace(SCOPE, **{field: CHANGES[field]})
-    held = {cache.key_of(SCOPE, ARM, body): cache.encode(cache.key_of(SCOPE, ARM, body), ENTRY)}
-    keys = cache.keys_of(changed, [ARM], body)
-    assert cache.exact_hits(keys, [held.get(key) for key in keys.values()], [ARM]) == {}
-    same = cache.keys_of(SCOPE, [ARM], body)
-    assert cache.exact_hits(same, [held.get(key) for key in same.values()], [ARM])["small"].text == ENTRY.text
+    assert cache.keys_of(changed, [ARM], body)["small"] != cache.keys_of(SCOPE, [ARM], body)["small"]
+    assert cache.keys_of(SCOPE, [ARM], body) == {"small": cache.key_of(SCOPE, ARM, body)}
 
 
 @pytest.mark.parametrize(
@@ -97,53 +90,6 @@ def test_white_space_folds_but_for_indentation() -> None:
     assert cache.fold("if x:\n    a\nb ") == "if x:\n    a\nb" != cache.fold("if x:\n    a\n    b")
 
 
-@given(
-    entry=st.builds(
-        Entry,
-        arm=st.text(),
-        adapter=st.none() | st.text(),
-        result_id=st.text(),
-        text=st.text(),
-        tokens_in=st.integers(0, 10**6),
-        tokens_out=st.integers(0, 10**6),
-        finish_reason=st.text(),
-        logprobs=st.lists(st.floats(-100, 0)).map(tuple),
-        engine=st.text(),
-        at_ms=st.integers(0, 10**13),
-    ),
-    key=st.text(),
-)
-def test_entries_come_back_whole(entry: Entry, key: str) -> None:
-    """What was encoded is decoded, to the last bit of a logprob."""
-    assert cache.decode(key, cache.encode(key, entry)) == entry
-
-
-@given(data=st.data())
-def test_damage_is_a_miss(data: st.DataObject) -> None:
-    """Any changed, cut or added byte, and any other bytes, are a miss."""
-    value = cache.encode("k", ENTRY)
-    at = data.draw(st.integers(0, len(value) - 1))
-    bit = data.draw(st.integers(0, 7))
-    assert cache.decode("k", value[:at] + bytes([value[at] ^ (1 << bit)]) + value[at + 1 :]) is None
-    assert cache.decode("k", value[:at]) is None
-    assert cache.decode("k", value + b" ") is None
-    assert cache.decode("k", data.draw(st.binary())) is None
-
-
-def test_an_entry_of_another_key_is_a_miss() -> None:
-    """An entry that lies under a key it was not written for is nobody's."""
-    assert cache.decode("other", cache.encode("k", ENTRY)) is None
-    assert cache.decode("k", None) is None
-
-
-def test_an_entry_of_another_arm_is_no_hit() -> None:
-    """Even under the right key an answer is only its own arm's and adapter's."""
-    body = cache.body_of(said(("user", "hello")))
-    keys = cache.keys_of(SCOPE, [ARM], body)
-    wrong = ENTRY.model_copy(update={"adapter": None})
-    assert cache.exact_hits(keys, [cache.encode(keys["small"], wrong)], [ARM]) == {}
-
-
 SYSTEM = ("system", "Be brief.")
 ASK = ("user", "Are you open?")
 
@@ -181,8 +127,8 @@ PROVEN = Counts(148, 0)
 
 
 def nominee(question: str, likeness: int = 990, trials: Counts = PROVEN, key: str = "k") -> Nominee:
-    """An entry for a question."""
-    return Nominee(key, question, likeness, ENTRY, trials)
+    """A kept answer of a question."""
+    return Nominee(question, likeness, CachedAnswer(key=key, kind="semantic", result_id="r", text="So."), trials)
 
 
 def test_a_proven_entry_is_served() -> None:
