@@ -10,7 +10,6 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +23,7 @@ from infra.clock import Clock
 from infra.engine import ArmSpec, Blameless, Generation
 from infra.provider import Fault, Part, Said, checked, fields, settings_refused, unreadable
 from infra.provider_keys import ProviderKeys
+from infra.provider_retry import RetryBudget, retry_after_s, wait_s_of
 from schemas.errors import Refused
 
 CONNECT_S = 3.0
@@ -31,7 +31,6 @@ FAIR_S = 0.05  # a deadline nearer than that says nothing of the provider
 ERROR_BYTES = 16_384
 REPLY_BYTES = 262_144
 TOKEN_REPLY_BYTES = 2_048  # a token with its log probability and bytes, as JSON
-LONGEST_RETRY_AFTER_S = 3_600.0
 RETRY_WAIT_S = (0.05, 0.1, 0.5)  # first wait, jitter, longest
 _URL = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?((?:/[A-Za-z0-9._~-]+)*)/?")
 _REQUEST_ID = re.compile(r"[\w./:-]{1,200}", re.ASCII)
@@ -46,28 +45,6 @@ _REFUSED = {
     405: ("not_found", "does not take requests at that address"),
     413: ("prompt_too_long", "does not take a prompt that long"),
 }
-
-
-class RetryBudget:
-    """A token bucket in tenths of a call: each call saves one tenth, a retry spends ten. So retries are at most a tenth of the calls.
-
-    `saved` is what it starts with: 0 keeps the bound from the first call on. It holds at most ten retries.
-    """
-
-    MOST = 100
-
-    def __init__(self, saved: int = 0) -> None:
-        self._saved = saved
-
-    def save(self) -> None:
-        self._saved = min(self.MOST, self._saved + 1)
-
-    def spend(self) -> bool:
-        """Whether a retry may be made; then it is paid for."""
-        if self._saved < 10:
-            return False
-        self._saved -= 10
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +147,7 @@ class HttpCaller:
 
         def again(error: BaseException) -> bool | float:
             nonlocal retried
-            wait_s = None if retried else _wait_s(error)
+            wait_s = None if retried else wait_s_of(error)
             if wait_s is None or wait_s >= (call.until - self._clock.monotonic()) / 2 or not budget.spend():
                 return False
             retried = True
@@ -283,29 +260,6 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
 def plain_name(text: str) -> bool:
     """Whether it can stand in a path, a query or a header as it is."""
     return re.fullmatch(r"[A-Za-z0-9._-]{1,128}", text) is not None
-
-
-def retry_after_s(value: str | None, now_ms: int) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3): a number of them, or a date. None for neither."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_RETRY_AFTER_S)
-    try:
-        due_s = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, due_s - now_ms / 1000), LONGEST_RETRY_AFTER_S)
-
-
-def _wait_s(error: BaseException) -> float | None:
-    """How long to wait before asking once more: 0 where nobody said, None: do not ask again."""
-    if isinstance(error, Fault) and error.repeatable:
-        return error.retry_after_s or 0.0
-    if isinstance(error, Blameless):
-        return error.retry_after_s  # a limit without a word on when it ends is not tried
-    return None
 
 
 def _late(call: Call, timeout_s: float) -> Fault | Blameless:

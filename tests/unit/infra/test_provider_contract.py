@@ -18,9 +18,10 @@ from infra.clock import ManualClock, SystemClock
 from infra.engine import ArmSpec, Blameless, Generation, blames_engine
 from infra.provider import Fault, Provider
 from infra.provider_anthropic import Anthropic
-from infra.provider_http import HttpCaller, RetryBudget, retry_after_s
+from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
+from infra.provider_retry import RetryBudget, retry_after_s
 from schemas.errors import Refused, Unavailable
 
 KEY = "sk-test-0123456789abcdef"
