@@ -1,16 +1,16 @@
 """What agents await: the ports. Each Protocol lives beside its adapters; agents import them from here."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from infra.clock import Clock
-from infra.engine import ArmSpec, Engine, EngineGuest, Generation, LoadOutcome
+from infra.engine import OUR_FAULTS, ArmSpec, Engine, EngineGuest, Generation, LoadOutcome, Places, blames_engine
 from infra.limits import Limit, Taken
 from infra.local_limits import LocalBudget, LocalQuota
-from infra.store import Store
+from infra.store import SharedStore, Store
 from schemas.payload import Payload
 
 __all__ = [
+    "OUR_FAULTS",
     "ArmSpec",
     "Clock",
     "Engine",
@@ -18,13 +18,16 @@ __all__ = [
     "Facts",
     "Generation",
     "Leases",
+    "LeasingStore",
     "Limit",
     "LoadOutcome",
     "LocalBudget",
     "LocalQuota",
     "Places",
+    "SharedStore",
     "Store",
     "Taken",
+    "blames_engine",
 ]
 
 
@@ -40,16 +43,8 @@ class Leases(Protocol):
         ...
 
 
-class Places(Protocol):
-    """An engine of several replicas, where each can be asked by name."""
-
-    def places(self, arm: str) -> Sequence[str]:
-        """The replicas that the arm is live at, the one to ask first in front; empty where there is none."""
-        ...
-
-    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
-        """As `Engine.generate`, at one of `places`."""
-        ...
+class LeasingStore(Store, Leases, Protocol):
+    """Values and leases in one place."""
 
 
 class Facts(Protocol):

@@ -23,7 +23,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, cast
 
-from agents.router.actor import SEEN_S, SESSION_S, Router, keyed
+from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
 from agents.router.observed import Hit
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS, groups
@@ -37,7 +37,7 @@ from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
 from streams.recorded import RecordedLog, scratch
 from streams.replay import Artifact, StillClock, Told, Window, redecide, refold, where_to_begin
-from streams.shapes import Event, P, Record, Transform
+from streams.shapes import Event, P, Place, Record, Transform
 from streams.wire import decode
 
 TRANSFORMS = ("router", "trust")
@@ -71,6 +71,7 @@ def first_topics(agents: Collection[str]) -> tuple[str, ...]:
 def other_topics(agents: Collection[str]) -> tuple[str, ...]:
     """What else a replay of these agents reads."""
     found = {POLICIES} if set(agents) & set(TRANSFORMS) else set[str]()
+    found |= {RESULTS} if "router" in agents else set()
     for agent in agents:
         found |= {*inputs_of(agent), *outputs_of(agent)}
         if agent in FOLDS:
@@ -86,6 +87,7 @@ def offset_groups(agents: Collection[str]) -> dict[str, tuple[str, ...]]:
 def keep(agents: Collection[str]) -> Callable[[Record], bool]:
     """Whether a record is needed for a replay of these agents: inputs and policies whole, of other topics their own outputs."""
     whole = {POLICIES, *first_topics(agents), *(topic for agent in agents for topic in inputs_of(agent))}
+    whole |= {RESULTS} if "router" in agents else set()
     whole |= {state_topic(agent) for agent in agents if agent in FOLDS}
     return lambda record: record.topic in whole or written_by(record) in agents
 
@@ -272,6 +274,7 @@ class RouterRecall(Recalling):
             policies,
             self._store,
             self._around,
+            Lying(log),
             self.clock,
             key_of or (lambda tenant: b""),
             keyed=self._keyed,
@@ -356,6 +359,17 @@ class RouterRecall(Recalling):
     def _oldest(self) -> int | None:
         """When a log begins of which retention has cut the beginning."""
         return max(self._begins_ms.values(), default=None)
+
+
+class Lying:
+    """Records by their place, out of the log."""
+
+    def __init__(self, log: RecordedLog) -> None:
+        self._log = log
+
+    async def read(self, place: Place) -> Record | None:
+        row = next(iter(self._log.of(place.topic, place.partition, place.offset)), None)
+        return row if row is not None and row.offset == place.offset else None
 
 
 class RecordedAround:

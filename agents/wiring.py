@@ -18,9 +18,16 @@ from agents.transport import transport
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.engine import Engine, EngineGuest
+from infra.engine_mixed import MixedEngine
 from infra.engine_scripted import Script, ScriptedEngine, ScriptedGuest
 from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
+from infra.provider import Provider
+from infra.provider_anthropic import Anthropic
+from infra.provider_http import HttpCaller
+from infra.provider_keys import ProviderKeys
+from infra.provider_openai import Azure, OpenAiHttp
+from infra.provider_stand_in import NoStandIn, StandIn
 from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
@@ -32,7 +39,7 @@ from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
 from streams.kafka import KafkaBroker
-from streams.reader import EveryOffset
+from streams.reader import ByPlace, EveryOffset
 from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
@@ -127,17 +134,40 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
 
 
-async def open_engine(process: Process) -> Engine:
-    """vLLM in Ray actors; or, only where the settings say so by name, the scripted engine."""
+async def open_engine(process: Process) -> MixedEngine:
+    """Providers, and for arms of our own: vLLM in Ray actors; or, only where the settings say so by name, the scripted engine."""
     settings = process.settings
     public = {ADAPTER_KEY: await process.secrets.public_key(ADAPTER_KEY)}
-    if settings.engine == "scripted":
-        log.warning("the engine is scripted: answers come from a hash, for tests and load only")
-        return ScriptedEngine(Script(), replica=f"scripted-{settings.ordinal}")
-    from infra.cluster import EngineSettings, RayEngines, connect  # heavy: only the process that serves loads Ray
 
-    await asyncio.to_thread(connect, settings.ray_address or "local")
-    return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
+    async def own() -> Engine:
+        if settings.engine == "scripted":
+            log.warning("the engine is scripted: answers come from a hash, for tests and load only")
+            return ScriptedEngine(Script(), replica=f"scripted-{settings.ordinal}")
+        from infra.cluster import EngineSettings, RayEngines, connect  # heavy: only the process that serves loads Ray
+
+        await asyncio.to_thread(connect, settings.ray_address or "local")
+        return RayEngines(EngineSettings("vllm", settings.state_dir / "artifacts", public), process.clock)
+
+    return MixedEngine(own, open_providers(process), process.clock)
+
+
+def open_providers(process: Process) -> dict[str, Provider]:
+    """Every provider that an arm may name. In production a stand-in refuses."""
+    settings, clock = process.settings, process.clock
+    caller = HttpCaller(
+        ProviderKeys(process.secrets, clock),
+        clock,
+        plain_http=frozenset(settings.provider_http.split(",")) - {""},
+        ca=settings.provider_ca,
+    )
+    process.stack.push_async_callback(caller.close)
+    made: list[Provider] = [
+        OpenAiHttp(caller),
+        OpenAiHttp(caller, Azure()),
+        Anthropic(caller),
+        NoStandIn() if settings.production else StandIn(clock),
+    ]
+    return {provider.name: provider for provider in made}
 
 
 async def open_guest(process: Process) -> EngineGuest:
@@ -158,8 +188,10 @@ async def _router(process: Process, runner: Runner) -> Transform:
 
     store = await process.store()
     around = StoreAround(store, process.clock)
+    again = ByPlace(process.broker)
+    process.stack.push_async_callback(again.stop)
     artifact = process.artifacts.get_bytes
-    return Router(runner.view(VIEW), store, around, process.clock, process.keys.pseudonym_key, artifact=artifact)
+    return Router(runner.view(VIEW), store, around, again, process.clock, process.keys.pseudonym_key, artifact=artifact)
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -175,6 +207,7 @@ async def _inference(process: Process, runner: Runner) -> Transform:
         await process.facts("inference"),
         process.clock,
         instance,
+        engine,
     )
 
     async def follow() -> None:
@@ -375,7 +408,7 @@ async def _run(runner: Runner, stop: asyncio.Event) -> None:
 
 
 INPUTS = {
-    "router": ("requests",),
+    "router": ("requests", "scores"),
     "inference": ("decisions", "shadows"),
     "trust": ("results", "reviews"),
     "jobs": ("training",),

@@ -218,7 +218,7 @@ class RayEngines:
             raise Unavailable(f"{replica.name}: {type(exc).__name__}") from exc
         finally:
             replica.in_flight -= 1
-            replica.by_arm[arm] -= 1
+            replica.by_arm -= Counter({arm: 1})  # an arm without calls is not kept
         if answer[0] == "empty":
             self._lost(replica, forget=False)
         return _generation(answer, self._clock.monotonic() - started)

@@ -11,9 +11,10 @@ Errors: `Refused` (unknown arm, a prompt beyond the limit) and `Unavailable` (th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from schemas.errors import Unavailable
+from schemas.routes import Arm
 
 OWN = "ray_vllm"  # the provider of arms that our own engines serve
 OUR_FAULTS = frozenset({"unauthorized", "not_found", "provider_settings"})
@@ -55,6 +56,24 @@ class ArmSpec:
     url: str = ""
     secret: str = ""
     api_version: str = ""
+
+    @classmethod
+    def of(cls, name: str, arm: Arm) -> "ArmSpec":
+        """A route's arm under the engine's name for it."""
+        return cls(
+            arm=name,
+            base=arm.base,
+            adapter=arm.adapter,
+            temperature=arm.temperature,
+            max_tokens=arm.max_tokens,
+            stop=arm.stop,
+            template=arm.template,
+            provider=arm.provider,
+            model=arm.model,
+            url=arm.url,
+            secret=arm.secret,
+            api_version=arm.api_version,
+        )
 
     def prompt(self, text: str) -> str:
         return self.template.replace("{text}", text)
@@ -121,4 +140,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Let go of the engine. A detached one (Ray) goes on for the next process; see `RayEngines.shutdown`."""
+        ...
+
+
+@runtime_checkable
+class Places(Protocol):
+    """An engine of several replicas, where each can be asked by name."""
+
+    def places(self, arm: str) -> Sequence[str]:
+        """The replicas that the arm is live at, the one to ask first in front; empty where there is none, or nobody knows."""
+        ...
+
+    async def generate_at(self, place: str, arm: str, text: str, request_id: str, timeout_s: float) -> Generation:
+        """As `Engine.generate`, at one of `places`."""
         ...

@@ -53,8 +53,6 @@ class Provider(Protocol):
         """Prove at the price of a token or so that the arm answers now; raises what `complete` would."""
         ...
 
-    async def close(self) -> None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Said:

@@ -47,9 +47,6 @@ class Anthropic:
     async def probe(self, spec: ArmSpec, timeout_s: float) -> None:
         await self.complete(replace(spec, max_tokens=1), "probe", "probe", timeout_s)
 
-    async def close(self) -> None:
-        return
-
 
 def _body(spec: ArmSpec, text: str) -> dict[str, object]:
     body: dict[str, object] = {

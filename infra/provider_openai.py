@@ -124,9 +124,6 @@ class OpenAiHttp:
         limit = min(spec.max_tokens, REASONING_PROBE_TOKENS)
         await self.complete(replace(spec, max_tokens=limit), "probe", "probe", timeout_s)
 
-    async def close(self) -> None:
-        return
-
     def _learnt(self, spec: ArmSpec, url: str, known: Dialect | None, dialect: Dialect) -> None:
         if known is None:
             self._dialects[url, spec.model] = dialect

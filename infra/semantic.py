@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-PAGE = 256  # rows in one read: a read must end within the store's bound
+PAGE = 64  # rows in one read: a read must end within the store's bound
 _HEAD = struct.Struct(">BHH")  # version, dims, bytes of the id
 _VERSION = 1
 _FIRST_ROWS = 64

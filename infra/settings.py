@@ -61,6 +61,15 @@ class Settings(BaseModel):
     ray_token_file: Path | None = Field(None, description="the file with the token of the stack's Ray head")
     engine: Literal["vllm", "scripted"] = Field("vllm", description="vllm, or scripted (tests and load only)")
 
+    provider_ca: Path | None = Field(
+        None, description="a PEM file with the authority of providers' certificates, instead of the machine's"
+    )
+    provider_http: str = Field(
+        "",
+        pattern=r"^$|^[\w.-]+(,[\w.-]+)*$",
+        description="hosts, separated by commas, that providers may have without TLS",
+    )
+
     state_dir: Path = Field(Path(".ratchet"), description="the folder that holds local state")
     cache_dir: Path = Field(Path("~/.cache/ratchet"), description="the user's folder for downloaded and built servers")
     instance: str = Field(
@@ -77,6 +86,11 @@ class Settings(BaseModel):
         50.0, gt=0, le=60_000, description="bound of one Redis call in milliseconds, above 0"
     )
 
+    @property
+    def production(self) -> bool:
+        """Whether this is meant in earnest: secrets come from a real store. No stand-in answers then."""
+        return self.secrets != "local"
+
     def resolved(self) -> "Settings":
         """The same with `~` and relative folders made absolute, so that a child process in another folder agrees."""
         return self.model_copy(
@@ -84,6 +98,7 @@ class Settings(BaseModel):
                 "state_dir": self.state_dir.expanduser().resolve(),
                 "cache_dir": self.cache_dir.expanduser().resolve(),
                 "kafka_ca": None if self.kafka_ca is None else self.kafka_ca.expanduser().resolve(),
+                "provider_ca": None if self.provider_ca is None else self.provider_ca.expanduser().resolve(),
                 "vault_issuer": None if self.vault_issuer is None else self.vault_issuer.expanduser().resolve(),
             }
         )

@@ -14,15 +14,11 @@ from infra.limits import Limit, Taken
 from infra.store_memory import MemoryStore
 from infra.store_redis import RedisStore
 
-__all__ = ["Limit", "MemoryStore", "RedisStore", "Store", "Taken"]
+__all__ = ["Limit", "MemoryStore", "RedisStore", "SharedStore", "Store", "Taken"]
 
 
 class Store(Protocol):
-    """Keys to bytes, each with a time to live. Every call ends within the adapter's bound or raises `Unavailable`.
-
-    After `Unavailable` a call may have been done or not. Those that are told by whom (`once`, `request`, `token`) may be
-    repeated with no other outcome than once; `append` may come twice.
-    """
+    """Keys to bytes, each with a time to live. Every call ends within the adapter's bound or raises `Unavailable`."""
 
     async def get(self, key: str) -> bytes | None: ...
 
@@ -33,6 +29,18 @@ class Store(Protocol):
     async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
         """Set the value unless the key has one; return what the store holds afterwards, the winner's for every caller."""
         ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class SharedStore(Store, Protocol):
+    """What needs one truth among processes: counters, locks, quota, budget, logs. Each call is atomic.
+
+    After `Unavailable` a call may have been done or not. Those that are told by whom (`once`, `request`, `token`) may be
+    repeated with no other outcome than once; `append` may come twice.
+    """
 
     async def delete(self, key: str) -> None: ...
 
@@ -82,7 +90,3 @@ class Store(Protocol):
     async def tail(self, key: str, after: str, most: int) -> list[tuple[str, bytes]]:
         """The oldest `most` entries after a mark ("": from the start), each with its own mark, in the order they came."""
         ...
-
-    async def ping(self) -> None: ...
-
-    async def close(self) -> None: ...

@@ -32,8 +32,9 @@ class RedisStore:
             url,
             max_connections=connections,
             timeout=None,  # a call waits for a free connection within its own bound
-            socket_timeout=timeout_s,
-            socket_connect_timeout=max(timeout_s, CONNECT_S),
+            socket_timeout=timeout_s
+            + CONNECT_S,  # the bound of a call is ours: a new connection's greeting may take longer
+            socket_connect_timeout=timeout_s + CONNECT_S,
             retry=Retry(NoBackoff(), 1),  # one more try on a fresh connection: an idle one may have been closed
         )
         self._redis: Any = Redis.from_pool(pool)  # its methods are typed for both of its clients at once

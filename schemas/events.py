@@ -82,7 +82,7 @@ class CachedAnswer(Part):
     """An answer that was released before; which arm gave it, and how like the earlier request this one is (thousandths)."""
 
     key: str
-    kind: Literal["exact", "semantic"]
+    kind: Literal["exact", "semantic", "kept"]
     result_id: str
     text: str
     arm: str = ""

@@ -3,11 +3,12 @@
 The caller keeps the positions. Markers and aborted records take offsets that no consumer is given: they are the gaps.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 from schemas.errors import Unavailable
 from streams.port import TP, Admin, Broker, BrokerError, OutOfRange, Reader
-from streams.shapes import Gap, Record
+from streams.shapes import Gap, Place, Record
 
 RECORDS = 4096
 
@@ -101,3 +102,49 @@ class EveryOffset:
         admin, self._admin = self._admin, None
         if admin is not None:
             await admin.stop()
+
+
+class ByPlace:
+    """Reads single committed records again by topic, partition and offset. One reader for each partition asked, one call at a time."""
+
+    def __init__(self, broker: Broker, timeout_s: float = 5.0) -> None:
+        self._broker = broker
+        self._timeout_s = timeout_s
+        self._readers: dict[TP, Reader] = {}
+        self._locks: dict[TP, asyncio.Lock] = {}
+
+    async def read(self, place: Place) -> Record | None:
+        """The record; None where retention has removed it. Raises `Unavailable` while the broker does not give it in time."""
+        tp = (place.topic, place.partition)
+        async with self._locks.setdefault(tp, asyncio.Lock()):
+            try:
+                return await self._read(tp, place.offset)
+            except OutOfRange:
+                return None
+            except BrokerError as error:
+                reader = self._readers.pop(tp, None)
+                if reader is not None:
+                    await reader.stop()
+                raise Unavailable(f"cannot read {place} again: {error}") from error
+
+    async def _read(self, tp: TP, offset: int) -> Record | None:
+        reader = self._readers.get(tp)
+        if reader is None:
+            reader = self._broker.reader({tp: offset})
+            await reader.start()
+            self._readers[tp] = reader
+        else:
+            reader.seek(tp, offset)
+        found = await reader.poll(timeout_s=self._timeout_s, max_records=1)
+        rows = found.get(tp, ())
+        if not rows:
+            raise Unavailable(
+                f"{tp[0]}[{tp[1]}]@{offset} was not given within {self._timeout_s:g} s", retry_after_s=1.0
+            )
+        return rows[0] if rows[0].offset == offset else None
+
+    async def stop(self) -> None:
+        """Let go of the readers."""
+        readers, self._readers = [*self._readers.values()], {}
+        for reader in readers:
+            await reader.stop()

@@ -467,6 +467,32 @@ def preview(route: RouteArg, as_json: Json = False) -> None:
     run(work.run(screen(as_json), route))
 
 
+@app.command(rich_help_panel=DECIDE)
+def capacity(
+    route: RouteArg,
+    series: Annotated[
+        Path | None,
+        typer.Option(
+            "--series", help="From this file of Prometheus series instead; no stack needed.", show_default=False
+        ),
+    ] = None,
+    slo_ms: Annotated[
+        int | None,
+        typer.Option("--slo-ms", min=1, help="With --series: latency that is good enough.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What each arm is asked and needs: calls, tokens, latency, replicas, which adapters stay warm, and why."""
+    from schemas.errors import Refused
+    from tools.cli import capacity as work
+
+    if series is not None:
+        done(work.offline(screen(as_json), route, series, slo_ms))
+    if slo_ms is not None:
+        raise Refused("--slo-ms: accepted with --series; a running route has its own", kind="usage", field="slo-ms")
+    run(work.run(screen(as_json), route))
+
+
 @judge_app.command("show")
 def judge_show(
     arena: Annotated[

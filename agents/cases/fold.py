@@ -11,20 +11,22 @@ Rules:
 4. Where a model grades (`rubric`, `model`) "the verdict" is the model's, and a person's too where the coin said so (F10). Who
    is asked follows from the decision and the answers alone, never from a verdict.
 5. A forgotten key starts anew and never closes: without a decision nothing is emitted but dead letters.
+6. Where trust escalated, nothing is answered, asked or settled until the second attempt is scored: the case then speaks of that one, and
+   the first answer is one arm of it. The first decision's window, shadows and propensities stay the case's. Where no second decision
+   comes, the window's end settles; where it fails, the first answer stands in as its route's answers do: at once, or for people.
 """
 
-from collections.abc import Mapping
-
-from agents.cases.joined import CasePart, CaseRecord, Joined, Result, asks_people, human_sampled, part_of
+from agents.cases.joined import CasePart, CaseRecord, Joined, Result, human_sampled, part_of, place_of
+from agents.cases.rows import microseconds, rows_of
 from agents.rules.grading import asks_model, blind_order, chance, grade, heads, lacks
 from agents.rules.text import same
 from schemas.events import (
     BlindAnswer,
     CaseAmended,
     CaseAnswered,
-    CaseArm,
     CaseClosed,
     DecisionRouted,
+    Escalated,
     ResultCompleted,
     ResultFailed,
     ReviewRequested,
@@ -40,7 +42,6 @@ from streams.shapes import UNCHANGED, Change, Event, Held, KeyState, Tick
 NAME = "cases"
 UNKNOWN_MS = 600_000
 GRACE_MS = 60_000
-LONGEST_MS = 366 * 86_400_000  # no answer took longer, whatever a result says
 
 
 def grace_ms(decision: DecisionRouted) -> int:
@@ -99,20 +100,24 @@ class Cases:
 
     def _take(self, case: Joined, event: Event[Payload]) -> None:
         match event.data:
-            case DecisionRouted() as decision if case.decision is None:
-                case.add("decision", CasePart(decision=decision, decision_id=event.id))
+            case DecisionRouted() as decision if (
+                case.decision_of(decision.attempt) is None and not case.record.closed_id
+            ):
+                told = decision if decision.attempt == 1 else decision.model_copy(update={"messages": ()})
+                case.add(place_of("decision", decision.attempt), CasePart(decision=told, decision_id=event.id))
                 case.change(route=decision.route)
             case ResultCompleted() as result if not case.record.closed_id:
                 case.add(part_of(result), CasePart(completed=result, result_id=event.id))
             case ResultFailed() as result if not case.record.closed_id:
                 case.add(part_of(result), CasePart(failed=result, result_id=event.id))
             case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
-                case.add("score", CasePart(score=score))
+                case.add(place_of("score", score.attempt), CasePart(score=score))
             case VerdictGiven() as verdict:
                 if any(part.result_id == event.id for _, part in case.verdict_parts()):
                     return  # the same record again
-                held, scored = Held.of(event.record), case.score() is not None
-                part = CasePart(verdict=verdict, held=held, result_id=event.id, after_score=scored)
+                score = case.score()
+                scored = score is not None and score.action != "escalate"
+                part = CasePart(verdict=verdict, held=Held.of(event.record), result_id=event.id, after_score=scored)
                 problem = lacks(verdict, ())
                 if problem is not None:
                     case.dead(part, "invalid", f"verdict.given: {problem}")
@@ -120,7 +125,7 @@ class Cases:
                 case.add(f"verdict/{case.record.verdicts:04d}", part)
                 case.change(verdicts=case.record.verdicts + 1)
             case _:
-                pass  # a second decision or a late result of a closed case changes nothing
+                pass  # a decision told twice or a late result of a closed case changes nothing
 
     def _strangers(self, case: Joined) -> None:
         """A verdict under another tenant than the request's is none: whoever gave it does not speak for this one."""
@@ -147,17 +152,16 @@ class Cases:
         )
 
     def _advance(self, case: Joined, decision: DecisionRouted, *, window_ended: bool) -> None:
-        score, serving = case.score(), case.serving(decision)
-        self._check_labels(case, decision)
-        if not case.record.answered and ((score is not None and serving is not None) or window_ended):
+        score, serving = case.score(), case.serving()
+        self._check_labels(case, window_ended=window_ended)
+        if not case.record.answered and ((case.scored() and serving is not None) or window_ended):
             self._answered(case, decision)
-        if not case.record.review and score is not None and case.arms_done(decision):
+        if not case.record.review and score is not None and case.arms_done():
             self._review(case, decision, score)
-        held = score is not None and score.action == "hold"
         released = score is not None and score.action == "release"
         if not case.record.settled and not released:
-            self._settle(case, decision, held=held, window_ended=window_ended)
-        done = score is not None and case.arms_done(decision) and self._judged(case, decision, score)
+            self._settle(case, decision, score, window_ended=window_ended)
+        done = score is not None and case.arms_done() and self._judged(case, decision, score)
         if (done and (released or case.record.settled != "")) or window_ended:
             self._close(case, decision, why="complete" if done else "window_ended")
 
@@ -167,14 +171,14 @@ class Cases:
         if decision.grader not in MODEL_GRADERS:
             return decisive
         graded = case.first(model=True) is not None
-        return (graded or not self._asks_model(case, decision)) and (decisive or not asks_people(decision, score))
+        return (graded or not self._asks_model(case, decision)) and (decisive or not case.asks_people(decision, score))
 
     def _asks_model(self, case: Joined, decision: DecisionRouted) -> bool:
         return asks_model(decision.grader, len(blind_order(case.key, case.texts())))
 
-    def _check_labels(self, case: Joined, decision: DecisionRouted) -> None:
+    def _check_labels(self, case: Joined, *, window_ended: bool) -> None:
         """Once all arms are done the letters are known: a verdict that names another is a dead letter."""
-        if not case.arms_done(decision):
+        if not (case.arms_done() or (window_ended and case.results_in())):
             return
         letters = tuple(blind_order(case.key, case.texts()))
         for name, part in case.verdict_parts():
@@ -186,8 +190,8 @@ class Cases:
                 case.drop.append(name)
 
     def _common(self, case: Joined, decision: DecisionRouted) -> dict[str, object]:
-        serving = case.serving(decision)
-        part = case.parts["decision"]
+        serving = case.serving()
+        last = case.decision_of(case.attempt) or decision
         return {
             "tenant": decision.tenant,
             "at_ms": case.now_ms,
@@ -195,18 +199,22 @@ class Cases:
             "request_id": decision.request_id,
             "request_partition": decision.request_partition,
             "request_offset": decision.request_offset,
-            "decision_id": part.decision_id,
+            "decision_id": case.parts["decision"].decision_id,
             "assigned_at_ms": decision.assigned_at_ms,
             "window_end_ms": decision.window_end_ms,
             "request_at_ms": decision.request_at_ms,
-            "arm": decision.arm if serving is None else serving[0].arm,
+            "arm": last.arm if serving is None else serving[0].arm,
+            "drawn": decision.arm,
             "experiment": decision.experiment,
             "arenas": decision.arenas,
             "subject": decision.subject,
+            "strategy": decision.strategy,
+            "source": serving[0].source if serving is not None and isinstance(serving[0], ResultCompleted) else "model",
+            "cost_nano_usd": case.paid(),
         }
 
     def _answered(self, case: Joined, decision: DecisionRouted) -> None:
-        serving, score = case.serving(decision), case.score()
+        serving, score = case.serving(), case.score()
         result = None if serving is None else serving[0]
         ok = isinstance(result, ResultCompleted)
         case.change(answered=True)
@@ -215,11 +223,12 @@ class Cases:
                 self._common(case, decision)
                 | {
                     "ok": ok,
-                    "latency_us": 0 if result is None else _us(result.latency_ms),
+                    "latency_us": 0 if result is None else microseconds(result.latency_ms),
                     "tokens_out": result.tokens_out if isinstance(result, ResultCompleted) else 0,
                     "released": score is not None and score.action == "release",
-                    "shadows": decision.shadows,
+                    "shadows": case.shadows(),
                     "reason": result.reason if isinstance(result, ResultFailed) else ("" if ok else "missing"),
+                    "lost": case.lost(),
                 }
             ),
             "answered",
@@ -227,10 +236,10 @@ class Cases:
 
     def _review(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> None:
         """Ask who shall judge: people what trust says; where a model grades, it, and people what is held or sampled for them."""
-        people, model = score.review, False
+        people, model = case.reviewed(score), False
         if decision.grader in MODEL_GRADERS:
             in_time = case.now_ms < decision.window_end_ms
-            people = asks_people(decision, score) and (score.review or in_time)
+            people = case.asks_people(decision, score) and (people or in_time)
             model = in_time and self._asks_model(case, decision)
         if not people and not model:
             return
@@ -258,23 +267,28 @@ class Cases:
             "review",
         )
 
-    def _settle(self, case: Joined, decision: DecisionRouted, *, held: bool, window_ended: bool) -> None:
-        """Settle what trust held; what trust never scored settles only at the end."""
-        serving = case.serving(decision)
-        failed = serving is not None and isinstance(serving[0], ResultFailed)
+    def _settle(
+        self, case: Joined, decision: DecisionRouted, score: ScoreAssigned | None, *, window_ended: bool
+    ) -> None:
+        """Settle what trust held, and at the end what it escalated in vain; what it never scored settles only at the end."""
+        serving, left = case.serving(), case.standing_in()
+        held = score is not None and (score.action == "hold" or (window_ended and score.action == "escalate"))
+        at_once = score is not None and not score.gated and case.now_ms < decision.window_end_ms
         part = case.first(model=False)
         first = None if part is None else part.verdict
         settled: dict[str, object] | None = None
-        if held and failed and serving is not None and isinstance(serving[0], ResultFailed):
+        if held and left is None and serving is not None and isinstance(serving[0], ResultFailed):
             settled = {"outcome": "withheld", "reason": "failed", "detail": serving[0].reason[:500]}
-        elif held and first is not None and self._heard(case, decision, first, window_ended=window_ended):
+        elif held and left is not None and at_once:
+            settled = self._stands_in(case, *left)
+        elif held and first is not None and self._heard(case, first, window_ended=window_ended):
             settled = self._by_verdict(case, first, serving)
         elif window_ended:
             settled = {"outcome": "withheld", "reason": "window_ended"}
         if settled is None:
             return
         case.change(settled=settled["outcome"])
-        score = case.score()
+        last = case.parts.get(place_of("decision", case.attempt)) or case.parts["decision"]
         case.emit(
             ReviewSettled.model_validate(
                 {
@@ -284,7 +298,7 @@ class Cases:
                     "request_id": decision.request_id,
                     "request_partition": decision.request_partition,
                     "request_offset": decision.request_offset,
-                    "decision_id": case.parts["decision"].decision_id,
+                    "decision_id": last.decision_id,
                     "score": None if score is None else score.score,
                     "request_at_ms": decision.request_at_ms,
                     **settled,
@@ -293,13 +307,26 @@ class Cases:
             "settled",
         )
 
-    def _heard(self, case: Joined, decision: DecisionRouted, verdict: VerdictGiven, *, window_ended: bool) -> bool:
+    def _stands_in(self, case: Joined, answer: ResultCompleted, result_id: str) -> dict[str, object]:
+        """The first answer of a route that holds nothing for people, when its second attempt failed."""
+        first = case.score_of(1)
+        return {
+            "outcome": "released",
+            "reason": "failed",
+            "detail": "the second attempt failed: the first answer stands",
+            "text": answer.text,
+            "arm": answer.arm,
+            "result_id": result_id,
+            "score": None if first is None else first.score,
+        }
+
+    def _heard(self, case: Joined, verdict: VerdictGiven, *, window_ended: bool) -> bool:
         """Whether the verdict can be read now: no held answer waits for a shadow once the right text is known, and letters are
         read when all arms are done, or at the end where only one answer exists."""
-        if case.arms_done(decision):
+        if case.arms_done():
             return True
         if verdict.corrected is not None:
-            return window_ended or case.serving(decision) is not None
+            return window_ended or case.serving() is not None
         return window_ended and len(case.texts()) == 1
 
     def _by_verdict(self, case: Joined, verdict: VerdictGiven, serving: tuple[Result, str] | None) -> dict[str, object]:
@@ -322,54 +349,6 @@ class Cases:
             return {"outcome": "released", "reason": "corrected", "text": verdict.corrected}
         return {"outcome": "withheld", "reason": "rejected"}
 
-    def _arms(
-        self,
-        case: Joined,
-        decision: DecisionRouted,
-        grades: Mapping[str, int | None],
-        model_grades: Mapping[str, int | None],
-    ) -> tuple[CaseArm, ...]:
-        """The serving arm first, then those of its chain that failed before it, then the shadows: no arm that was asked is left out."""
-        tried, rows = case.tried(), list[CaseArm]()
-        serving = case.serving(decision)
-        served = decision.arm if serving is None else serving[0].arm
-        failed = [arm for arm in decision.chain if arm in tried]
-        for arm in dict.fromkeys((served, decision.arm, *failed, *decision.shadows)):
-            result, result_id = tried.get(arm, (None, ""))
-            shadow = arm in decision.shadows and (arm != served if result is None else result.shadow)
-            if isinstance(result, ResultCompleted):
-                rows.append(
-                    CaseArm(
-                        arm=arm,
-                        adapter=result.adapter,
-                        shadow=shadow,
-                        status="completed",
-                        result_id=result_id,
-                        text=result.text,
-                        grade=grades.get(arm),
-                        model_grade=model_grades.get(arm),
-                        latency_us=_us(result.latency_ms),
-                        ttft_us=_us(result.ttft_ms),
-                        tokens_in=result.tokens_in,
-                        tokens_out=result.tokens_out,
-                    )
-                )
-            elif isinstance(result, ResultFailed):
-                rows.append(
-                    CaseArm(
-                        arm=arm,
-                        adapter=result.adapter,
-                        shadow=shadow,
-                        status="failed",
-                        result_id=result_id,
-                        latency_us=_us(result.latency_ms),
-                        reason=result.reason[:500],
-                    )
-                )
-            else:
-                rows.append(CaseArm(arm=arm, shadow=shadow, status="missing"))
-        return tuple(rows)
-
     def _closed_fields(
         self,
         case: Joined,
@@ -389,7 +368,7 @@ class Cases:
         fields = self._common(case, decision) | {
             "why": why,
             "messages": decision.messages,
-            "arms": self._arms(
+            "arms": rows_of(
                 case, decision, {} if grades is None else grades.by_arm, {} if models is None else models.by_arm
             ),
             "choices": decision.arms,
@@ -399,6 +378,10 @@ class Cases:
             "model_by": "" if model is None or model.verdict is None else model.verdict.by,
             "label": None if grades is None else grades.label,
             "settled": case.record.settled,
+            "routing": decision.routing,
+            "attempt": case.attempt,
+            "session": decision.session,
+            "escalated": self._escalated(case),
         }
         if told is not None and told.verdict is not None:
             fields |= {
@@ -419,6 +402,13 @@ class Cases:
                 "label_propensity": score.label_propensity,
             }
         return fields
+
+    def _escalated(self, case: Joined) -> Escalated | None:
+        """The first attempt's score, where the case names the second's."""
+        first = case.score_of(1)
+        if case.attempt == 1 or first is None:
+            return None
+        return Escalated(arm=first.arm, score=first.score, z=first.z, signals=first.signals, scorer=first.scorer)
 
     def _close(self, case: Joined, decision: DecisionRouted, why: str) -> None:
         decisive, model = case.first(model=False), case.first(model=True)
@@ -476,7 +466,3 @@ class Cases:
             ),
             f"amended/{name}",
         )
-
-
-def _us(milliseconds: float) -> int:
-    return round(min(milliseconds, LONGEST_MS) * 1000)

@@ -1,4 +1,7 @@
-"""A case while it is joined: its record, its parts, and what is known of them. Pure; the rules are the fold's."""
+"""A case while it is joined: its record, its parts, and what is known of them. Pure; the rules are the fold's.
+
+A request is decided once, or twice where trust escalated the first answer. The entries of the second attempt begin with `second/`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -49,21 +52,22 @@ class CasePart(BaseModel):
 
 
 Result = ResultCompleted | ResultFailed
+SECOND = "second/"
+
+
+def place_of(name: str, attempt: int) -> str:
+    """The entry of an attempt's decision, score or result."""
+    return f"{SECOND}{name}" if attempt > 1 else name
 
 
 def part_of(result: Result) -> str:
-    """The entry of a result: a fallback may be the arm that also answers in the shadow."""
-    return f"{'shadow' if result.shadow else 'result'}/{result.arm}"
+    """The entry of a result: a fallback may be the arm that also answers in the shadow, and an arm may answer in both attempts."""
+    return f"shadow/{result.arm}" if result.shadow else place_of(f"result/{result.arm}", result.attempt)
 
 
 def human_sampled(decision: DecisionRouted) -> bool:
     """Whether a person judges beside the model: by a coin that looks at nothing but the request's id."""
     return heads(decision.request_id, "human", decision.human_share)
-
-
-def asks_people(decision: DecisionRouted, score: ScoreAssigned) -> bool:
-    """Whether a person is asked beside a judge model: by that coin, or because the answer waits for one."""
-    return human_sampled(decision) or (score.review and score.action == "hold")
 
 
 @dataclass(slots=True)
@@ -83,39 +87,123 @@ class Joined:
 
     @property
     def decision(self) -> DecisionRouted | None:
-        part = self.parts.get("decision")
+        """The first decision: its window, grader, shadows and propensities are the case's."""
+        return self.decision_of(1)
+
+    @property
+    def attempt(self) -> int:
+        """The last attempt that anything is known of, 1 or 2."""
+        return 2 if any(name.startswith(SECOND) for name in self.parts) else 1
+
+    def decision_of(self, attempt: int) -> DecisionRouted | None:
+        part = self.parts.get(place_of("decision", attempt))
         return None if part is None else part.decision
 
-    def score(self) -> ScoreAssigned | None:
-        part = self.parts.get("score")
+    def score_of(self, attempt: int) -> ScoreAssigned | None:
+        part = self.parts.get(place_of("score", attempt))
         return None if part is None else part.score
 
+    def score(self) -> ScoreAssigned | None:
+        """Of the last attempt's answer."""
+        return self.score_of(self.attempt)
+
+    def scored(self) -> bool:
+        """Whether the last attempt is scored, none is under way, and all is in that leads to it."""
+        score = self.score()
+        if score is None or score.action == "escalate":
+            return False
+        known = {place_of("decision", 2), "score"} <= self.parts.keys() and self.served(1) is not None
+        return known or self.attempt == 1
+
     def _results(self) -> list[tuple[Result, str]]:
-        """Every result with its event's id, the shadows' first."""
+        """Every result with its event's id: the shadows', then the first attempt's, then the second's."""
         rows = [self.parts[name] for name in sorted(self.parts)]
         found = [(row.completed or row.failed, row.result_id) for row in rows]
         whole = [(result, result_id) for result, result_id in found if result is not None]
-        return sorted(whole, key=lambda row: not row[0].shadow)
+        return sorted(whole, key=lambda row: (not row[0].shadow, row[0].attempt))
 
     def finals(self) -> dict[str, tuple[Result, str]]:
-        """Arm -> its final result and that event's id; an arm that both served and shadowed has what it served."""
-        return {result.arm: (result, result_id) for result, result_id in self._results() if result.final}
+        """Arm -> its final result and that event's id: the last one that it served, else its shadow.
+
+        A first answer that was kept stands as its arm gave it, with what it took and cost.
+        """
+        found: dict[str, tuple[Result, str]] = {}
+        for result, result_id in self._results():
+            kept = isinstance(result, ResultCompleted) and result.source == "kept" and result.arm in found
+            if result.final and not kept:
+                found[result.arm] = (result, result_id)
+        return found
 
     def tried(self) -> dict[str, tuple[Result, str]]:
-        """As `finals`, with the arms that failed before the chain went on to the next."""
-        return {result.arm: (result, result_id) for result, result_id in self._results()} | self.finals()
+        """As `finals`, with the arms that failed before the chain went on to the next. An arm that was let go has failed nothing."""
+        found = {
+            result.arm: (result, result_id)
+            for result, result_id in self._results()
+            if not (isinstance(result, ResultFailed) and result.kind == "hedge_lost")
+        }
+        return found | self.finals()
 
-    def serving(self, decision: DecisionRouted) -> tuple[Result, str] | None:
-        """The result that ended the serving chain."""
-        return next((row for row in self._results() if row[0].final and not row[0].shadow), None)
+    def served(self, attempt: int) -> tuple[Result, str] | None:
+        """The result that ended an attempt's serving chain."""
+        rows = (row for row in self._results() if row[0].final and not row[0].shadow)
+        return next((row for row in rows if (row[0].attempt > 1) == (attempt > 1)), None)
 
-    def arms_done(self, decision: DecisionRouted) -> bool:
+    def serving(self) -> tuple[Result, str] | None:
+        """The result that ended the last attempt's chain."""
+        return self.served(self.attempt)
+
+    def standing_in(self) -> tuple[ResultCompleted, str] | None:
+        """The first attempt's answer where the second failed: it was only to be bettered."""
+        first, last = self.served(1), self.serving()
+        if self.attempt == 1 or first is None or last is None or not isinstance(last[0], ResultFailed):
+            return None
+        return (first[0], first[1]) if isinstance(first[0], ResultCompleted) else None
+
+    def shadows(self) -> tuple[str, ...]:
+        """The shadow arms of every decision."""
+        found = (self.decision_of(attempt) for attempt in (1, 2))
+        return tuple(dict.fromkeys(arm for decision in found if decision is not None for arm in decision.shadows))
+
+    def results_in(self) -> bool:
         finals = self.finals()
-        return self.serving(decision) is not None and all(arm in finals for arm in decision.shadows)
+        return self.serving() is not None and all(arm in finals for arm in self.shadows())
+
+    def arms_done(self) -> bool:
+        """Whether every answer is known that this case will have: only then are its letters."""
+        return self.scored() and self.results_in()
 
     def texts(self) -> dict[str, str]:
         """Arm -> text of every arm that answered."""
         return {arm: row.text for arm, (row, _) in self.finals().items() if isinstance(row, ResultCompleted)}
+
+    def paid(self) -> int | None:
+        """What the answer cost in nano-USD, both attempts, as far as it is known; a cached or kept one costs nothing more."""
+        made = [row for row, _ in self._results() if isinstance(row, ResultCompleted) and not row.shadow]
+        own = [row for row in made if row.source == "model"]
+        known = [row.cost_nano_usd for row in own if row.cost_nano_usd is not None]
+        return sum(known) if known or (made and not own) else None
+
+    def lost(self) -> tuple[str, ...]:
+        """The arms that were asked and failed before the one that ended the last chain, in the order in which they were asked."""
+        serving, found = self.serving(), list[str]()
+        last = "" if serving is None else part_of(serving[0])
+        for attempt in (1, 2):
+            decision = self.decision_of(attempt)
+            for arm in () if decision is None else (decision.arm, *decision.chain):
+                name = place_of(f"result/{arm}", attempt)
+                part = self.parts.get(name)
+                if name != last and part is not None and part.failed is not None:
+                    found.append(arm)
+        return tuple(dict.fromkeys(found))
+
+    def asks_people(self, decision: DecisionRouted, score: ScoreAssigned) -> bool:
+        """Whether a person is asked beside a judge model: by the coin, or because the answer waits for one."""
+        return human_sampled(decision) or (self.reviewed(score) and score.action == "hold")
+
+    def reviewed(self, score: ScoreAssigned) -> bool:
+        """Whether people are asked: trust says so, and of a first answer that waits for them since the second attempt failed."""
+        in_time = score.at_ms <= score.window_end_ms
+        return score.review or (score.gated and in_time and self.standing_in() is not None)
 
     def verdict_parts(self) -> list[tuple[str, CasePart]]:
         return [(name, self.parts[name]) for name in sorted(self.parts) if name.startswith("verdict/")]

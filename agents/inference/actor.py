@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
 from agents.inference.race import Given, Hedging, begun
-from agents.ports import ArmSpec, Clock, Engine, Facts, Generation, Leases, LoadOutcome, Places, Store
+from agents.ports import OUR_FAULTS, ArmSpec, Clock, Engine, Facts, Generation, LeasingStore, LoadOutcome, Places
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
 from schemas.events import ResultCompleted
@@ -46,12 +46,10 @@ class Inference:
         self,
         policies: View,
         engine: Engine,
-        store: Store,
+        store: LeasingStore,
         facts: Facts,
         clock: Clock,
         instance: str,
-        *,
-        leases: Leases | None = None,
         pool: Places | None = None,
     ) -> None:
         self._policies = policies
@@ -60,7 +58,7 @@ class Inference:
         self._facts = facts
         self._clock = clock
         self._instance = instance
-        self._calls = Calls(engine, clock, instance, leases, pool)
+        self._calls = Calls(engine, clock, instance, store, pool)
         self._hedging = Hedging(policies, self._calls, clock, instance)
         self._wanted: dict[str, Arm] = {}
         self._outcomes: tuple[LoadOutcome, ...] = ()
@@ -183,6 +181,8 @@ class Inference:
         try:
             return await self._calls.ask(name, text, order_id, deadline, patience_s)
         except Refused as error:
+            if error.kind in OUR_FAULTS:  # the arm's settings or key, not the request: another arm may well answer it
+                raise Unavailable(str(error)) from error
             if error.kind != "unknown_arm":
                 raise
             raise Unavailable(f"arm {arm!r} is not loaded here", retry_after_s=0.5) from error
@@ -245,7 +245,7 @@ class Inference:
                 self._hold(())
             if changed or wanted.keys() - self._live:
                 self._loading = True
-                specs = [_spec(name, arm) for name, arm in wanted.items()]
+                specs = [ArmSpec.of(name, arm) for name, arm in wanted.items()]
                 found = tuple(await self._engine.ensure(specs)) if specs else ()
                 same = {(row.arm, row.reason) for row in found} == {(row.arm, row.reason) for row in self._outcomes}
                 self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if same and healthy else RECHECK_S
@@ -304,10 +304,6 @@ class Inference:
     def _use(self, name: str) -> decide.Use:
         slots = self._calls.slots(name)
         return decide.Use(slots.in_flight, slots.cap, self._calls.open_until_ms(name))
-
-
-def _spec(name: str, arm: Arm) -> ArmSpec:
-    return ArmSpec(name, arm.base, arm.adapter, arm.temperature, arm.max_tokens, arm.stop, arm.template)
 
 
 def _stored(value: bytes | None) -> ResultCompleted | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agents.inference.breaker import Breaker, Breakers, Change, End, Key, Permit
 from agents.inference.hedge import Latencies
 from agents.inference.slots import Slots
-from agents.ports import Clock, Engine, Generation, Leases, LoadOutcome, Places
+from agents.ports import Clock, Engine, Generation, Leases, LoadOutcome, Places, blames_engine
 from schemas.errors import Unavailable
 
 HERE = ("engine",)  # where an arm is asked whose engine has no name
@@ -41,9 +41,7 @@ class Place:
 class Calls:
     """The calls of one process. `pool`: the engine where it has several replicas; `leases`: what other processes see too."""
 
-    def __init__(
-        self, engine: Engine, clock: Clock, instance: str, leases: Leases | None = None, pool: Places | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, clock: Clock, instance: str, leases: Leases, pool: Places | None = None) -> None:
         self.changes: deque[tuple[Key, Change, int, int]] = deque(
             maxlen=TOLD
         )  # with the wall clock's lead, and a number
@@ -162,8 +160,9 @@ class Calls:
         except TimeoutError as error:
             how = self._late(arm, left_s)
             raise Unavailable(f"{place.engine} did not keep the deadline") from error
-        except Unavailable:
-            how = self._late(arm, left_s) if self._left_s(deadline_ms) <= 0 else "failed"
+        except Unavailable as error:
+            if blames_engine(error):
+                how = self._late(arm, left_s) if self._left_s(deadline_ms) <= 0 else "failed"
             raise
         else:
             how = "answered"
@@ -181,19 +180,19 @@ class Calls:
             if permit is None:
                 continue
             place = Place(engine, bool(found), breaker, permit)
-            if not permit.probe or self._leases is None:
+            if not permit.probe:
                 return place
-            leased = await self._leased(self._leases, arm, place, left_s)
+            leased = await self._leased(arm, place, left_s)
             if leased is not None:
                 return leased
         raise self._barred(arm)
 
-    async def _leased(self, leases: Leases, arm: str, place: Place, left_s: float) -> Place | None:
+    async def _leased(self, arm: str, place: Place, left_s: float) -> Place | None:
         """The place with its lease; without one where the store is away; None where another process probes."""
         self._probes += 1
         lease = f"probe:{place.engine}:{arm}", f"{self._instance}/{self._probes}"
         try:
-            if await leases.acquire(*lease, min(left_s + 1.0, LEASE_S)):
+            if await self._leases.acquire(*lease, min(left_s + 1.0, LEASE_S)):
                 return replace(place, lease=lease)
         except Unavailable:
             return place
@@ -205,7 +204,7 @@ class Calls:
 
     async def _end(self, place: Place, how: End) -> None:
         place.breaker.end(place.permit, how, self.now_ms())
-        if place.lease is not None and self._leases is not None:
+        if place.lease is not None:
             with suppress(Unavailable):  # it ends by itself
                 await self._leases.release(*place.lease)
 

@@ -9,19 +9,20 @@ from dataclasses import replace
 from typing import Protocol
 
 from agents.ports import Clock
-from agents.router import cache, decide, model
+from agents.router import cache, decide, model, second
 from agents.router.around import Around
 from agents.router.basis import Basis
 from agents.router.weigh import CHARS_PER_TOKEN, weighs
-from schemas import canonical, ids
+from schemas import canonical, codec, ids
 from schemas.errors import Refused, Unavailable, Undecodable
-from schemas.events import DecisionRouted, RequestSubmitted
+from schemas.events import DecisionRouted, Noticed, RequestSubmitted, ResultCompleted, ScoreAssigned
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute, PolicyRouter
 from schemas.routes import Route
-from streams.shapes import Emit, Event, Out, Record, View
+from streams.shapes import Emit, Event, Out, Place, Record, View
 
 log = logging.getLogger("ratchet")
+SCORES, RESULTS = "ratchet.scores", "ratchet.results"
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
 Keyed = Callable[[bytes, str, str], str]
@@ -42,6 +43,14 @@ class Memory(Protocol):
     async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes: ...
 
 
+class Again(Protocol):
+    """Reads a committed record again."""
+
+    async def read(self, place: Place) -> Record | None:
+        """None where it is no longer there. Raises `Unavailable`."""
+        ...
+
+
 class Router:
     """Transform `router`. `key_of` gives the tenant's secret key, under which subjects and sessions are pseudonymised.
 
@@ -50,13 +59,14 @@ class Router:
     """
 
     name = decide.NAME
-    inputs: Sequence[str] = (decide.REQUESTS,)
+    inputs: Sequence[str] = (decide.REQUESTS, SCORES)
 
     def __init__(
         self,
         policies: View,
         store: Memory,
         around: Around,
+        again: Again,
         clock: Clock,
         key_of: Callable[[str], bytes],
         *,
@@ -70,8 +80,11 @@ class Router:
         self._keyed = keyed
         self._models = Models(artifact)
         self._around = around
+        self._again = again
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
+        if isinstance(event.data, ScoreAssigned):
+            return await self._escalated(event, event.data)
         if not isinstance(event.data, RequestSubmitted):
             return self._other(event)
         request = Event(event.id, event.key, event.data, event.source, event.traceparent, event.place, event.record)
@@ -81,7 +94,33 @@ class Router:
         await self._remember(emits, policies)
         return emits
 
+    async def _escalated(self, event: Event[Payload], score: ScoreAssigned) -> Sequence[Out]:
+        """The second decision. Both records lie on the score's partition number; one that is gone leaves the window's end to settle."""
+        if score.action != "escalate" or score.result_partition is None or score.result_offset is None:
+            return ()
+        scored = Event(event.id, event.key, score, event.source, event.traceparent, event.place, event.record)
+        found = await asyncio.gather(
+            self._again.read(Place(decide.REQUESTS, score.request_partition, score.request_offset)),
+            self._again.read(Place(RESULTS, score.result_partition, score.result_offset)),
+        )
+        request, result = (_payload(row) for row in found)
+        if not isinstance(request, RequestSubmitted) or not isinstance(result, ResultCompleted):
+            return ()
+        policies = await self._models.unfolded(self._read(request))
+        now_ms = self._clock.now_ms()
+        key = self._key_of(request.tenant)
+        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
+        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
+        route = None if policies.route is None else policies.route.data.settings
+        noticed = Noticed() if route is None else await self._around.noticed(route, now_ms)
+        observed = decide.Observed(now_ms, "", session=session, subject=subject, told=noticed)
+        emits = second.decide(scored, second.First(request, result), policies, observed)
+        await self._remember(emits, policies)
+        return emits
+
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
+        if record.topic != decide.REQUESTS:
+            return None
         emit = decide.undecodable(record, error)
         return None if emit is None else (emit,)
 
@@ -236,6 +275,17 @@ class Models:
         if self._artifact is None:
             raise Refused(f"{digest}: no artifact store is at hand", kind="artifact")
         return self._artifact(digest)
+
+
+def _payload(record: Record | None) -> Payload | None:
+    """What a record that was taken before says; None where it is gone or cannot be read any more."""
+    if record is None:
+        return None
+    kind = dict(record.headers).get("ce_type", b"").decode("ascii", "replace")
+    try:
+        return codec.decode_payload(codec.payload_class(kind), record.value)
+    except Refused:
+        return None
 
 
 def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) -> dict[str, str]:

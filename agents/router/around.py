@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agents.ports import Clock, Limit, LocalBudget, LocalQuota, Store
+from agents.ports import Clock, Limit, LocalBudget, LocalQuota, SharedStore
 from agents.router.observed import Hit
 from agents.router.weigh import period_of
 from agents.rules.answers import decode
@@ -73,7 +73,7 @@ def limits_of(quota: QuotaSettings, tokens: int) -> tuple[list[Limit], list[int]
 class StoreAround:
     """On the store. `routers`: how many share a quota or budget while it is away."""
 
-    def __init__(self, store: Store, clock: Clock, routers: int = 1) -> None:
+    def __init__(self, store: SharedStore, clock: Clock, routers: int = 1) -> None:
         self._store = store
         self._clock = clock
         self._quota = LocalQuota(routers)

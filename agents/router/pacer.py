@@ -3,9 +3,10 @@
 A request's score is quality less λ · cost ÷ budget, all in integers: quality and λ in millionths, money in nano-dollars. `budget` is what
 one request may cost on average. Scaled by it, and not by the dearest arm, one step size serves any budget.
 
-1. λ ← max(0, λ + η·(min(cost ÷ target, 8) - 1)) at each request, with the cost reserved for it; `settled` puts in the difference later.
+1. λ ← max(0, λ + η·(min(cost ÷ target, 8) - 1)) at each request. What is cut off is carried to the next one, and so is the difference of
+   a result's cost to what was reserved: a cut-off that forgets lets rare dear requests spend up to their cost ÷ 8 too much.
 2. The target steers the rest: the budget less what was overspent, spread over the horizon or what is left of the period.
-3. Nothing is lost: `spent` holds each nano-dollar, so a cut-off ratio or a late cost is made up for by the target.
+3. Nothing is lost: `spent` holds each nano-dollar.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from schemas.errors import Refused
 
 MICRO = 1_000_000
-MOST_RATIO = 8 * MICRO
+MOST_RATIO = 8
 MOST_PRICE = 1_000_000_000
 
 
@@ -47,30 +48,34 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Pacer:
-    """`price`: λ in millionths. `requests`, `spent`: of this period, nano-dollars with what is reserved."""
+    """`price`: λ in millionths. `requests`, `spent`: of this period, nano-dollars with what is reserved. `carried`: of it, what λ has
+    not felt yet; negative where less was needed than reserved."""
 
     price: int = 0
     requests: int = 0
     spent: int = 0
+    carried: int = 0
 
 
 def reserved(pacer: Pacer, pace: Pace, cost: int, left: int | None = None) -> Pacer:
     """After a decision whose cost is expected to be `cost`. `left`: the period's requests still to come, None where nobody knows."""
-    debt = pacer.spent - pacer.requests * pace.budget
+    target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
+    pool = pacer.carried + cost
+    felt = max(0, min(pool, MOST_RATIO * target))
     step = pace.eta + pacer.price * pace.relative // MICRO
-    ratio = min(cost * MICRO // _target(pace, debt, left), MOST_RATIO)
-    price = pacer.price + _divided(step * (ratio - MICRO), MICRO)
-    return Pacer(max(0, min(price, MOST_PRICE)), pacer.requests + 1, pacer.spent + cost)
+    price = pacer.price + _divided(step * (felt - target), target)
+    return Pacer(max(0, min(price, MOST_PRICE)), pacer.requests + 1, pacer.spent + cost, pool - felt)
 
 
 def settled(pacer: Pacer, expected: int, actual: int) -> Pacer:
     """After the result of a request that was reserved at `expected` cost `actual`."""
-    return replace(pacer, spent=pacer.spent + actual - expected)
+    more = actual - expected
+    return replace(pacer, spent=pacer.spent + more, carried=pacer.carried + more)
 
 
 def renewed(pacer: Pacer) -> Pacer:
-    """A new period: λ stays, what was spent does not."""
-    return Pacer(pacer.price)
+    """A new period: λ stays and what it has not felt, what was spent does not."""
+    return Pacer(pacer.price, carried=pacer.carried)
 
 
 def corrected(pacer: Pacer, pace: Pace, spent: int, due: int) -> int:

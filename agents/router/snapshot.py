@@ -213,6 +213,11 @@ def predict(snapshot: Snapshot, x: Features) -> tuple[int, int]:
     return qualities[0], deviations[0]
 
 
+def value_at(mean: Mean, x: Features) -> int:
+    """What a mean alone says of these features, in the units of what was observed."""
+    return _within(int(np.dot(mean.values.astype(np.int64), x.astype(np.int64))) >> (mean.shift + FEATURE_BITS))
+
+
 def gains(qualities: Sequence[int], champion: int) -> list[int]:
     """Each arm's quality less the champion's: what ranks them."""
     return [one - qualities[champion] for one in qualities]

@@ -142,6 +142,19 @@ def probabilities(
     return Shares(tuple(shares), best, plausible)
 
 
+def drawn(propensities: Sequence[int], coin: int) -> int:
+    """The place of the arm on which a coin of 0 to 65,535 falls, never one of share 0. ValueError where the shares are not of 65,536."""
+    if sum(propensities) != WHOLE or not 0 <= coin < WHOLE or min(propensities) < 0:
+        raise ValueError(
+            f"propensities {list(propensities)!r}, coin {coin!r}; accepted: shares of {WHOLE}, a coin below it"
+        )
+    at, end = 0, propensities[0]
+    while coin >= end:
+        at += 1
+        end += propensities[at]
+    return at
+
+
 def _preferred(scores: Sequence[int], masked: Sequence[bool], rule: Rule, held: int | None) -> int:
     """The highest score, the first of equal ones; the arm held where that gains less than a switch needs."""
     best = max((at for at, out in enumerate(masked) if not out), key=lambda at: (scores[at], -at))

@@ -18,6 +18,7 @@ _SYMBOLS = frozenset("<>=≤≥≠±+*/^×÷#|&~-")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _EST = re.compile(r"[a-zäöüß]{2,}(?:est|ste[nrms]?)")
 _LINK = re.compile(r"\S+@\S+|https?://\S+|www\.\S+|[@#]\w+|\"[^\"]+\"|“[^”]+”|„[^“”]+[“”]|`[^`]+`")
+_KNOWN = words.UNITS | words.DATES
 _SENTENCE_END = frozenset(".!?:\n")
 
 
@@ -42,9 +43,10 @@ def veto(one: str, other: str, *, by_meaning: bool = False) -> tuple[str, ...]:
         found.append("names")
     if _prefixed(left, right) or _prefixed(right, left):
         found.append("negation")
-    if not by_meaning and _content(left) != _content(right):
+    content = _content(left), _content(right)
+    if not by_meaning and set(content[0]) != set(content[1]):
         found.append("words")
-    if _reordered(left, right):
+    if _reordered(*content):
         found.append("order")
     languages = {_language(left), _language(right)} - {""}
     if len(languages) > 1 or _scripts(one) != _scripts(other):
@@ -195,15 +197,15 @@ def _prefixed(text: Sequence[_Word], other: Sequence[_Word]) -> bool:
     )
 
 
-def _content(text: Sequence[_Word]) -> set[str]:
-    """The words that are not small, without their endings; numbers in one writing."""
-    return {_number(word.low) or _stem(word.low) for word in text if word.low not in words.SMALL}
+def _content(text: Sequence[_Word]) -> list[str]:
+    """The words that are not small, in order: without their endings, numbers, units and dates in one writing."""
+    return [
+        _number(word.low) or _KNOWN.get(word.low) or _stem(word.low) for word in text if word.low not in words.SMALL
+    ]
 
 
-def _reordered(one: Sequence[_Word], other: Sequence[_Word]) -> bool:
+def _reordered(left: Sequence[str], right: Sequence[str]) -> bool:
     """Whether words that both say come in another order: who bites whom."""
-    left = [_stem(word.low) for word in one if word.low not in words.SMALL]
-    right = [_stem(word.low) for word in other if word.low not in words.SMALL]
     both = set(left) & set(right)
     return [word for word in left if word in both] != [word for word in right if word in both]
 

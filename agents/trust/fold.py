@@ -7,6 +7,7 @@
 4. Labels enter a ladder in the order in which requests were assigned, once all cases from before are closed: rejects may take longer
    than approvals, and in the order of arrival the first labels would be too good. The detector and the maps learn at once.
 5. Bad numbers are never folded: a case whose signals or grade are out of range teaches nothing.
+6. An answer of the ladder's arm that escalated counts with its own score: what a rung covers does not depend on the cascade.
 """
 
 import math
@@ -79,9 +80,9 @@ class Ladder:
         if isinstance(data, ModelPromoted | ModelRolledBack):
             _replaced(turn, data)
         elif isinstance(data, CaseAmended):
-            _amended(turn, data)
+            _amended(turn, labels.of_arm(data, record.arm))
         elif isinstance(data, CaseClosed):
-            _closed(turn, data)
+            _closed(turn, labels.of_arm(data, record.arm))
         return turn.change()
 
 

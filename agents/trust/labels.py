@@ -1,7 +1,7 @@
 """What a closed case says to the ladder: its signals, whether its answer was right, and whether that label may count."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from agents.trust.state import GRACE_MS, Label, RouteTrust
 from schemas.events import CaseClosed
@@ -9,6 +9,20 @@ from schemas.policies import SIGNALS
 
 SIGNAL_MOST: Final = 1e6  # none that `decide.signals_of` makes is near; its square must stay a number
 RIGHT_FROM: Final = 500
+Case = TypeVar("Case", bound=CaseClosed)
+
+
+def of_arm(case: Case, arm: str) -> Case:
+    """The case as that arm's: where its answer was escalated, with the score of that answer.
+
+    Else the ladder would know only those of the arm's answers that were not scored low enough to escalate, and certify a rung that
+    reaches below on the word of those above. Who is judged is a coin of the request, so the label is as random a part of these.
+    """
+    first = case.escalated
+    if first is None or case.arm == arm or first.arm != arm:
+        return case
+    told = {"arm": arm, "score": first.score, "z": first.z, "signals": first.signals, "scorer": first.scorer}
+    return case.model_copy(update=told | {"certified": False})
 
 
 def scored(case: CaseClosed, record: RouteTrust) -> bool:

@@ -7,6 +7,7 @@ policy's value is known (`gateway_ope_world`). Fixed seeds; nothing else is star
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,11 @@ from agents.router.ope_interval import Compared
 from agents.router.ope_rows import WHOLE, Logged
 from agents.router.snapshot import Stack, predict_all, snapshot_of, stacked
 from tools.bench import Say, figure
-from tools.bench.gateway_ope_world import Requests, Simulated, Vectors, World
+from tools.bench.gateway_ope_world import Requests, Simulated, Vectors, World, recorded
 
-SEED, REPLAYS, ROWS = 1, 20, 20_000
+SEED, REPLAYS, ROWS = 1, 20, 30_000
 WARM, STUDIED = 300, 2_000  # labelled outcomes of the logging policy's warm start, and of the policies to be judged
 BATCH = 256  # requests between two snapshots
-RIDGE = 4.0
 BUDGET_NANO = 3_000_000
 DOUBTFUL = 20_000  # micro: a lead over the next arm below which an answer is reviewed for certain, else every second
 MOST_RMSE = 0.003
@@ -35,13 +35,13 @@ Shares = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A log, and the requests it is of. `plausible`: by row the uniform choice among the arms that were plausible to the logging policy,
-    `worth`: that policy's value, over other requests to the same learner as it learns."""
+    """A log, and the requests it is of. `own`: by name the shares of policies that follow the logging one's learner: what it prefers, and
+    a uniform choice of what it holds plausible. `worth`: their values, over other requests to the same learner as it learns."""
 
     rows: list[Logged]
     requests: Requests
-    plausible: Shares
-    worth: float
+    own: Mapping[str, Shares]
+    worth: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +68,24 @@ class Judged:
     unsupported: float
 
 
-def run(say: Say, replays: int = REPLAYS, *, rows: int = ROWS, world: World | None = None) -> dict[str, Any]:
-    """`ope` (by estimator rmse, bias, coverage, refused), its rows by policy, and lines of the summary."""
-    world = Simulated() if world is None else world
+def run(
+    say: Say, replays: int = REPLAYS, *, rows: int = ROWS, world: World | None = None, data: Path | None = None
+) -> dict[str, Any]:
+    """`ope` (by estimator rmse, bias, coverage, refused), its rows by policy, and lines of the summary.
+
+    `data`: a file of the `paretobandit` format, as the world. Raises `Refused` for a file that cannot be read.
+    """
+    if world is None:
+        world = Simulated() if data is None else recorded(data, SEED)
     studied = study(world, np.random.default_rng([SEED, 1]))
     everyone = world.everyone()
     fixed = {name: value(shares, everyone) for name, shares in policies(studied, everyone).items()}
     found: list[Judged] = []
     for number in range(replays):
         log = replayed(world, np.random.default_rng([SEED, 2, number]), rows)
-        wanted = policies(studied, log.requests) | {"plausible": log.plausible}
-        for name, shares in wanted.items():
-            found.append(judged(name, log, shares, world.arms, fixed.get(name, log.worth)))
+        worth = {**fixed, **log.worth}
+        for name, shares in {**policies(studied, log.requests), **log.own}.items():
+            found.append(judged(name, log, shares, world.arms, worth[name]))
         say(f"off-policy: replay {number + 1} of {replays}")
     return told(found, rows, replays)
 
@@ -92,7 +98,8 @@ def value(shares: Shares, requests: Requests) -> float:
 def study(world: World, rng: np.random.Generator) -> Studied:
     """Learnt from requests that all arms answered; λ is where the pacer settles on them."""
     seen = world.requests(rng, STUDIED)
-    stack, costs = warmed(seen), costs_of(seen)
+    costs = costs_of(seen)
+    stack = stacked([snapshot_of(one) for one in learnt_from(seen, world.blocks)])
     pace, price = pacer.Pacer(), 0
     for at in range(STUDIED):
         scores = scored(predict_all(stack, seen.x[at])[0], costs, pace.price)
@@ -119,24 +126,26 @@ def policies(studied: Studied, requests: Requests) -> dict[str, Shares]:
 def replayed(world: World, rng: np.random.Generator, count: int) -> Replay:
     """A log of the logging policy: warm, then learning from its own labels, exploring at a session's first turn only."""
     seen = world.requests(rng, WARM)
-    posteriors, costs = learnt_from(seen), costs_of(seen)
+    posteriors, costs = learnt_from(seen, world.blocks), costs_of(seen)
     requests = world.requests(rng, count)
     reviews = rng.integers(0, WHOLE, count)
     coins = rng.integers(0, WHOLE, count)[requests.first]
-    plausible = np.zeros((count, len(world.arms)), np.int64)
+    own = {name: np.zeros((count, len(world.arms)), np.int64) for name in OWN}
     rows: list[Logged] = []
-    worth: list[float] = []
+    worth: dict[str, list[float]] = {name: [] for name in OWN}
     pace = pacer.Pacer()
     for start in range(0, count, BATCH):
         stack = stacked([snapshot_of(one) for one in posteriors])
         price = pacer.steered(pace, PACE)
         beside = world.requests(rng, BESIDE)
-        likely = np.array([uniform(chosen(stack, costs, price, x)[1]) for x in beside.x])
-        worth.append(value(likely[beside.first], beside))
+        others = [chosen(stack, costs, price, x)[1] for x in beside.x]
+        for name, policy in OWN.items():
+            worth[name].append(value(np.array([policy(one) for one in others])[beside.first], beside))
         for at in range(start, min(start + BATCH, count)):
             first = int(requests.first[at])
             scores, found = chosen(stack, costs, pacer.steered(pace, PACE), requests.x[at])
-            plausible[at] = uniform(found) if first == at else plausible[first]
+            for name, policy in OWN.items():
+                own[name][at] = policy(found) if first == at else own[name][first]
             row = logged(requests, at, world.arms, found.propensities, int(coins[at]), rows)
             best, second, *_ = sorted(scores, reverse=True)
             label = WHOLE if best - second < DOUBTFUL else WHOLE // 2
@@ -144,7 +153,7 @@ def replayed(world: World, rng: np.random.Generator, count: int) -> Replay:
             rows.append(replace(row, reward=reward, label_propensity=label))
             pace = pacer.reserved(pace, PACE, row.cost_nano)
         posteriors = learnt_more(posteriors, rows[start:], world.arms)
-    return Replay(rows, requests, plausible, float(np.mean(worth)))
+    return Replay(rows, requests, own, {name: float(np.mean(values)) for name, values in worth.items()})
 
 
 def chosen(stack: Stack, costs: Sequence[int], price: int, x: Vectors) -> tuple[list[int], thompson.Shares]:
@@ -162,13 +171,21 @@ def uniform(found: thompson.Shares) -> list[int]:
     return made
 
 
+def greedy(found: thompson.Shares) -> list[int]:
+    """What is preferred, without exploration."""
+    return [WHOLE if at == found.preferred else 0 for at in range(len(found.plausible))]
+
+
+OWN = {"greedy": greedy, "plausible": uniform}
+
+
 def logged(
     requests: Requests, at: int, arms: Sequence[str], shares: Sequence[int], coin: int, before: Sequence[Logged]
 ) -> Logged:
     """The decision, without its label: a later turn keeps its session's arm, and says so."""
     first = int(requests.first[at])
     sticky = first != at
-    arm = before[first].arm if sticky else arms[int(np.searchsorted(np.cumsum(shares), coin, side="right"))]
+    arm = before[first].arm if sticky else arms[thompson.drawn(shares, coin)]
     taken = {name: WHOLE if name == arm else 0 for name in arms} if sticky else dict(zip(arms, shares, strict=True))
     return Logged(
         cluster=f"s{first}",
@@ -184,9 +201,9 @@ def logged(
     )
 
 
-def learnt_from(seen: Requests) -> list[learner.Posterior]:
+def learnt_from(seen: Requests, blocks: Sequence[tuple[int, float]]) -> list[learner.Posterior]:
     """Each arm's posterior after requests that all arms answered."""
-    made = [learner.prior([(1, 1.0), (seen.x.shape[1] - 1, RIDGE)]) for _ in range(seen.reward.shape[1])]
+    made = [learner.prior(blocks) for _ in range(seen.reward.shape[1])]
     for at in range(len(seen.x)):
         made = [learner.observe(one, seen.x[at], int(seen.reward[at, arm])) for arm, one in enumerate(made)]
     return made
@@ -202,11 +219,6 @@ def learnt_more(
             at = arms.index(row.arm)
             made[at] = learner.observe(made[at], row.x, row.reward, learner.weight_of(True, row.label_propensity))
     return made
-
-
-def warmed(seen: Requests) -> Stack:
-    """What a decision reads, of `learnt_from`."""
-    return stacked([snapshot_of(one) for one in learnt_from(seen)])
 
 
 def costs_of(seen: Requests) -> tuple[int, ...]:

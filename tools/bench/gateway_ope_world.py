@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agents.router.basis_build import build
+from agents.router.features import NAMES
+from tools.bench import pareto_data
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +41,11 @@ class World(Protocol):
         """Its place among the arms."""
         ...
 
+    @property
+    def blocks(self) -> Sequence[tuple[int, float]]:
+        """The learner's prior (`learner.prior`)."""
+        ...
+
     def requests(self, rng: np.random.Generator, count: int) -> Requests:
         """So many, drawn independently by session."""
         ...
@@ -45,17 +55,22 @@ class World(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Simulated:
     """Three arms shaped as the ParetoBandit outcomes are: mean rewards near .79, .92 and .93, four in ten prompts alike for all, prices a
-    factor of 20 apart. The vectors explain part of it, for what they do not hold also counts."""
+    factor of 20 apart. The vectors explain part of it, for what they do not hold also counts. `people`: how many make the true values."""
 
-    arms = ("large", "middle", "small")
-    champion = 1
-    people = 60_000
-    dims = 32
-    _turns = (0.7, 0.2, 0.1)  # sessions of one, two, three turns
-    _cost_nano = (13_000_000.0, 420_000.0, 26_000.0)
-    _sharpness = 9.0  # of the beta distribution of a reward: deviation .09 where the mean is .92
+    people: int = 60_000
+    dims: int = 32
+    arms: tuple[str, ...] = ("large", "middle", "small")
+    champion: int = 1
+    _turns: ClassVar = (0.7, 0.2, 0.1)  # sessions of one, two, three turns
+    _cost_nano: ClassVar = (13_000_000.0, 420_000.0, 26_000.0)
+    _sharpness: ClassVar = 9.0  # of the beta distribution of a reward: deviation .09 where the mean is .92
+
+    @property
+    def blocks(self) -> Sequence[tuple[int, float]]:
+        return [(1, 1.0), (self.dims - 1, 4.0)]
 
     def requests(self, rng: np.random.Generator, count: int) -> Requests:
         first = self._sessions(rng, count)
@@ -98,6 +113,10 @@ class Recorded:
     reward: Ints
     cost: Ints
 
+    @property
+    def blocks(self) -> Sequence[tuple[int, float]]:
+        return [(1, 1.0), (len(NAMES), 30.0), (self.x.shape[1] - 1 - len(NAMES), 100.0)]
+
     def requests(self, rng: np.random.Generator, count: int) -> Requests:
         return self._at(rng.integers(0, len(self.x), count))
 
@@ -107,6 +126,14 @@ class Recorded:
     def _at(self, rows: Ints) -> Requests:
         reward = self.reward[rows]
         return Requests(self.x[rows], reward / MICRO, reward, self.cost[rows], np.arange(len(rows)))
+
+
+def recorded(path: Path, seed: int) -> Recorded:
+    """The world of a file of the `paretobandit` format; the basis is built from its texts. Raises `Refused` for what cannot be read."""
+    rows = pareto_data.read(path)
+    basis = build(rows.prompts, seed)
+    x = np.stack([basis.vector(prompt) for prompt in rows.prompts])
+    return Recorded(rows.arms, champion_of(rows.rewards, rows.costs), x, rows.rewards, rows.costs)
 
 
 def champion_of(rewards: Ints, costs: Ints) -> int:

@@ -41,6 +41,13 @@ class WrongOutput(Exception):
     """An agent gave what no agent may give."""
 
 
+class Nowhere:
+    """No record can be read again: every escalation is left to its case."""
+
+    async def read(self, place: Place) -> Record | None:
+        return None
+
+
 class _Jobs:
     """A cluster that starts every job."""
 
@@ -91,7 +98,7 @@ class Stand:
         inference = Inference(policies, self._engine, store, _Facts(), clock, "fuzz")
         inference._loading = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  nothing is loaded here: `start` has named the arms
         return (
-            Router(policies, store, StoreAround(store, clock), clock, lambda tenant: tenant.encode()),
+            Router(policies, store, StoreAround(store, clock), Nowhere(), clock, lambda tenant: tenant.encode()),
             inference,
             Trust(policies, clock),
             Jobs(_Jobs()),

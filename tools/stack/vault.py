@@ -46,12 +46,14 @@ path "auth/approle/role/{ROLE}/secret-id" {{
 }}
 path "auth/token/renew-self" {{ capabilities = ["update"] }}
 """
-# Hands out principals' keys, proves with them, and connects as Kafka's users: for the command line, whose user owns this stack.
+# Hands out principals' keys, proves with them, puts providers' keys there, and connects as Kafka's users: for the command line, whose
+# user owns this stack.
 # Nothing is ever removed.
 OPERATOR_POLICY = f"""
 path "{MOUNT}/data/principals" {{ capabilities = ["create", "read", "update"] }}
 path "{MOUNT}/data/principals/*" {{ capabilities = ["create", "read", "update"] }}
 path "{MOUNT}/data/kafka/*" {{ capabilities = ["read"] }}
+path "{MOUNT}/data/providers/*" {{ capabilities = ["create", "update"] }}
 """
 
 

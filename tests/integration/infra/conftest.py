@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.store import MemoryStore, RedisStore, Store
+from infra.store import MemoryStore, RedisStore, SharedStore
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[SharedStore]:
     """Either store, empty as far as the test's keys go."""
     if request.param == "memory":
         yield MemoryStore()

@@ -21,6 +21,7 @@ from schemas.payload import Payload
 from schemas.routes import Arm, JudgeSettings, Route
 from streams.admin import ensure_groups, ensure_topics
 from streams.kafka import KafkaBroker
+from streams.reader import ByPlace
 from streams.runner import Runner
 from tools.cli import commands, judge, preview
 from tools.cli.bus import Bus
@@ -34,12 +35,21 @@ ROUTE = Route(route="cli.judged", arms=(Arm(arm="base", base="sha256:aa"),), cha
 
 @contextlib.asynccontextmanager
 async def agents_of(bootstrap: str, redis_url: str) -> AsyncGenerator[Runner, None]:
-    runner = Runner(KafkaBroker(bootstrap), SystemClock())
+    broker = KafkaBroker(bootstrap)
+    runner = Runner(broker, SystemClock())
+    again = ByPlace(broker)
     store = RedisStore(redis_url, timeout_s=1.0)
     runner.add_fold(Judge())
     runner.add_fold(Ladder())
     runner.add_transform(
-        Router(runner.view("policies"), store, StoreAround(store, SystemClock()), SystemClock(), lambda _: b"k" * 32)
+        Router(
+            runner.view("policies"),
+            store,
+            StoreAround(store, SystemClock()),
+            again,
+            SystemClock(),
+            lambda _: b"k" * 32,
+        )
     )
     await ensure_topics(bootstrap, 4, 1)
     await ensure_groups(bootstrap, runner.groups())
@@ -49,6 +59,7 @@ async def agents_of(bootstrap: str, redis_url: str) -> AsyncGenerator[Runner, No
     finally:
         await runner.stop()
         await running
+        await again.stop()
         await store.close()
 
 

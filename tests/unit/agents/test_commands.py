@@ -1,4 +1,4 @@
-"""Commands meet three folds: done once, for the route's own tenant, on the route's own key."""
+"""Commands meet every fold that takes them: done once, for the route's own tenant, on the route's own key."""
 
 from dataclasses import replace
 

@@ -25,6 +25,7 @@ from schemas.topics import plans
 from streams.admin import ensure_groups
 from streams.memory import MemoryBroker
 from streams.port import Outgoing, TopicSpec
+from streams.reader import ByPlace
 from streams.recorded import RecordedLog
 from streams.replay import unproven
 from streams.runner import Runner, RuntimeSettings
@@ -56,7 +57,14 @@ class World:
         policies = self.runner.view("policies")
         store = MemoryStore()
         self.runner.add_transform(
-            Router(policies, store, StoreAround(store, self.broker.clock), self.broker.clock, lambda _: b"k" * 32)
+            Router(
+                policies,
+                store,
+                StoreAround(store, self.broker.clock),
+                ByPlace(self.broker),
+                self.broker.clock,
+                lambda _: b"k" * 32,
+            )
         )
         for fold in (Cases(), Judge(), Ladder()):
             self.runner.add_fold(fold)

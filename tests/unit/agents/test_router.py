@@ -23,6 +23,13 @@ NOW = 1_700_000_000_000
 ARMS = ("a", "b", "old")
 
 
+class Nowhere:
+    """No record can be read again."""
+
+    async def read(self, place):
+        return None
+
+
 class Table:
     """A view that holds what it was given."""
 
@@ -71,13 +78,14 @@ def request(request_id="r1", **changes):
     return RequestSubmitted(**(fields | changes))
 
 
-def router(*told, store=None, clock=None, artifact=None):
+def router(*told, store=None, clock=None, artifact=None, again=None):
     made = told or policies()
     store, clock = store or MemoryStore(), clock or ManualClock(NOW)
     return Router(
         Table(*made),
         store,
         StoreAround(store, clock),
+        again or Nowhere(),
         clock,
         lambda tenant: b"key-" + tenant.encode(),
         artifact=artifact,

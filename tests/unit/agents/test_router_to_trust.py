@@ -17,6 +17,7 @@ from schemas.events import CommandApply, Message, RequestSubmitted
 from schemas.policies import PolicyFleet, PolicyRoute, PolicyTrust
 from schemas.routes import Arm, Route
 from streams.memory import MemoryBroker
+from streams.reader import ByPlace
 from streams.runner import Runner
 
 ROUTE = Route(
@@ -44,7 +45,7 @@ async def test_good_and_bad_requests_each_have_one_answer_or_dead_letter():
     runner = Runner(broker, clock)
     view = runner.view("ratchet.policies")
     inference = Inference(view, ScriptedEngine(), store, Facts(broker), clock, "i1")
-    runner.add_transform(Router(view, store, StoreAround(store, clock), clock, lambda tenant: b"key"))
+    runner.add_transform(Router(view, store, StoreAround(store, clock), ByPlace(broker), clock, lambda tenant: b"key"))
     runner.add_transform(inference)
     runner.add_transform(Trust(view, clock))
     runner.add_fold(Ladder())

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hvac.exceptions import Forbidden, InvalidRequest
 
+from infra.clock import ManualClock
+from infra.engine import Blameless
+from infra.provider_keys import ProviderKeys
 from infra.secrets import LOCAL_WARNING, LocalSecrets, VaultSecrets, open_secrets, verify_signature
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
@@ -117,3 +120,29 @@ async def test_a_token_that_ends_while_it_is_renewed_is_a_lease_that_has_ended()
     with pytest.raises(Unavailable, match="no longer knows the token"):
         await source.get("commitment")
     assert not source.status().usable
+
+
+async def test_a_providers_key_is_read_by_name_and_remembered(tmp_path: Path) -> None:
+    """From `providers/NAME`, once a minute, never in a repr; no name is no key; forgotten, it is read anew."""
+    source, clock = LocalSecrets.open(tmp_path / "secrets.json"), ManualClock()
+    keys = ProviderKeys(source, clock)
+    assert (await keys.get("")).get_secret_value() == ""
+    with pytest.raises(Refused, match="providers/openai is not there"):
+        await keys.get("openai")
+    for key in ("sk-one", "sk-two", "sk-three"):
+        await source.put("providers/openai", {"key": key})
+        if key == "sk-two":
+            assert (await keys.get("openai")).get_secret_value() == "sk-one"
+            await clock.advance(60)
+        if key == "sk-three":
+            keys.forget("openai")
+        held = await keys.get("openai")
+        assert held.get_secret_value() == key
+        assert key not in repr(held) + str(held) + repr(keys)
+
+
+async def test_a_key_store_that_is_away_blames_no_provider() -> None:
+    """Vault away: the call fails, and no breaker counts it."""
+    source = VaultSecrets(EndingToken(), "ratchet", "transit", 60.0, renewable=True, ours=False)
+    with pytest.raises(Blameless, match="cannot be read"):
+        await ProviderKeys(source, ManualClock()).get("openai")

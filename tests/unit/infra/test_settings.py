@@ -78,6 +78,18 @@ def test_vault_needs_its_address() -> None:
     assert load({"RATCHET_SECRETS": "vault", "VAULT_ADDR": "http://v:1"}).vault_role_id is None
 
 
+def test_what_providers_may_and_when_it_is_production() -> None:
+    """Hosts without TLS by name only; another authority as a file; in earnest where secrets come from a real store."""
+    settings = load({"RATCHET_PROVIDER_HTTP": "gpu-1,10.0.0.7", "RATCHET_PROVIDER_CA": "ca.pem"})
+    assert settings.provider_http == "gpu-1,10.0.0.7"
+    assert settings.resolved().provider_ca == Path.cwd() / "ca.pem"
+    for wrong in ("http://gpu-1", "gpu-1 gpu-2", "gpu-1,", "*"):
+        with pytest.raises(Refused, match="RATCHET_PROVIDER_HTTP"):
+            load({"RATCHET_PROVIDER_HTTP": wrong})
+    assert not load({}).production
+    assert load({"RATCHET_SECRETS": "vault", "VAULT_ADDR": "http://v:1"}).production
+
+
 def test_file_first_then_environment(tmp_path: Path) -> None:
     """The environment wins over the file, comments and blank lines say nothing."""
     file = tmp_path / "env"

@@ -1,0 +1,119 @@
+"""Router, inference, trust and cases over the broker in memory, every first answer escalated: one answer, one case each."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from agents.cases.fold import Cases
+from agents.inference.actor import Inference
+from agents.router.actor import Router
+from agents.trust.actor import Trust
+from infra.clock import SystemClock
+from infra.engine_scripted import ScriptedEngine
+from infra.store import MemoryStore
+from schemas import ids
+from schemas.events import DecisionRouted, Message, RequestSubmitted, ScoreAssigned, VerdictGiven
+from schemas.policies import PolicyFleet, PolicyRoute
+from schemas.routes import Arm, Route
+from schemas.routing import CascadeSettings, RoutingSettings
+from streams.memory import MemoryBroker
+from streams.runner import Runner
+from streams.shapes import Emit, Event, Out, Record
+
+ARMS = (Arm(arm="weak", base="sha256:0"), Arm(arm="strong", base="sha256:1"))
+ROUTE = Route(
+    route="bank",
+    arms=ARMS,
+    champion="weak",
+    release="immediate",
+    review_share=0.0,
+    routing=RoutingSettings(cascade=CascadeSettings(below=1.0, arms=("weak", "strong"))),
+)
+
+
+class Facts:
+    """Appends facts to the broker in memory."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+
+    async def send(self, payload: Any, identity: str) -> None:
+        self.broker.publish(payload, event_id=ids.derive(identity, "inference", 0))
+
+
+class Again:
+    """Decides a second time for every score that escalates, in the router's place."""
+
+    name = "again"
+    inputs: Sequence[str] = ("ratchet.scores",)
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def __call__(self, event: Event[Any]) -> Sequence[Out]:
+        score = event.data
+        if not isinstance(score, ScoreAssigned) or score.action != "escalate":
+            return ()
+        assert (score.result_partition, score.attempt) == (event.place.partition, 1)
+        decisions = {row.id: row.data for row in self._broker.events("ratchet.decisions")}
+        first = decisions[score.decision_id]
+        assert isinstance(first, DecisionRouted)
+        told = {"attempt": 2, "arm": "strong", "chain": (), "at_ms": score.at_ms}
+        return (Emit(first.model_copy(update=told), "decision"),)
+
+    def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
+        return None
+
+    def deadline_ms(self, event: Event[Any]) -> int | None:
+        return None
+
+    def expired(self, event: Event[Any], error: Exception) -> Sequence[Out]:
+        return ()
+
+
+async def test_every_escalated_request_has_one_answer_and_one_case() -> None:
+    """The strong arm answers, the weak one's answer is graded beside it, and a case closes with its reference."""
+    broker, clock, store = MemoryBroker(2), SystemClock(), MemoryStore()
+    runner = Runner(broker, clock)
+    view = runner.view("ratchet.policies")
+    inference = Inference(view, ScriptedEngine(), store, Facts(broker), clock, "i1")
+    runner.add_transform(Router(view, store, clock, lambda tenant: b"key"))
+    runner.add_transform(inference)
+    runner.add_transform(Trust(view, clock, store))
+    runner.add_transform(Again(broker))
+    runner.add_fold(Cases())
+    now = clock.now_ms()
+    broker.publish(PolicyRoute(at_ms=now, version=1, route="bank", settings=ROUTE))
+    fleet = {"at_ms": now, "version": 1, "route": "bank", "arms": ARMS, "champion": "weak", "loaded": ("strong",)}
+    broker.publish(PolicyFleet.model_validate(fleet))
+    said = (Message(role="user", content="hello"),)
+    names = [f"r{number}" for number in range(20)]
+    for name in names:
+        broker.publish(RequestSubmitted(at_ms=now, route="bank", request_id=name, messages=said))
+        told = {"at_ms": now, "route": "bank", "request_id": name, "by": "ref", "kind": "reference", "corrected": "x"}
+        broker.publish(VerdictGiven.model_validate(told))
+    tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
+    try:
+        async with asyncio.timeout(25):
+            while sum(event.data.TYPE == "case.closed" for event in broker.events("ratchet.cases")) < 20:  # noqa: ASYNC110  watched from outside
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    told = [event.data for event in broker.events("ratchet.answers")]
+    assert Counter(answer.request_id for answer in told) == Counter(names)
+    assert {(answer.TYPE, answer.arm) for answer in told} == {("answer.released", "strong")}
+    cases = [event.data for event in broker.events("ratchet.cases")]
+    assert Counter((row.request_id, row.TYPE) for row in cases) == Counter(
+        [(name, kind) for name in names for kind in ("case.answered", "case.closed")]
+    )
+    closed = [row for row in cases if row.TYPE == "case.closed"]
+    assert {(row.attempt, row.arm, row.drawn, row.why) for row in closed} == {(2, "strong", "weak", "complete")}
+    assert {tuple(arm.arm for arm in row.arms) for row in closed} == {("strong", "weak")}
+    assert all(arm.grade is not None for row in closed for arm in row.arms)
