@@ -53,6 +53,7 @@ STREAM_AGENTS = (
     "judge",
     "trainer",
     "estimator",
+    "learner",
     "jobs",
     "grader",
 )

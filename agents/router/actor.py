@@ -261,7 +261,7 @@ class Models:
             return model.model_of(router, basis, self._bytes(router.factors))
         except Refused as fault:
             log.warning("route %s: what the learner published cannot be used: %s", router.route, fault)
-            return model.model_of(None, basis, None)
+            return model.Model(basis, {}, None, refused=str(fault))
 
     def _basis(self, digest: str) -> Basis:
         if not digest:

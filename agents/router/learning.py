@@ -16,7 +16,6 @@ from agents.router.state import ArmCounts, Part, RouteLearner
 from schemas import ids
 from schemas.policies import PolicyRouter, RouterArm
 
-CODE = "learner/1"
 BIAS_RIDGE, SURFACE_RIDGE, TEXT_RIDGE = 1.0, 20.0, 4.0
 SURFACE = 20
 WARM_STRENGTH = 0.1
@@ -102,7 +101,7 @@ def published(record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Pa
         labels=record.labels,
         cases=record.cases,
         alarms=record.alarms,
-        code=CODE,
+        code=model.CODE,
     )
     waits = sum(1 for case in cases if case.features)
     due = waits >= max(FOLD_EVERY, record.labels // 10)

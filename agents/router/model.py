@@ -21,6 +21,7 @@ from schemas.events import Message
 from schemas.policies import PolicyRouter, RouterArm
 
 RANDOM_SEED = 1
+CODE = "learner/1"  # whose policies can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """`places`: arm -> its row of the stack; an arm without a row has not been learnt."""
+    """`places`: arm -> its row of the stack; an arm without a row has not been learnt. `refused`: why the policy is not used."""
 
     basis: Basis
     places: Mapping[str, int]
     stack: snapshot.Stack | None
+    refused: str = ""
 
     def predict(self, x: NDArray[np.int16]) -> dict[str, Estimate]:
         """Arm -> what it is worth for these features."""
@@ -59,7 +61,9 @@ def basis_of(data: bytes | None) -> Basis:
 
 
 def model_of(policy: PolicyRouter | None, basis: Basis, factors: bytes | None) -> Model:
-    """Raises `Refused` where means or factors are damaged, or belong to another basis."""
+    """Raises `Refused` where the policy is of a later learner, or means or factors are damaged or belong to another basis."""
+    if policy is not None and policy.code != CODE:
+        raise Refused(f"policy.router of {policy.code!r}; accepted: {CODE}", kind="from-the-future", field="code")
     if policy is None or factors is None:
         return Model(basis, {}, None)
     held = _factors(factors)

@@ -193,7 +193,17 @@ def _terms(settings: Route, policies: Policies, observed: Observed, weighed: Wei
         warm=router is not None and router.warm,
         frozen=router is not None and router.frozen,
         guarded=router is not None and router.guarded,
+        notes=_notes(policies, choice),
     )
+
+
+def _notes(policies: Policies, choice: Choice) -> tuple[str, ...]:
+    """What else had a part in it, in words."""
+    refused = "" if policies.model is None else policies.model.refused
+    found = (f"the learner's policy is not used: {refused}",) if refused else ()
+    if choice.relaxed:
+        found = (*found, f"no arm was left: {', '.join(choice.relaxed)} taken back")
+    return found
 
 
 def _emergency_arm(settings: Route, choice: Choice) -> str:

@@ -109,7 +109,10 @@ def _balanced(
 
 
 def _cheapest(settings: RoutingSettings, terms: Mapping[str, ArmTerms], arms: Sequence[str], champion: str) -> str:
-    """The cheapest whose gain over the champion is, with 95 %, at least the least gain; the champion always qualifies."""
+    """The cheapest whose gain over the champion is, with 95 %, at least the least gain; the champion always qualifies.
+
+    Deviations are in units of one label's noise, which is at most ½ of a quality between 0 and 1 (Popoviciu 1935).
+    """
     reference = terms.get(champion)
     least = round(settings.least_gain * MICRO)
 
@@ -118,7 +121,7 @@ def _cheapest(settings: RoutingSettings, terms: Mapping[str, ArmTerms], arms: Se
             return True
         own = terms[arm]
         spread = math.isqrt((own.deviation or 0) ** 2 + (reference.deviation or 0) ** 2)
-        return (own.quality or 0) - reference.quality - spread * Z_MILLI // 1000 >= least
+        return (own.quality or 0) - reference.quality - spread * Z_MILLI // 2000 >= least
 
     fit = [arm for arm in arms if good(arm)] or list(arms)
     return min(fit, key=lambda arm: (terms[arm].cost_nano_usd or 0, -(terms[arm].quality or 0), arm))

@@ -41,7 +41,7 @@ from tools.stack import down, up
 from tools.stack.supervise import read_state
 from tools.voice import Voice, unproven, voices
 
-GROUPS = (("router", "trust"), ("cases", "ladder", "judge", "estimator"), ("inference",), ("trainer",))
+GROUPS = (("router", "trust"), ("cases", "ladder", "judge", "estimator", "learner"), ("inference",), ("trainer",))
 LOOSE = JudgeSettings(
     min_pairs=12,
     max_pairs=1000,
@@ -200,7 +200,7 @@ class Scenario:
             await self.bad()
             await self.changes()
             await self.half(self.count // 2)
-            self.kill("cases-ladder-judge-estimator")
+            self.kill("cases-ladder-judge-estimator-learner")
             await self.command(CommandTrain, CARDS)
             await self.command(CommandTrust, REFUNDS, action="grant", threshold=0.3)
             await asyncio.sleep(1.5)
@@ -227,7 +227,7 @@ class Scenario:
             await self.half(0)
             self.kill("router-trust")
             await self.bad()
-            self.kill("cases-ladder-judge-estimator")
+            self.kill("cases-ladder-judge-estimator-learner")
             late = [self.request(CARDS, 700 + n, session_id=f"s-{n}") for n in range(self.count // 2)]
             await self.send(*late)
             await self.until(lambda: {row.request_id for row in late} <= self.answered, "answered cases")

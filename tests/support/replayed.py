@@ -32,13 +32,25 @@ def changed(change: Change) -> RecordedLog:
     return made
 
 
-def one(topic: str, change: Change, ce_type: str = "", *, but: bytes = b"") -> Change:
-    """A change of the first record of a topic (and type) only; not of the key `but`."""
+BOUND = b'"session":"'  # what else was decided for it cannot be known without its decision
+
+
+def one(topic: str, change: Change, ce_type: str = "", *, but: bytes = b"", having: bytes = b"") -> Change:
+    """A change of the first record of a topic (and type) only: one that has these bytes, is not of the key `but`, and whose decision no
+    session bound."""
     done: list[Record] = []
 
     def apply(record: Record) -> Iterable[Record]:
         said = dict(record.headers).get("ce_type", b"").decode()
-        if done or record.topic != topic or ce_type not in said or record.key == but:
+        value = record.value or b""
+        if (
+            done
+            or record.topic != topic
+            or ce_type not in said
+            or record.key == but
+            or BOUND in value
+            or having not in value
+        ):
             return (record,)
         done.append(record)
         return change(record)

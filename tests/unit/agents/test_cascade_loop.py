@@ -3,24 +3,24 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from agents.cases.fold import Cases
 from agents.inference.actor import Inference
 from agents.router.actor import Router
+from agents.router.around import StoreAround
 from agents.trust.actor import Trust
 from infra.clock import SystemClock
 from infra.engine_scripted import ScriptedEngine
 from infra.store import MemoryStore
 from schemas import ids
-from schemas.events import DecisionRouted, Message, RequestSubmitted, ScoreAssigned, VerdictGiven
+from schemas.events import Message, RequestSubmitted, VerdictGiven
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm, Route
 from schemas.routing import CascadeSettings, RoutingSettings
 from streams.memory import MemoryBroker
+from streams.reader import ByPlace
 from streams.runner import Runner
-from streams.shapes import Emit, Event, Out, Record
 
 ARMS = (Arm(arm="weak", base="sha256:0"), Arm(arm="strong", base="sha256:1"))
 ROUTE = Route(
@@ -43,46 +43,15 @@ class Facts:
         self.broker.publish(payload, event_id=ids.derive(identity, "inference", 0))
 
 
-class Again:
-    """Decides a second time for every score that escalates, in the router's place."""
-
-    name = "again"
-    inputs: Sequence[str] = ("ratchet.scores",)
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-
-    async def __call__(self, event: Event[Any]) -> Sequence[Out]:
-        score = event.data
-        if not isinstance(score, ScoreAssigned) or score.action != "escalate":
-            return ()
-        assert (score.result_partition, score.attempt) == (event.place.partition, 1)
-        decisions = {row.id: row.data for row in self._broker.events("ratchet.decisions")}
-        first = decisions[score.decision_id]
-        assert isinstance(first, DecisionRouted)
-        told = {"attempt": 2, "arm": "strong", "chain": (), "at_ms": score.at_ms}
-        return (Emit(first.model_copy(update=told), "decision"),)
-
-    def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
-        return None
-
-    def deadline_ms(self, event: Event[Any]) -> int | None:
-        return None
-
-    def expired(self, event: Event[Any], error: Exception) -> Sequence[Out]:
-        return ()
-
-
 async def test_every_escalated_request_has_one_answer_and_one_case() -> None:
     """The strong arm answers, the weak one's answer is graded beside it, and a case closes with its reference."""
     broker, clock, store = MemoryBroker(2), SystemClock(), MemoryStore()
     runner = Runner(broker, clock)
     view = runner.view("ratchet.policies")
     inference = Inference(view, ScriptedEngine(), store, Facts(broker), clock, "i1")
-    runner.add_transform(Router(view, store, clock, lambda tenant: b"key"))
+    runner.add_transform(Router(view, store, StoreAround(store, clock), ByPlace(broker), clock, lambda tenant: b"key"))
     runner.add_transform(inference)
     runner.add_transform(Trust(view, clock, store))
-    runner.add_transform(Again(broker))
     runner.add_fold(Cases())
     now = clock.now_ms()
     broker.publish(PolicyRoute(at_ms=now, version=1, route="bank", settings=ROUTE))

@@ -26,6 +26,7 @@ MODULES = {
     "agents/router/actor.py": "router",
     "agents/router/refuse.py": "router",
     "agents/router/route.py": "router",
+    "agents/router/second.py": "router",
     "agents/router/estimator.py": "estimator",
     "agents/router/learning.py": "learner",
     "agents/inference/actor.py": "inference",

@@ -60,7 +60,7 @@ def test_a_file_is_a_world(tmp_path: Path) -> None:
     world = ope.recorded(file, 1)
     assert isinstance(world, Recorded)
     assert (world.arms, world.champion) == (("a", "b"), 0)
-    assert world.everyone().mean.mean(axis=0) == pytest.approx([0.7493, 0.5], abs=1e-4)
+    assert world.everyone().mean.mean(axis=0) == pytest.approx([0.74867, 0.5], abs=1e-4)
     drawn = world.requests(np.random.default_rng(1), 10)
     assert (drawn.x.dtype, len(drawn.x)) == (np.int16, 10)
     file.write_text(file.read_text() + "{}\n")

@@ -43,7 +43,16 @@ def test_the_same_is_said_and_ends_with_0(ratchet: Run) -> None:
     code, out, err = ratchet("--log", str(LOOP), "--json")
     *agents, whole = rows(out)
     assert (code, err) == (0, "")
-    assert [row["agent"] for row in agents] == ["router", "trust", "cases", "ladder", "judge", "trainer", "estimator"]
+    assert [row["agent"] for row in agents] == [
+        "router",
+        "trust",
+        "cases",
+        "ladder",
+        "judge",
+        "trainer",
+        "estimator",
+        "learner",
+    ]
     assert all(row["equal"] and len(row["sha256"]) == 64 for row in agents)
     assert whole["equal"]
     assert set(whole["excluded_headers"]) == {"ratchet-dlq-at", "ratchet-dlq-attempts"}
@@ -138,5 +147,5 @@ def test_times_and_agents() -> None:
     assert instant_ms("--from", "2026-11-21T11:39:39.077Z") == 1795261179077
     assert instant_ms("--from", "2026-11-21 11:39:39.077") == 1795261179077
     assert 0 < instant_ms("--from", "1d") < instant_ms("--from", "15m")
-    assert agents_of(()) == ("router", "trust", "cases", "ladder", "judge", "trainer", "estimator")
+    assert agents_of(()) == ("router", "trust", "cases", "ladder", "judge", "trainer", "estimator", "learner")
     assert agents_of(("judge", "router")) == ("router", "judge")
