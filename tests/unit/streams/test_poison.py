@@ -59,7 +59,7 @@ async def test_of_two_poison_records_in_one_window_the_first_halts_the_lane(tmp_
     await runner.stop()
     await task
     assert [notice.text for notice in seen if notice.kind == "halted"] == ["ratchet.requests[0]@1"]
-    assert sum(notice.value for notice in seen if notice.kind == "accepted") == 1
+    assert len(broker.records("answers")) == 1  # by this process or by one that crashed after it
 
 
 async def test_a_crash_that_cannot_be_counted_ends_the_process_all_the_same(
