@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agents.router import learner, learning, pacer
+from agents.router import guard, learner, learning, pacer, watch
 from agents.router.model import decoded
-from agents.router.state import ARM, CASE, COUNT, ArmCounts, Label, Pace, Part, RouteLearner, posterior_text
+from agents.router.state import ARM, CASE, COUNT, DRIFT, ArmCounts, Label, Pace, Part, RouteLearner, posterior_text
 from agents.rules.commands import objection, remembered
 from schemas.events import (
     CaseAmended,
@@ -36,6 +36,7 @@ MOST_CASES = 20_000
 PRIORS = "prior"  # how the names of scorers begin that were fitted on nothing
 WHOLE = 65_536
 REJECTED = 500
+MOST_SWINGS = 8
 NOTHING = Part()
 
 State: TypeAlias = KeyState[RouteLearner, Part]
@@ -127,7 +128,8 @@ class Turn:
         """`policy.router` as it stands; posteriors are written, and their cases folded, where enough have come."""
         cases = self.cases()
         open_cases = [part for part in cases.values() if part.features]
-        found = learning.published(self.record, self.arms(), open_cases, at_ms)
+        alarms = watch.alarms(self.record, self.parts.get(DRIFT), at_ms)
+        found = learning.published(self.record, self.arms(), open_cases, alarms, at_ms)
         self.record = found.record
         self.emits.append(Emit(found.policy, f"policy-{found.policy.version}", blob=found.blob))
         for arm, posterior in found.written.items():
@@ -207,7 +209,12 @@ def _replaced(turn: Turn, data: ModelPromoted | ModelRolledBack) -> None:
     adapters = dict(turn.record.adapters)
     if isinstance(data, ModelPromoted):
         adapters[data.challenger] = data.adapter
-    turn.set(champion=champion, adapters=adapters, generation=turn.record.generation + 1, guard="", guarded=False)
+    turn.set(
+        champion=champion,
+        adapters=adapters,
+        generation=turn.record.generation + 1,
+        guard=guard.renewed(turn.record.guard, strict=False),
+    )
     turn.publish(data.at_ms)
 
 
@@ -215,7 +222,7 @@ def _trust(turn: Turn, data: TrustChanged) -> None:
     """The ladder's alarm gates an immediate route, or takes the mode back; the next change without alarm ends it."""
     frozen = not data.refused and "alarm" in data.reason.lower()
     if frozen != turn.record.frozen:
-        turn.set(frozen=frozen)
+        turn.set(frozen=frozen, guard=guard.frozen(turn.record.guard, alarm=frozen))
         turn.publish(data.at_ms)
 
 
@@ -251,7 +258,9 @@ def _closed(turn: Turn, case: CaseClosed) -> None:
     _count(turn, case)
     _prefer(turn, case)
     if not turn.record.frozen:
-        _learn(turn, case, name)
+        labels = labels_of(case, turn.record.adapters)
+        _learn(turn, case, name, labels)
+        _watch(turn, case, labels)
     if _rejected(turn, case):
         turn.set(generation=turn.record.generation + 1)
         turn.publish(case.at_ms)
@@ -259,10 +268,24 @@ def _closed(turn: Turn, case: CaseClosed) -> None:
         turn.later(case.at_ms)
 
 
-def _learn(turn: Turn, case: CaseClosed, name: str) -> None:
+def _watch(turn: Turn, case: CaseClosed, labels: dict[str, Label]) -> None:
+    """Guard, calibration, oscillation; a guard that shuts or opens is told at once."""
+    if case.routing is None:
+        return
+    before = turn.record.guard
+    now = watch.guarded(before, case, labels, turn.record.champion)
+    preferred = turn.record.preferred.get(case.routing.complexity, "")
+    part, swings = watch.drifted(turn.parts.get(DRIFT, NOTHING), case, labels, preferred)
+    if part != turn.parts.get(DRIFT, NOTHING):
+        turn.keep(DRIFT, part)
+    turn.set(guard=now, swings=(*turn.record.swings, *swings)[-MOST_SWINGS:])
+    if now.champion_serves != before.champion_serves:
+        turn.publish(case.at_ms)
+
+
+def _learn(turn: Turn, case: CaseClosed, name: str, labels: dict[str, Label]) -> None:
     terms = case.routing
     x = None if terms is None or terms.basis != turn.record.settings.basis else decoded(terms.features)
-    labels = labels_of(case, turn.record.adapters)
     if terms is None or x is None or not labels or turn.record.dims not in (0, len(x)):
         return
     if len(turn.cases()) >= MOST_CASES:

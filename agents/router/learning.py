@@ -71,7 +71,9 @@ def posteriors(
     return {arm: learner.forget(held, max(record.cases - held.cases, 0), keep) for arm, held in found.items()}
 
 
-def published(record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Part], at_ms: int) -> Published:
+def published(
+    record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Part], alarms: tuple[str, ...], at_ms: int
+) -> Published:
     """The next version of `policy.router`."""
     found = posteriors(record, arms, cases, record.dims) if record.dims else {}
     counts = {arm: part.counts or ArmCounts() for arm, part in arms.items()}
@@ -94,13 +96,13 @@ def published(record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Pa
         factors=record.factors,
         warm=warm,
         frozen=record.frozen,
-        guarded=record.guarded,
+        guarded=record.guard.champion_serves,
         lambda_cost=_price(record),
         preferred=record.preferred,
         generation=record.generation,
         labels=record.labels,
         cases=record.cases,
-        alarms=record.alarms,
+        alarms=alarms,
         code=model.CODE,
     )
     waits = sum(1 for case in cases if case.features)

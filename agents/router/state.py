@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.router import model
+from agents.router.drift import Calibration, Oscillation
+from agents.router.guard import Guard
 from agents.router.learner import Posterior
 from agents.router.pacer import Pacer
 from schemas.routing import RoutingSettings
 
-CASE, ARM, COUNT = "case/", "arm/", "count/"
+CASE, ARM, COUNT, DRIFT = "case/", "arm/", "count/", "drift"
 
 
 class Frozen(BaseModel):
@@ -53,10 +55,8 @@ class RouteLearner(Frozen):
     dims: int = 0
     frozen: bool = False
     pace: Pace = Pace()
-    guard: str = ""
-    guarded: bool = False
-    drift: str = ""
-    alarms: tuple[str, ...] = ()
+    guard: Guard = Guard()
+    swings: tuple[tuple[int, str], ...] = Field(default=(), description="Alarms of oscillation and when.")
     tiers: dict[str, dict[str, int]] = Field(default_factory=dict)
     preferred: dict[str, str] = Field(default_factory=dict)
     factors: str = ""
@@ -103,7 +103,7 @@ class Label(Frozen):
 
 class Part(Frozen):
     """One entry. Of an arm: `posterior` (base64), written seldom, and `counts`, in an entry of its own. Of a case: its number, its
-    labels, and until it is folded its features."""
+    labels, and until it is folded its features. Of `drift`: calibration and oscillation."""
 
     posterior: str = ""
     counts: ArmCounts | None = None
@@ -111,6 +111,8 @@ class Part(Frozen):
     window_end_ms: int = 0
     labels: dict[str, Label] = Field(default_factory=dict)
     features: str = ""
+    calibration: Calibration | None = None
+    oscillation: Oscillation | None = None
 
     def regression(self) -> Posterior | None:
         """The arm's posterior; None before its first label."""

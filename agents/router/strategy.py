@@ -15,6 +15,7 @@ from schemas.routing import RoutingSettings
 
 WHOLE = thompson.WHOLE
 MICRO = thompson.MICRO
+WIDTH = 10  # of the bounds that make an arm plausible: with 2 the log hardly ever tries what another policy would want
 Z_MILLI = 1645  # of a bound that holds with 95 %
 
 
@@ -73,6 +74,7 @@ def rule(settings: RoutingSettings) -> thompson.Rule:
     cap = round(settings.explore * WHOLE)
     return thompson.Rule(
         alpha=round(settings.alpha * MICRO),
+        width=WIDTH,
         floor=round(settings.floor * WHOLE),
         cap=cap,
         cap_complex=cap * 2 // 5,

@@ -150,7 +150,7 @@ def _fleet(data: Mapping[str, Any]) -> str:
 GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "request.submitted": lambda d: f"“{last_text(d)}”",
     "decision.routed": lambda d: (
-        f"to {d['arm']}" + (f", shadows {', '.join(d['shadows'])}" if d.get("shadows") else "")
+        f"to {d['arm']} ({d['strategy']})" + (f", shadows {', '.join(d['shadows'])}" if d.get("shadows") else "")
     ),
     "shadow.ordered": lambda d: f"shadow on {d['arm']}",
     "result.completed": lambda d: (
@@ -212,6 +212,14 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         + f", {d['labels']} labels"
     ),
     "policy.live": lambda d: f"{d['instance']}: " + ", ".join(f"{a['route']}/{a['arm']}" for a in d["arms"]),
+    "policy.router": lambda d: (
+        f"version {d['version']}: {'warm' if d['warm'] else 'not warm'}{', frozen' if d['frozen'] else ''}"
+        f"{', guarded' if d['guarded'] else ''}, {d['labels']} labelled of {d['cases']} cases"
+    ),
+    "policy.capacity": lambda d: (
+        f"version {d['version']}: "
+        + ", ".join(f"{a['arm']} {a['replicas']}{' warm' if a['warm'] else ''}" for a in d["arms"])
+    ),
     "audit.checkpoint": lambda d: f"size {d['size']}, root {d['root']}",
 }
 for _name in ("apply", "promote", "reject", "rollback", "pause", "resume", "trust", "train", "cancel"):

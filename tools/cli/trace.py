@@ -11,6 +11,7 @@ from streams.wire import partition_of
 from tools.cli.bus import Bus
 from tools.cli.events import as_row, clock, gist
 from tools.cli.place import open_bus
+from tools.cli.reasons import reasons
 from tools.cli.screen import Exit, Screen, clean
 
 BY_REQUEST = ("requests", "decisions", "shadows", "results", "scores", "answers", "reviews", "verdicts")
@@ -88,6 +89,9 @@ def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
                 f"[dim]{row['written_ms'] - start:+6d} ms[/] [bold]{clean(row['type'] or '(no type)')}[/] {gist(row)}"
             )
             nodes[number] = at.add(f"{label} [dim]{place}[/]")
+            if row["type"] == "decision.routed" and row["data"]:
+                for words in reasons(row["data"]):
+                    nodes[number].add(f"[dim]{clean(words)}[/]")
         return nodes[number]
 
     for number in range(len(rows)):
