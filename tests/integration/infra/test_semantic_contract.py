@@ -11,7 +11,7 @@ from agents.router.likeness import HashedGrams
 from agents.router.trials import Counts, trial_keys
 from agents.rules import answers
 from infra.semantic import Near, SemanticIndex
-from infra.store import SharedStore
+from infra.store import Store
 from schemas.events import Message, ResultCompleted
 from schemas.routes import Arm
 
@@ -32,7 +32,7 @@ def kept(key: str) -> bytes:
     )  # fmt: skip
 
 
-def index(store: SharedStore) -> SemanticIndex:
+def index(store: Store) -> SemanticIndex:
     """An index that reads anew with every question."""
     return SemanticIndex(store, time.monotonic, dims=TEXT.dims, most=300, refresh_s=0.0)
 
@@ -42,7 +42,7 @@ def asked(text: str) -> list[Message]:
     return [Message(role="user", content=text)]
 
 
-async def test_rows_of_one_process_are_found_by_another(store: SharedStore) -> None:
+async def test_rows_of_one_process_are_found_by_another(store: Store) -> None:
     """Everything that the store kept is found, the latest 300 of 320, over several pages."""
     one, other = index(store), index(store)
     rows = {f"{number:03}": TEXT.embed(f"question number {number} of this kind") for number in range(320)}
@@ -54,7 +54,7 @@ async def test_rows_of_one_process_are_found_by_another(store: SharedStore) -> N
     assert gone == ()
 
 
-async def test_a_log_that_began_anew_is_found(store: SharedStore) -> None:
+async def test_a_log_that_began_anew_is_found(store: Store) -> None:
     """After the store lost a partition, what is added then is seen by who had read the former one."""
     made, vector = SemanticIndex(store, time.monotonic, dims=4, ttl_s=0.05, refresh_s=0.0), np.ones(4, dtype=np.int8)
     await made.add("p", "old", "q", vector)
@@ -64,7 +64,7 @@ async def test_a_log_that_began_anew_is_found(store: SharedStore) -> None:
     assert "new" in [near.identity for near in await made.nearest("p", vector, least_milli=950)]
 
 
-async def _choice(store: SharedStore, made: SemanticIndex, scope: Scope, text: str) -> cache.Choice:
+async def _choice(store: Store, made: SemanticIndex, scope: Scope, text: str) -> cache.Choice:
     """What a router's shell does of a question."""
     messages, partition = asked(text), cache.partition_of(scope, asked(text))
     near = await made.nearest(partition, TEXT.embed(cache.question_of(messages)), least_milli=cache.LIKE_MILLI)
@@ -80,7 +80,7 @@ async def _choice(store: SharedStore, made: SemanticIndex, scope: Scope, text: s
     return cache.choose(cache.question_of(messages), nominees, pairs[0])
 
 
-async def test_a_like_answer_from_asked_to_switched_off(store: SharedStore) -> None:
+async def test_a_like_answer_from_asked_to_switched_off(store: Store) -> None:
     """Not before it is released, not before it is proven, not to another tenant, not after a promotion, not once it was false."""
     made, scope = index(store), Scope("acme", "faq", "r", "g", 1)
     first, like = "How do I reset my password?", "how do i reset my password"
