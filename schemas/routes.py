@@ -242,6 +242,30 @@ class Route(Strict):
         return self
 
     @model_validator(mode="after")
+    def _routable(self) -> Self:
+        """What would never be chosen is said when it is written, not when a request comes."""
+        told, by_name = self.routing, {arm.arm: arm for arm in self.arms}
+        champion = by_name[self.champion]
+        if told.regions and champion.region not in told.regions:
+            where = repr(champion.region) if champion.region else "no region"
+            raise ValueError(
+                f"routing.regions: the champion computes in {where}; accepted: one of {list(told.regions)}"
+            )
+        priced = {row.arm for row in told.prices}
+        for name in told.chosen_from(self.champion):
+            arm = by_name[name]
+            free = not arm.ours and not arm.nano_usd_in and not arm.nano_usd_out and name not in priced
+            if told.budget.nano_usd is not None and free:
+                raise ValueError(
+                    f"routing.prices: {name!r} is an outside arm without a price; with a budget it is never asked"
+                )
+        if told.emergency.arm in told.chosen_from(self.champion):
+            raise ValueError(
+                f"routing.emergency.arm: {told.emergency.arm!r} is chosen from as well; accepted: an arm of no other use"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _judge_model(self) -> Self:
         """A judge model grades nothing of its own family, and never without people."""
         told = self.grading

@@ -11,13 +11,33 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from schemas.errors import Refused
-from schemas.routes import Arm, JudgeSettings, Route, Strict, TrainingSettings, TrustSettings
+from schemas.payload import Strict
+from schemas.routes import Arm, GraderSettings, JudgeSettings, Route, TrainingSettings, TrustSettings
+from schemas.routing import (
+    BudgetSettings,
+    CacheSettings,
+    CascadeSettings,
+    EmergencySettings,
+    Price,
+    QuotaSettings,
+    RoutingSettings,
+)
 
 _TABLES: dict[str, type[Strict]] = {
     "arms": Arm,
     "judge": JudgeSettings,
     "trust": TrustSettings,
     "training": TrainingSettings,
+    "grading": GraderSettings,
+    "routing": RoutingSettings,
+}
+_OF_ROUTING: dict[str, type[Strict]] = {
+    "budget": BudgetSettings,
+    "cache": CacheSettings,
+    "cascade": CascadeSettings,
+    "emergency": EmergencySettings,
+    "prices": Price,
+    "quota": QuotaSettings,
 }
 
 
@@ -79,4 +99,6 @@ def _said(kind: str, message: str, loc: tuple[int | str, ...], given: object) ->
 
 def _fields(loc: tuple[int | str, ...]) -> list[str]:
     model = _TABLES.get(str(loc[0]), Route) if len(loc) > 1 else Route
+    if loc[0] == "routing" and len(loc) > 2:
+        model = _OF_ROUTING.get(str(loc[1]), model)
     return list(model.model_fields)

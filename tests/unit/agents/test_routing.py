@@ -169,7 +169,7 @@ def test_what_engines_say_masks():
 
 def test_a_region_a_price_and_a_window_mask():
     """Residency, a price that nobody knows where there is a budget, a prompt that does not fit."""
-    unpriced = Arm(arm="outside", provider="anthropic", model="m", region="eu")
+    unpriced = Arm(arm="outside", provider="anthropic", model="m", region="eu", nano_usd_out=3)
     short = Arm(arm="spare", base="sha256:p", region="eu", context_tokens=70)
     eu = Arm(arm="small", base="sha256:s", region="eu")
     made = Route(
@@ -177,7 +177,12 @@ def test_a_region_a_price_and_a_window_mask():
         arms=arms(outside=unpriced, spare=short, small=eu),
         champion="small",
         routing=RoutingSettings(
-            strategy="balanced", arms=NAMES, regions=("eu",), budget=BudgetSettings(nano_usd=5), warm_share=0
+            strategy="balanced",
+            arms=NAMES,
+            regions=("eu",),
+            budget=BudgetSettings(nano_usd=5),
+            warm_share=0,
+            prices=(Price(arm="outside", since_ms=NOW + 1),),
         ),
     )
     told = decided(policies(made), messages=(Message(role="user", content="x" * 40),))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import Refused
-from tools.routes import read_route
+from tools.routes import parse_route, read_route
 
 GOOD = """
 route = "banking.intent"
@@ -72,3 +72,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The path and the reason."""
     with pytest.raises(Refused, match=r"none\.toml: cannot be read: No such file"):
         read_route(tmp_path / "none.toml")
+
+
+def test_the_example_of_routing_is_a_route() -> None:
+    """What the documents show can be applied, and names every arm that is chosen from."""
+    made = read_route(Path(__file__).parents[3] / "docs" / "examples" / "routing.toml")
+    assert made.routing.chosen_from(made.champion) == ("large", "small")
+    assert [price.since_ms for price in made.routing.prices if price.arm == "outside"] == [0, 1_798_761_600_000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"routing": {"budgt": {}}}, "did you mean 'budget'"),
+        ({"routing": {"budget": {"nano": 1}}}, "did you mean 'nano_usd'"),
+        ({"routing": {"arms": ["none"]}}, "routing.arms"),
+        ({"routing": {"strategy": "balanced", "regions": ["eu"]}}, "routing.regions"),
+        ({"routing": {"arm": "base", "strategy": "balanced"}}, "only the strategy fixed"),
+    ],
+)
+def test_a_wrong_routing_is_named(changes: dict[str, object], said: str) -> None:
+    """The field, and what would be accepted."""
+    with pytest.raises(Refused, match=said):
+        parse_route({"route": "r", "champion": "base", "arms": [{"arm": "base", "base": "sha256:0"}]} | changes, "f")
