@@ -493,6 +493,27 @@ def capacity(
     run(work.run(screen(as_json), route))
 
 
+@app.command(rich_help_panel=DECIDE)
+def basis(
+    route: RouteArg,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only cases since then: 7d, 2026-11-21.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="From this JSONL file of requests instead; no stack needed.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed gives another basis.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Build the basis in which the router reads a route's texts; prints the digest that its file names."""
+    from tools.cli import basis as work
+
+    if file is not None:
+        done(work.offline(screen(as_json), route, file, seed))
+    run(work.run(screen(as_json), route, since, seed))
+
+
 @judge_app.command("show")
 def judge_show(
     arena: Annotated[

@@ -99,6 +99,6 @@ def _said(kind: str, message: str, loc: tuple[int | str, ...], given: object) ->
 
 def _fields(loc: tuple[int | str, ...]) -> list[str]:
     model = _TABLES.get(str(loc[0]), Route) if len(loc) > 1 else Route
-    if loc[0] == "routing" and len(loc) > 2:
+    if len(loc) > 2 and loc[0] == "routing":
         model = _OF_ROUTING.get(str(loc[1]), model)
     return list(model.model_fields)

@@ -10,14 +10,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.router import learner, model, pacer, snapshot
+from agents.router import features, learner, model, pacer, snapshot
+from agents.router.basis import RIDGE_BIAS, RIDGE_SURFACE, RIDGE_TEXT
 from agents.router.learner import Posterior
 from agents.router.state import ArmCounts, Part, RouteLearner
 from schemas import ids
 from schemas.policies import PolicyRouter, RouterArm
 
-BIAS_RIDGE, SURFACE_RIDGE, TEXT_RIDGE = 1.0, 20.0, 4.0
-SURFACE = 20
+SURFACE = len(features.NAMES)
 WARM_STRENGTH = 0.1
 FOLD_EVERY = 64
 SLOWLY_FROM = 2000
@@ -36,12 +36,11 @@ class Published:
 
 
 def blocks(dims: int) -> list[tuple[int, float]]:
-    """Ridges by block of the features: bias, surface, text."""
-    return [
-        (1, BIAS_RIDGE),
-        (min(SURFACE, dims - 1), SURFACE_RIDGE),
-        *([(dims - 1 - SURFACE, TEXT_RIDGE)] if dims > SURFACE + 1 else []),
-    ]
+    """Ridges by block of a basis' features: bias, surface, text. As `Basis.blocks` says, told from the length alone."""
+    rest = dims - 1 - SURFACE
+    if rest <= 0:
+        return [(1, RIDGE_BIAS), *([(dims - 1, RIDGE_SURFACE)] if dims > 1 else [])]
+    return [(1, RIDGE_BIAS), (SURFACE, RIDGE_SURFACE), (rest, RIDGE_TEXT)]
 
 
 def posteriors(
