@@ -1,11 +1,13 @@
 """`ratchet basis`: from texts that nobody labelled to the digest that a route file names."""
 
+import itertools
 import json
 
 import pytest
 
 from agents.router.basis import Basis
 from infra.artifacts import DirectoryStore
+from schemas import ids
 from schemas.errors import Refused
 from schemas.events import CaseClosed, Message, RoutingTerms
 from streams.shapes import Record
@@ -16,9 +18,8 @@ WORDS = ("card", "bank", "pay", "lost", "money", "send", "charge", "wrong", "fee
 
 
 def texts(count):
-    return [
-        " ".join(WORDS[(row * 31 + at * at * 5 + row * at) % len(WORDS)] for at in range(9)) for row in range(count)
-    ]
+    drawn = (ids.coin(str(number), "word") % len(WORDS) for number in itertools.count())
+    return [" ".join(WORDS[next(drawn)] for _ in range(9)) for _ in range(count)]
 
 
 @pytest.fixture
