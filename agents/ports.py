@@ -7,6 +7,7 @@ from infra.engine import OUR_FAULTS, ArmSpec, Engine, EngineGuest, Generation, L
 from infra.limits import Limit, Taken
 from infra.local_limits import LocalBudget, LocalQuota
 from infra.pool import Scaling
+from infra.semantic import SemanticIndex
 from infra.store import Store
 from schemas.payload import Payload
 
@@ -25,6 +26,7 @@ __all__ = [
     "LocalQuota",
     "Places",
     "Scaling",
+    "SemanticIndex",
     "Store",
     "Taken",
     "blames_engine",

@@ -24,7 +24,8 @@ from itertools import groupby
 from typing import Any, cast
 
 from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
-from agents.router.observed import Hit
+from agents.router.around import Asked
+from agents.router.observed import Hit, Like
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS, groups
 from schemas.errors import Refused, Unavailable
@@ -379,16 +380,18 @@ class RecordedAround:
         self._quota_ms: int | None = None
         self._noticed = Noticed()
         self._hit: CachedAnswer | None = None
+        self._trial: CachedAnswer | None = None
 
     def recall(self, decision: Mapping[str, Any] | None, refused: Mapping[str, Any] | None) -> None:
         """What the next decision shall find."""
         terms: Mapping[str, Any] = (decision or {}).get("routing") or {}
-        cached = (decision or {}).get("cached")
+        cached, trial = (decision or {}).get("cached"), (decision or {}).get("trial")
         try:
             self._noticed = Noticed.model_validate(terms.get("observed") or {})
             self._hit = None if cached is None else CachedAnswer.model_validate(cached)
+            self._trial = None if trial is None else CachedAnswer.model_validate(trial)
         except ValueError:
-            self._noticed, self._hit = Noticed(), None  # damaged: the difference will show
+            self._noticed, self._hit, self._trial = Noticed(), None, None  # damaged: the difference will show
         self._quota_ms = None if refused is None else refused.get("retry_after_ms")
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
@@ -400,7 +403,11 @@ class RecordedAround:
     async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
         return tuple(Hit(arm, self._hit) for arm, key in keys.items() if self._hit is not None and self._hit.key == key)
 
-    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
+    async def likes(self, asked: Asked) -> tuple[tuple[Like, ...], tuple[str, ...]]:
+        found = [Like(one.arm, one is self._hit, one) for one in (self._hit, self._trial) if one is not None]
+        return tuple(like for like in found if like.answer.kind == "semantic"), self._noticed.vetoes
+
+    async def reserve(self, decision: DecisionRouted, route: Route, asked: Asked | None) -> None:
         """Nothing is charged again."""
 
 

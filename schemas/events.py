@@ -94,6 +94,7 @@ class CachedAnswer(Part):
     engine: str = ""
     at_ms: int = 0
     likeness_milli: int = 1000
+    counted: str = Field(default="", description="Where comparisons with a fresh answer are counted.")
 
 
 class Noticed(Part):
@@ -107,6 +108,7 @@ class Noticed(Part):
     emergency_count: int | None = None
     requests_24h: int | None = None
     probe: Literal["", "off", "miss", "hit", "away"] = Field(default="", description="What the cache said.")
+    vetoes: tuple[str, ...] = Field(default=(), description="Why the nearest question's answer is not this one's.")
 
 
 class RoutingTerms(Part):
@@ -179,6 +181,7 @@ class DecisionRouted(DerivedEvent):
     kept_result: str = Field(
         default="", description="Of a second decision: the first result, where no arm is stronger."
     )
+    trial: CachedAnswer | None = Field(default=None, description="Of a like question: to be compared with this answer.")
 
 
 class ShadowOrdered(DerivedEvent):
@@ -194,6 +197,9 @@ class ShadowOrdered(DerivedEvent):
     assigned_at_ms: int
     window_end_ms: int
     policies: tuple[PolicyRef, ...]
+    trial: CachedAnswer | None = Field(
+        default=None, description="What was served meanwhile: to be compared with this answer."
+    )
 
 
 # results: by inference

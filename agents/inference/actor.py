@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from agents.inference import decide
 from agents.inference.calls import Blocked, Calls
-from agents.inference.charges import settle
+from agents.inference.charges import compare, settle
 from agents.inference.race import Given, Hedging, begun
 from agents.ports import (
     OUR_FAULTS,
@@ -95,6 +95,9 @@ class Inference:
         if before is not None:
             return (Emit(before, f"completed/{before.arm}"),)
         outs = await self._chain(order, event.id)
+        await compare(
+            self._store, order.told.trial, order.decision_id, [out.payload for out in outs if isinstance(out, Emit)]
+        )
         if isinstance(order.told, DecisionRouted):
             await settle(self._store, order.told, [out.payload for out in outs if isinstance(out, Emit)])
         return outs

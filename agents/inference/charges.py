@@ -1,14 +1,17 @@
-"""What an order's answers cost, put in place of what the router reserved: once for each arm, however often it is told."""
+"""What inference tells the store of an order's answers: what they cost, and whether they are what a like question was answered."""
 
 import asyncio
 from collections.abc import Sequence
 
 from agents.ports import Store
+from agents.rules.answers import trial_keys
 from agents.rules.ledger import charge_of, counted, emergency_of, ledger_of
+from agents.rules.text import same
 from schemas.errors import Unavailable
-from schemas.events import DecisionRouted, ResultCompleted, ResultFailed
+from schemas.events import CachedAnswer, DecisionRouted, ResultCompleted, ResultFailed
 from schemas.payload import Payload
 
+TRIALS_S = 7 * 86_400.0
 LIFE_S = 2 * 86_400.0  # a ledger lives at least so long after its last settlement
 
 
@@ -45,3 +48,15 @@ async def settle(store: Store, decision: DecisionRouted, outs: Sequence[Payload]
             return
 
     await asyncio.gather(*(tell(*one) for one in charges(decision, outs)))
+
+
+async def compare(store: Store, trial: CachedAnswer | None, decision_id: str, outs: Sequence[Payload]) -> None:
+    """Count whether the same arm, asked afresh, says the same; once for each decision. Only what a model answered counts."""
+    fresh = next((out for out in outs if isinstance(out, ResultCompleted) and out.source == "model"), None)
+    if trial is None or fresh is None or (fresh.arm, fresh.adapter) != (trial.arm, trial.adapter):
+        return
+    alike, other = trial_keys(trial.counted)
+    try:
+        await store.add(alike if same(fresh.text, trial.text) else other, 1, TRIALS_S, once=decision_id)
+    except Unavailable:
+        return

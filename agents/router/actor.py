@@ -10,9 +10,10 @@ from typing import Protocol
 
 from agents.ports import Clock
 from agents.router import cache, decide, model, second
-from agents.router.around import Around
+from agents.router.around import Around, Asked
 from agents.router.basis import Basis
-from agents.router.weigh import CHARS_PER_TOKEN, weighs
+from agents.router.masks import rank
+from agents.router.weigh import CHARS_PER_TOKEN, sensitivity_of, weighs
 from schemas import canonical, codec, ids
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import DecisionRouted, Noticed, RequestSubmitted, ResultCompleted, ScoreAssigned
@@ -91,7 +92,7 @@ class Router:
         policies = await self._models.unfolded(self._read(event.data))
         observed = await self._observe(request, policies)
         emits = decide.decide(request, policies, observed)
-        await self._remember(emits, policies)
+        await self._remember(emits, policies, request.data)
         return emits
 
     async def _escalated(self, event: Event[Payload], score: ScoreAssigned) -> Sequence[Out]:
@@ -206,23 +207,38 @@ class Router:
     ) -> decide.Observed:
         """Quota, ledger and cache, asked side by side."""
         request = event.data
-        keys = _keys(request, route, policies)
+        asked = _asked(request, route, policies)
+        keys = (
+            {}
+            if asked is None
+            else cache.keys_of(asked.scope, asked.arms, cache.body_of(request.messages, request.needs))
+        )
         tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
         quota_ms, noticed, hits = await asyncio.gather(
             self._around.quota_ms(route, max(tokens, 1), str(event.place)),
             self._around.noticed(route, seen.now_ms),
             self._around.hits(keys),
         )
-        probe = "off" if not keys else "hit" if hits else "miss"
-        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, told=noticed.model_copy(update={"probe": probe}))
+        likes, vetoes = (), ()
+        if asked is not None and not hits and _may_be_like(request, route):
+            likes, vetoes = await self._around.likes(asked)
+        probe = "off" if not keys else "hit" if hits or any(like.serve for like in likes) else "miss"
+        told = noticed.model_copy(update={"probe": probe, "vetoes": vetoes})
+        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, likes=likes, told=told)
 
-    async def _remember(self, emits: Sequence[Emit], policies: decide.Policies) -> None:
+    async def _remember(
+        self, emits: Sequence[Emit], policies: decide.Policies, request: RequestSubmitted | None = None
+    ) -> None:
         for emit in emits:
             made = emit.payload
             if not isinstance(made, DecisionRouted):
                 continue
             if policies.route is not None:
-                await self._around.reserve(made, policies.route.data.settings)
+                route = policies.route.data.settings
+                asked = (
+                    _asked(request, route, policies) if request is not None and _may_be_like(request, route) else None
+                )
+                await self._around.reserve(made, route, asked)
             if made.session is not None and made.arm != made.session_arm:
                 try:
                     await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
@@ -288,10 +304,12 @@ def _payload(record: Record | None) -> Payload | None:
         return None
 
 
-def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) -> dict[str, str]:
-    """Arm -> under which key its answer is kept; none where the route keeps none."""
-    if not route.routing.cache.exact or policies.fleet is None:
-        return {}
+def _asked(request: RequestSubmitted, route: Route, policies: decide.Policies) -> Asked | None:
+    """Whose kept answers may be given to the request; None where the route keeps none, and for what is personal."""
+    told = route.routing.cache
+    personal = rank(sensitivity_of(request, route.routing)) >= rank("personal")
+    if not (told.exact or told.semantic) or policies.fleet is None or personal:
+        return None
     fleet, router = policies.fleet.data, policies.router
     scope = cache.Scope(
         tenant=request.tenant,
@@ -301,9 +319,13 @@ def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) ->
         generation=0 if router is None else router.data.generation,
     )
     among = route.routing.chosen_from(fleet.champion)
-    return cache.keys_of(
-        scope, [arm for arm in fleet.arms if arm.arm in among], cache.body_of(request.messages, request.needs)
-    )
+    return Asked(scope, request.messages, tuple(arm for arm in fleet.arms if arm.arm in among))
+
+
+def _may_be_like(request: RequestSubmitted, route: Route) -> bool:
+    settings = route.routing
+    level = sensitivity_of(request, settings)
+    return cache.may_be_like(settings.cache.semantic, request.messages, level, tools=bool(request.needs))
 
 
 def _scope_digest(route: Route) -> str:

@@ -6,20 +6,33 @@ budget had left; what was spent is handed over when the store is back.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from agents.ports import Clock, Limit, LocalBudget, LocalQuota, Store
-from agents.router.observed import Hit
+from agents.ports import Clock, Limit, LocalBudget, LocalQuota, SemanticIndex, Store
+from agents.router import cache
+from agents.router.likeness import HashedGrams
+from agents.router.observed import Hit, Like
+from agents.router.trials import Counts
 from agents.router.weigh import period_of
-from agents.rules.answers import decode
+from agents.rules.answers import decode, trial_keys
 from agents.rules.ledger import charge_of, counted, emergency_of, ledger_of
 from schemas.errors import Unavailable
-from schemas.events import DecisionRouted, Noticed
-from schemas.routes import Route
+from schemas.events import DecisionRouted, Message, Noticed
+from schemas.routes import Arm, Route
 from schemas.routing import QuotaSettings
 
 AGE_MS = 100  # how old a sum of the ledger may be
 DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question whose like may be answered from the cache, and the arms that may have answered it."""
+
+    scope: cache.Scope
+    messages: tuple[Message, ...]
+    arms: tuple[Arm, ...]
 
 
 class Around(Protocol):
@@ -37,8 +50,12 @@ class Around(Protocol):
         """Arm -> key in, what is kept out."""
         ...
 
-    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
-        """Charge the decision's expected cost, once however often it is decided."""
+    async def likes(self, asked: Asked) -> tuple[tuple[Like, ...], tuple[str, ...]]:
+        """Answers of like questions, one for each arm at most, and why the nearest are none."""
+        ...
+
+    async def reserve(self, decision: DecisionRouted, route: Route, asked: Asked | None) -> None:
+        """Charge the decision's expected cost, once however often it is decided, and note the question for those like it."""
         ...
 
 
@@ -65,6 +82,8 @@ class StoreAround:
         self._quota = LocalQuota(routers)
         self._budget = LocalBudget(routers)
         self._lost = False  # reservations wait to be handed over
+        self._text = HashedGrams()
+        self._index = SemanticIndex(store, clock.monotonic, dims=self._text.dims)
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         limits, amounts = limits_of(route.routing.quota, tokens)
@@ -138,10 +157,60 @@ class StoreAround:
                 found.append(Hit(arm, answer))
         return tuple(found)
 
-    async def reserve(self, decision: DecisionRouted, route: Route) -> None:
+    async def likes(self, asked: Asked) -> tuple[tuple[Like, ...], tuple[str, ...]]:
+        try:
+            return await self._likes(asked)
+        except Unavailable:
+            return (), ()
+
+    async def _likes(self, asked: Asked) -> tuple[tuple[Like, ...], tuple[str, ...]]:
+        partition = cache.partition_of(asked.scope, asked.messages)
+        question = cache.question_of(asked.messages)
+        near = await self._index.nearest(partition, self._text.embed(question), least_milli=cache.LIKE_MILLI)
+        keys = [(arm.arm, one, cache.key_of(asked.scope, arm, one.identity)) for arm in asked.arms for one in near]
+        if not keys:
+            return (), ()
+        values, counts = await asyncio.gather(
+            self._store.mget([key for _, _, key in keys]),
+            self._store.counts([name for key in (partition, *(key for _, _, key in keys)) for name in trial_keys(key)]),
+        )
+        pairs = [Counts(*counts[at : at + 2]) for at in range(0, len(counts), 2)]
+        nominees: dict[str, list[cache.Nominee]] = {}
+        for (arm, one, key), value, trials in zip(keys, values, pairs[1:], strict=True):
+            answer = None if value is None else decode(value, key)
+            if answer is not None:
+                nominees.setdefault(arm, []).append(cache.Nominee(one.question, one.likeness_milli, answer, trials))
+        found: list[Like] = []
+        vetoes: tuple[str, ...] = ()
+        for arm, rows in sorted(nominees.items()):
+            chosen = cache.choose(question, rows, pairs[0], by_meaning=self._text.by_meaning)
+            vetoes = vetoes or chosen.vetoes
+            if chosen.nominee is not None and chosen.action != "miss":
+                served = chosen.action == "serve"
+                told = {
+                    "kind": "semantic",
+                    "likeness_milli": chosen.nominee.likeness_milli,
+                    "counted": partition if served else chosen.nominee.answer.key,
+                }
+                found.append(Like(arm, served, chosen.nominee.answer.model_copy(update=told)))
+        return tuple(found), vetoes
+
+    async def _note(self, asked: Asked) -> None:
+        """The question, for those that will be like it."""
+        question, body = cache.question_of(asked.messages), cache.body_of(asked.messages)
+        try:
+            await self._index.add(
+                cache.partition_of(asked.scope, asked.messages), body, question, self._text.embed(question)
+            )
+        except Unavailable:
+            return  # it will be asked again
+
+    async def reserve(self, decision: DecisionRouted, route: Route, asked: Asked | None) -> None:
         terms = decision.routing
         if terms is None or decision.cached is not None:
             return
+        if asked is not None:
+            await self._note(asked)
         place = (decision.request_partition, decision.request_offset)
         charges: list[tuple[str, str, int, float]] = []
         if terms.period is not None:

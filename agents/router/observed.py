@@ -26,6 +26,15 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Like:
+    """A like question's answer, of an arm: to be served, or to be tried beside a fresh one."""
+
+    arm: str
+    serve: bool
+    answer: CachedAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What the shell found out. `first` is what the store holds for this id, None when it did not answer.
 
@@ -43,6 +52,7 @@ class Observed:
     quota_ms: int | None = None
     hits: tuple[Hit, ...] = ()
     keys: dict[str, str] = field(default_factory=dict[str, str])
+    likes: tuple[Like, ...] = ()
     told: Noticed = field(default_factory=Noticed)
 
 

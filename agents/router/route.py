@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from agents.router import strategy
 from agents.router.choose import Choice
 from agents.router.observed import Hit, Observed, Policies
+from agents.router.trials import checked
 from agents.router.weigh import Weighed, period_of, weighs
 from agents.rules.grading import heads
 from schemas import ids
 from schemas.events import (
     ArmChoice,
+    CachedAnswer,
     DecisionRouted,
     RequestSubmitted,
     RoutingTerms,
@@ -47,13 +49,18 @@ def emits(
     decision = _decision(event, settings, fleet, policies, observed, weighed, choice, hit)
     decision_id = ids.derive(event.id, NAME, "decision")
     orders = [Emit(_order(decision, name, decision_id), f"shadow/{name}") for name in decision.shadows]
+    if decision.cached is not None and decision.cached.kind == "semantic" and checked(event.id):
+        # Asked again beside the answer that was given. It is no shadow of the decision: nobody waits for it, no pair is made.
+        check = _order(decision, decision.arm, decision_id).model_copy(update={"trial": decision.cached})
+        orders.append(Emit(check, "check"))
     return (Emit(decision, "decision"), *orders)
 
 
 def _hit(settings: Route, fleet: PolicyFleet, observed: Observed, choice: Choice) -> Hit | None:
     """What the cache has, of an arm that might have been drawn: the champion's first."""
     among = settings.routing.chosen_from(fleet.champion)
-    usable = [hit for hit in observed.hits if hit.arm in among and not choice.masks.get(hit.arm, ("unknown",))]
+    served = (*observed.hits, *(Hit(like.arm, like.answer) for like in observed.likes if like.serve))
+    usable = [hit for hit in served if hit.arm in among and not choice.masks.get(hit.arm, ("unknown",))]
     return min(usable, key=lambda hit: (hit.arm != choice.arm, hit.arm != fleet.champion, hit.arm), default=None)
 
 
@@ -154,7 +161,13 @@ def _decision(
         cached=None if hit is None else hit.answer,
         cache_key="" if hit is not None else observed.keys.get(choice.arm, ""),
         hedges=_hedges(settings, choice) if hit is None else (),
+        trial=None if hit is not None else _trial(observed, choice),
     )
+
+
+def _trial(observed: Observed, choice: Choice) -> CachedAnswer | None:
+    """A like question's answer of the arm that answers afresh: whether both are the same is counted."""
+    return next((like.answer for like in observed.likes if like.arm == choice.arm and not like.serve), None)
 
 
 def _second(settings: Route, choice: Choice) -> str | None:

@@ -48,11 +48,6 @@ def checked(event_id: str) -> bool:
     return ids.coin(event_id, "cache-check") < CHECK_SHARE
 
 
-def trial_keys(key: str) -> tuple[str, str]:
-    """The counters of an entry's trials, or of a partition's checks: same, other."""
-    return f"{key}:same", f"{key}:other"
-
-
 @cache
 def _needed(other: int) -> int:
     """The least number of same answers that proves an entry with so many others.

@@ -53,5 +53,10 @@ def decode(entry: bytes, key: str | None = None) -> CachedAnswer | None:
     return answer if key is None or answer.key == key else None
 
 
+def trial_keys(key: str) -> tuple[str, str]:
+    """The counters of an entry's trials, or of a partition's checks: same, other."""
+    return f"{key}:same", f"{key}:other"
+
+
 def _digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:_DIGEST]

@@ -8,8 +8,9 @@ import numpy as np
 from agents.router import cache
 from agents.router.cache import Nominee, Scope
 from agents.router.likeness import HashedGrams
-from agents.router.trials import Counts, trial_keys
+from agents.router.trials import Counts
 from agents.rules import answers
+from agents.rules.answers import trial_keys
 from infra.semantic import Near, SemanticIndex
 from infra.store import Store
 from schemas.events import Message, ResultCompleted
