@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
 from agents.router.around import Asked
-from agents.router.observed import Hit, Like
+from agents.router.observed import NEVER, Hit, Like
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS, groups
 from schemas.errors import Refused, Unavailable
@@ -392,7 +392,8 @@ class RecordedAround:
             self._trial = None if trial is None else CachedAnswer.model_validate(trial)
         except ValueError:
             self._noticed, self._hit, self._trial = Noticed(), None, None  # damaged: the difference will show
-        self._quota_ms = None if refused is None else refused.get("retry_after_ms")
+        waits = None if refused is None else refused.get("retry_after_ms")
+        self._quota_ms = None if refused is None else NEVER if waits is None else waits
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         return self._quota_ms

@@ -189,7 +189,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.around import StoreAround
 
     store = await process.store()
-    around = StoreAround(store, process.clock)
+    around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
     again = ByPlace(process.broker)
     process.stack.push_async_callback(again.stop)
     artifact = process.artifacts.get_bytes

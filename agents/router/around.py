@@ -12,7 +12,7 @@ from typing import Protocol
 from agents.ports import Clock, Limit, LocalBudget, LocalQuota, SemanticIndex, Store
 from agents.router import cache
 from agents.router.likeness import HashedGrams
-from agents.router.observed import Hit, Like
+from agents.router.observed import NEVER, Hit, Like
 from agents.router.trials import Counts
 from agents.router.weigh import period_of
 from agents.rules.answers import decode, trial_keys
@@ -39,7 +39,7 @@ class Around(Protocol):
     """The router's surroundings: the store in use, the recorded ones in a replay."""
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
-        """None where the tenant may ask now, else when again; once per name. 0: never so much at once."""
+        """None where the tenant may ask now, else in how many milliseconds; once per name. `NEVER`: so much at once never fits."""
         ...
 
     async def noticed(self, route: Route, now_ms: int) -> Noticed:
@@ -74,14 +74,15 @@ def limits_of(quota: QuotaSettings, tokens: int) -> tuple[list[Limit], list[int]
 
 
 class StoreAround:
-    """On the store. `routers`: how many share a quota or budget while it is away."""
+    """On the store. `name`: of this process, as no other has it. `routers`: how many share a quota or budget while it is away."""
 
-    def __init__(self, store: Store, clock: Clock, routers: int = 1) -> None:
+    def __init__(self, store: Store, clock: Clock, name: str = "router", routers: int = 1) -> None:
         self._store = store
         self._clock = clock
         self._quota = LocalQuota(routers)
         self._budget = LocalBudget(routers)
-        self._lost = False  # reservations wait to be handed over
+        self._name = name
+        self._apart = True  # nothing is agreed yet, or the store was away: it may have forgotten, and lacks what was reserved meanwhile
         self._text = HashedGrams()
         self._index = SemanticIndex(store, clock.monotonic, dims=self._text.dims)
 
@@ -94,7 +95,9 @@ class StoreAround:
             taken = await self._store.take(key, limits, amounts, once=once)
         except Unavailable:
             taken = self._quota.take(key, limits, amounts, self._clock.now_ms())
-        return None if taken.ok else (taken.retry_after_ms or 0)
+        if taken.ok:
+            return None
+        return NEVER if taken.retry_after_ms is None else taken.retry_after_ms
 
     async def noticed(self, route: Route, now_ms: int) -> Noticed:
         period, settings = period_of(route.routing, now_ms), route.routing
@@ -134,12 +137,13 @@ class StoreAround:
         if not due:
             return True
         try:
-            if self._lost:
-                await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
-                self._lost = False
+            if self._apart:
+                await self._budget.meet(self._store, f"{self._name}/{now_ms}", now_ms, 2 * DAY_S)
+                self._apart = False
             for key, value in zip(due, await self._store.spent(due), strict=True):
                 self._budget.heard(key, value, now_ms)
         except Unavailable:
+            self._apart = True
             return False
         return True
 
@@ -230,5 +234,5 @@ class StoreAround:
             total = await self._store.reserve(ledger, request, nano_usd, life_s)
             self._budget.heard(ledger, total, self._clock.now_ms())
         except Unavailable:
-            self._lost = True
+            self._apart = True
             self._budget.reserve(ledger, request, nano_usd, life_s)

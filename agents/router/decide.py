@@ -8,7 +8,7 @@
 """
 
 from agents.router import choose, masks, route
-from agents.router.observed import Hit, Observed, Policies, Seen
+from agents.router.observed import NEVER, Hit, Observed, Policies, Seen
 from agents.router.refuse import ACCEPTED, ID, accepted_at, refusal, undecodable
 from agents.router.weigh import Weighed, weigh
 from schemas.errors import Refused, Unavailable
@@ -103,15 +103,18 @@ def _nowhere(
 
 
 def _over_quota(event: Event[RequestSubmitted], policies: Policies, observed: Observed) -> Emit:
+    never = observed.quota_ms == NEVER
     return refusal(
         event,
         observed.now_ms,
         "quota",
-        "tenant",
-        "the tenant has used up its quota on this route",
-        f"the same request under a new id after {observed.quota_ms} ms",
+        "messages" if never else "tenant",
+        "the request is larger than the tenant's whole quota"
+        if never
+        else "the tenant has used up its quota on this route",
+        "a shorter request" if never else f"the same request under a new id after {observed.quota_ms} ms",
         policies=policies.refs(event.data.route),
-        retry_after_ms=observed.quota_ms,
+        retry_after_ms=None if never else observed.quota_ms,
     )
 
 

@@ -8,6 +8,8 @@ from schemas.events import CachedAnswer, Noticed
 from schemas.policies import Policy, PolicyFleet, PolicyLive, PolicyRef, PolicyRoute, PolicyRouter
 from streams.shapes import Event
 
+NEVER = -1  # of a quota: more than its burst was asked for at once
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -38,7 +40,7 @@ class Like:
 class Observed:
     """What the shell found out. `first` is what the store holds for this id, None when it did not answer.
 
-    `quota_ms`: the tenant has used up its quota, and may ask again after so long; None: it has not. `keys`: arm -> the cache key under
+    `quota_ms`: the tenant has used up its quota, and may ask again after so many ms (`NEVER`: not so much at once); None: it has not. `keys`: arm -> the cache key under
     which its answer to this request is kept.
     """
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agents.router import choose, decide, learner, masks, model, snapshot
 from agents.router.basis import Basis
-from agents.router.observed import Hit, Observed, Policies
+from agents.router.observed import NEVER, Hit, Observed, Policies
 from infra.settings import process_environment
 from schemas import ids
 from schemas.errors import Refused, Unavailable
@@ -263,6 +263,8 @@ def test_a_used_up_quota_is_refused_with_the_time_to_wait():
     """The sender is told when to ask again."""
     refused = decided(seen=Observed(NOW, "d", quota_ms=1500))
     assert (refused.kind, refused.field, refused.retry_after_ms) == ("quota", "tenant", 1500)
+    never = decided(seen=Observed(NOW, "d", quota_ms=NEVER))
+    assert (never.field, never.retry_after_ms) == ("messages", None)
 
 
 def test_shares_are_what_is_drawn():
