@@ -40,8 +40,8 @@ class Like:
 class Observed:
     """What the shell found out. `first` is what the store holds for this id, None when it did not answer.
 
-    `quota_ms`: the tenant has used up its quota, and may ask again after so many ms (`NEVER`: not so much at once); None: it has not. `keys`: arm -> the cache key under
-    which its answer to this request is kept.
+    `quota_ms`: the tenant has used up its quota, and may ask again after so many ms (`NEVER`: not so much at once); None: it has not.
+    `keys`: arm -> the cache key under which its answer to this request is kept. `likes`: answers of like questions.
     """
 
     now_ms: int
