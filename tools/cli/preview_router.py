@@ -173,7 +173,8 @@ def show(screen: Screen, found: Looked, file: Path) -> int:
     )
     for why, count in left_out(found).items():
         screen.say(f"  left out: {count}, {clean(why)}")
-    screen.table("", ("", "running", "new", "new - running", "95 %"), _estimates(verdict))
+    title = "quality of an answer (0 to 1) and its cost, each with its 95 % interval"
+    screen.table(title, ("", "running", "new", "new - running"), _estimates(verdict))
     screen.table("what the log carries", ("", "new", "running"), _support(verdict))
     gaps = [
         (gap.arm, gap.decile, gap.n, _share(gap.predicted), f"{gap.gap / MICRO:+.3f}", "alarm" if gap.alarm else "")
@@ -240,22 +241,18 @@ def _how(found: Looked) -> str:
     return f"put into the route file, trial_share above its tables, and `ratchet apply` it:\n\n{first}\nthen {steps}, then as [routing]"
 
 
-def _estimates(verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
-    rows = (
-        ("quality, SNIPS", verdict.snips, 4),
-        ("quality, DR", verdict.dr, 4),
-        ("cost, nano-USD", verdict.cost_nano, 0),
-    )
+def _estimates(verdict: Verdict) -> list[tuple[str, str, str, str]]:
+    rows = (("SNIPS", verdict.snips, 3), ("DR", verdict.dr, 3), ("nano-USD", verdict.cost_nano, 0))
     return [_estimate(name, compared, digits) for name, compared, digits in rows if compared is not None]
 
 
-def _estimate(name: str, compared: Compared, digits: int) -> tuple[str, str, str, str, str]:
+def _estimate(name: str, compared: Compared, digits: int) -> tuple[str, str, str, str]:
     def told(one: Estimate) -> str:
-        return f"{one.value:.{digits}f} ({one.low:.{digits}f} … {one.high:.{digits}f})"
+        return f"{one.value:.{digits}f} ({one.low:.{digits}f}…{one.high:.{digits}f})"
 
-    gain = compared.difference
-    between = f"{gain.low:+.{digits}f} … {gain.high:+.{digits}f}"
-    return name, told(compared.current), told(compared.target), f"{gain.value:+.{digits}f}", between
+    gain, fine = compared.difference, digits + 1 if digits else 0
+    change = f"{gain.value:+.{fine}f} ({gain.low:+.{fine}f}…{gain.high:+.{fine}f})"
+    return name, told(compared.current), told(compared.target), change
 
 
 def _support(verdict: Verdict) -> list[tuple[str, str, str]]:

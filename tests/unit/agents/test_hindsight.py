@@ -82,6 +82,18 @@ def test_a_worse_policy_fails():
     assert "quality may fall" in verdict.holds[0]
 
 
+def test_a_trials_log_carries_both_policies():
+    """Half of it was decided by each: the same 400 cases that could not tell without a trial can now, and find the gain."""
+    made = routed.route(trial=routed.NEW, trial_share=0.5)
+    found = look_back(log(400, big_is_better, policies(made)), routed.NEW, today(made))
+    verdict = judge(found.rows)
+    assert all(abs(row.propensities["big"] - WHOLE // 2) <= 1 for row in found.rows)
+    assert verdict.may_roll_out
+    assert verdict.dr.difference.low < 0.24 < verdict.dr.difference.high
+    alone = judge(look_back(log(400, big_is_better), routed.NEW, today()).rows)
+    assert any("at least 200 are needed" in why for why in alone.tells)
+
+
 def test_a_log_without_support_is_refused():
     """One that never draws the other arm, and one that is too short."""
     still = settings(explore=0.0)

@@ -178,7 +178,7 @@ def test_what_passes_ends_with_0_and_says_what_to_put_in(capsys: pytest.CaptureF
     found = looked(routed.big_is_better)
     assert show(Screen(as_json=False), found, Path("router.toml")) == Exit.DONE
     page = capsys.readouterr().out
-    for words in ("1500 cases, 1500 of 1500 sessions used", "quality, SNIPS", "quality, DR", "cost, nano-USD", "(ESS)"):
+    for words in ("1500 cases, 1500 of 1500 sessions used", "SNIPS", "DR ", "nano-USD", "95 %", "(ESS)"):
         assert words in page
     assert "it may be rolled out" in page
     assert "trial_share = 0.2" in page
