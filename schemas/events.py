@@ -137,6 +137,7 @@ class RoutingTerms(Part):
     frozen: bool = False
     guarded: bool = False
     notes: tuple[str, ...] = Field(default=(), description="In words, what else had a part in it.")
+    trial: bool = Field(default=False, description="The route's trial decided; propensities are over both.")
 
 
 class DecisionRouted(DerivedEvent):

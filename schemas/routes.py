@@ -214,6 +214,12 @@ class Route(Strict):
         default=0.0, ge=0, le=1, description="Share of sessions that a challenger serves while it is in the shadow."
     )
     sticky: bool = True
+    trial: RoutingSettings | None = Field(
+        default=None, description="Another routing policy, which decides for a share; `ratchet preview --router` first."
+    )
+    trial_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of sessions (else requests) that the trial decides for."
+    )
     trust_threshold: float = Field(default=0.9, ge=0, le=1, description="Least score released under a grant.")
     judge: JudgeSettings = JudgeSettings()
     grading: GraderSettings = GraderSettings()
@@ -231,6 +237,7 @@ class Route(Strict):
             *(("challengers", name) for name in self.challengers),
             *(("trust.second_arm", name) for name in (self.trust.second_arm,) if name is not None),
             *((f"routing.{field}", name) for field, name in self.routing.named().items()),
+            *((f"trial.{field}", name) for field, name in ({} if self.trial is None else self.trial.named()).items()),
         ):
             if arm not in names:
                 told = repr(arm) if re.fullmatch(ID_PATTERN, arm) else "a text that is no name"
@@ -263,6 +270,19 @@ class Route(Strict):
             raise ValueError(
                 f"routing.emergency.arm: {told.emergency.arm!r} is chosen from as well; accepted: an arm of no other use"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tried(self) -> Self:
+        """A trial chooses otherwise, and nothing else."""
+        if self.trial is None:
+            if self.trial_share:
+                raise ValueError("trial_share: there is no table trial that would decide for it")
+            return self
+        wrong = self.trial.shared_with(self.routing)
+        if wrong:
+            named = ", ".join(f"trial.{field}" for field in wrong)
+            raise ValueError(f"{named}: the whole route's, not a share's; accepted: what routing says of it")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,22 @@ SENSITIVITIES: tuple[Sensitivity, ...] = ("public", "internal", "personal", "sec
 Provider = Literal["ray_vllm", "openai_http", "azure_openai", "anthropic", "stand_in"]
 OUTSIDE: frozenset[Provider] = frozenset({"openai_http", "azure_openai", "anthropic"})
 MOST_NANO = 10**15  # a million dollars: no amount of one request or budget is above it
+CHOOSES = frozenset(
+    {
+        "strategy",
+        "arm",
+        "arms",
+        "slo_ms",
+        "latency_weight",
+        "alpha",
+        "explore",
+        "floor",
+        "least_gain",
+        "switch_gain",
+    }
+)
+"""What may differ between two policies that serve a route side by side: how it is chosen. All else is the whole route's: what may be asked,
+learnt, kept and spent."""
 
 
 class Price(Strict):
@@ -117,6 +133,13 @@ class RoutingSettings(Strict):
         found |= {f"prices[{number}].arm": price.arm for number, price in enumerate(self.prices)}
         found |= {"arm": self.arm} if self.arm else {}
         return found | ({"emergency.arm": self.emergency.arm} if self.emergency.arm else {})
+
+    def shared_with(self, other: "RoutingSettings") -> tuple[str, ...]:
+        """The fields in which the two differ though both must have the same to serve side by side; () where they may."""
+        every = type(self).model_fields
+        found = [name for name in every if name not in CHOOSES and getattr(self, name) != getattr(other, name)]
+        masks = "privacy_first" in (self.strategy, other.strategy) and self.strategy != other.strategy
+        return tuple([*found, "strategy"] if masks else found)  # privacy_first is a mask, and masks are the route's
 
     def chosen_from(self, champion: str) -> tuple[str, ...]:
         """The arms that the strategy chooses among, sorted."""

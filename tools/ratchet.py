@@ -460,8 +460,32 @@ def principal_revoke(
 
 
 @app.command(rich_help_panel=DECIDE)
-def preview(route: RouteArg, as_json: Json = False) -> None:
-    """What the judge would do now and why: every condition, where it stands, how many more pairs. Nothing is changed."""
+def preview(
+    route: RouteArg,
+    router: Annotated[
+        Path | None,
+        typer.Option("--router", help="A TOML file with another [routing]: judge it from the log.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            help="Of the log from here on: an ISO 8601 time, epoch ms, or 15m, 2h, 1d ago.",
+            show_default=False,
+        ),
+    ] = None,
+    predictions: Annotated[
+        str, typer.Option("--predictions", help="As logged, before each outcome; or today's snapshot: logged, today.")
+    ] = "logged",
+    as_json: Json = False,
+) -> None:
+    """What the judge would do now and why; with --router, what another routing policy would have done. Nothing is changed."""
+    if router is not None:
+        from tools.cli import preview_router
+
+        run(preview_router.run(screen(as_json), route, router, since, preview_router.predictions_of(predictions)))
+    if since is not None or predictions != "logged":
+        raise typer.BadParameter("--since and --predictions are of --router FILE: give one")
     from tools.cli import preview as work
 
     run(work.run(screen(as_json), route))

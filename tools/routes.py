@@ -1,59 +1,69 @@
-"""A route file: TOML that an operator writes, validated whole into a `Route`.
+"""A route file: TOML that an operator writes, validated whole into a `Route`; a router file: its table `routing` alone.
 
 Every error is named at once, with file and field.
 """
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
 from schemas.errors import Refused
 from schemas.payload import Strict
-from schemas.routes import Arm, GraderSettings, JudgeSettings, Route, TrainingSettings, TrustSettings
-from schemas.routing import (
-    BudgetSettings,
-    CacheSettings,
-    CascadeSettings,
-    EmergencySettings,
-    Price,
-    QuotaSettings,
-    RoutingSettings,
-)
+from schemas.routes import Route
+from schemas.routing import RoutingSettings
 
-_TABLES: dict[str, type[Strict]] = {
-    "arms": Arm,
-    "judge": JudgeSettings,
-    "trust": TrustSettings,
-    "training": TrainingSettings,
-    "grading": GraderSettings,
-    "routing": RoutingSettings,
-}
-_OF_ROUTING: dict[str, type[Strict]] = {
-    "budget": BudgetSettings,
-    "cache": CacheSettings,
-    "cascade": CascadeSettings,
-    "emergency": EmergencySettings,
-    "prices": Price,
-    "quota": QuotaSettings,
-}
+WHOLE_ROUTE = frozenset({"route", "champion", "arms", "arm"})  # a file that says one of these is a route file
 
 
 def read_route(file: Path) -> Route:
     """The route that the file declares. Raises `Refused` once, with a line `file: field: what is wrong` per error."""
+    return parse_route(_declared(file), str(file))
+
+
+def read_routing(file: Path, route: Route | None = None) -> RoutingSettings:
+    """The routing policy that a router file, or a route file, declares; its arms must be the route's where one is given.
+
+    Raises `Refused` as `read_route`.
+    """
+    declared = _declared(file)
+    if WHOLE_ROUTE & declared.keys():
+        declared = {"routing": parse_route(declared, str(file)).routing.model_dump()}
+    problems = [f"{file}: {name}: no setting of a router file" for name in declared if name != "routing"]
+    problems += [] if "routing" in declared else [f"{file}: routing: is missing"]
+    if problems:
+        accepted = "a table [routing] alone, or a whole route file"
+        raise Refused(f"{'; '.join(problems)}; accepted: {accepted}", kind="route-file", field="routing")
+    if route is None:
+        arms = _named(declared["routing"])
+        bare = {"route": "r", "champion": "r", "arms": [{"arm": arm, "base": "b"} for arm in sorted({"r", *arms})]}
+    else:
+        bare = route.model_dump(exclude={"routing", "trial", "trial_share"})
+    return parse_route(bare | declared, str(file)).routing
+
+
+def _named(routing: object) -> set[str]:
+    """Arms that a table names, whatever else is wrong with it."""
+    try:
+        return set(RoutingSettings.model_validate(routing).named().values())
+    except ValidationError:
+        return set()
+
+
+def _declared(file: Path) -> dict[str, Any]:
     try:
         raw = file.read_bytes()
     except OSError as fault:
         raise Refused(f"{file}: cannot be read: {fault.strerror}; give a TOML file", kind="route-file") from fault
     try:
-        declared = tomllib.loads(raw.decode("utf-8"))
+        return tomllib.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as fault:
         raise Refused(f"{file}: byte {fault.start} is not UTF-8; TOML files are", kind="route-file") from fault
     except tomllib.TOMLDecodeError as fault:
         raise Refused(f"{file}: not TOML: {fault}", kind="route-file") from fault
-    return parse_route(declared, str(file))
 
 
 def parse_route(declared: dict[str, Any], name: str) -> Route:
@@ -98,7 +108,38 @@ def _said(kind: str, message: str, loc: tuple[int | str, ...], given: object) ->
 
 
 def _fields(loc: tuple[int | str, ...]) -> list[str]:
-    model = _TABLES.get(str(loc[0]), Route) if len(loc) > 1 else Route
-    if len(loc) > 2 and loc[0] == "routing":
-        model = _OF_ROUTING.get(str(loc[1]), model)
+    """The settings of the table in which the last of these stands."""
+    model: type[Strict] = Route
+    for part in loc[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(iter(_tables(model.model_fields[part].annotation)), model)
     return list(model.model_fields)
+
+
+def _tables(annotation: Any) -> list[type[Strict]]:
+    """The kinds of table in a type: `Strict`, an optional one, a tuple of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _tables(part)]
+
+
+def table(name: str, settings: Strict) -> str:
+    """The settings as a table of a TOML file: all that is not a default."""
+    return "".join(_table(name, settings.model_dump(mode="json", exclude_defaults=True)))
+
+
+def _table(name: str, fields: dict[str, Any]) -> list[str]:
+    inner = {key: _rows(value) for key, value in fields.items()}
+    lines = [f"[{name}]\n"]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items() if not inner[key]]
+    for key, rows in inner.items():
+        for row in rows:
+            head, *rest = _table(f"{name}.{key}", row)
+            lines += ["\n", head if isinstance(fields[key], dict) else f"[{head.rstrip()}]\n", *rest]
+    return lines
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """The tables of a value: one, those of an array, none of anything else."""
+    rows = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]

@@ -13,7 +13,7 @@ from agents.router import cache, decide, model, second
 from agents.router.around import Around, Asked
 from agents.router.basis import Basis
 from agents.router.masks import rank
-from agents.router.weigh import CHARS_PER_TOKEN, sensitivity_of, weighs
+from agents.router.weigh import CHARS_PER_TOKEN, sensitivity_of, weighs_any
 from schemas import canonical, codec, ids
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import DecisionRouted, Noticed, RequestSubmitted, ResultCompleted, ScoreAssigned
@@ -200,7 +200,7 @@ class Router:
             there = False
         seen = decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
         route = None if policies.route is None else policies.route.data.settings
-        return seen if route is None or not weighs(route.routing) else await self._look(event, route, policies, seen)
+        return seen if route is None or not weighs_any(route) else await self._look(event, route, policies, seen)
 
     async def _look(
         self, event: Event[RequestSubmitted], route: Route, policies: decide.Policies, seen: decide.Observed
@@ -256,7 +256,7 @@ class Models:
 
     async def unfolded(self, policies: decide.Policies) -> decide.Policies:
         """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
-        if policies.route is None or not weighs(policies.route.data.settings.routing):
+        if policies.route is None or not weighs_any(policies.route.data.settings):
             return policies
         name, digest = policies.route.data.route, policies.route.data.settings.routing.basis
         version = f"{digest}/{'' if policies.router is None else policies.router.id}"
@@ -271,12 +271,11 @@ class Models:
         basis = self._bases.get(digest)
         if basis is None:
             basis = self._bases[digest] = self._basis(digest)
-        if router is None or not router.factors or router.basis != digest:
-            return model.model_of(None, basis, None)
         try:
-            return model.model_of(router, basis, self._bytes(router.factors))
+            return model.unfolded(router, digest, basis, self._bytes)
         except Refused as fault:
-            log.warning("route %s: what the learner published cannot be used: %s", router.route, fault)
+            name = "" if router is None else router.route
+            log.warning("route %s: what the learner published cannot be used: %s", name, fault)
             return model.Model(basis, {}, None, refused=str(fault))
 
     def _basis(self, digest: str) -> Basis:

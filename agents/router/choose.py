@@ -1,16 +1,17 @@
 """Which arm answers: shares of the strategy, the judge's rollout over them, the session's arm, the chain. Pure.
 
-1. The logged propensity is the marginal over sessions: part · challenger + (1 - part) · strategy.
-2. Raising a rollout share never moves a session or request back out of it.
+1. The logged propensity is the marginal over sessions: part · challenger + (1 - part) · strategy; the strategy's, where the route tries
+   another policy, is again the marginal of both.
+2. Raising a share, the judge's or a trial's, never moves a session or request back out of it.
 3. The draw is the first 16 bits of SHA-256(session or event id ‖ `arm`) on the cumulative shares, arms sorted by id.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agents.router import masks, strategy
+from agents.router import masks, rollout, strategy
 from agents.router.observed import Observed
-from agents.router.weigh import Weighed
+from agents.router.weigh import Weighed, reweighed
 from schemas import ids
 from schemas.events import RequestSubmitted
 from schemas.policies import PolicyFleet, PolicyRouter
@@ -23,7 +24,8 @@ LEAST_COUNTED = 100  # requests of 24 hours that an emergency's share is at leas
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen, and of what. `shares`: marginal, every arm of the fleet. `masks`: after what was taken back."""
+    """What was chosen, and of what. `shares`: marginal, every arm of the fleet. `masks`: after what was taken back. `trial`: the route's
+    trial decided."""
 
     arm: str
     strategy: str
@@ -37,6 +39,7 @@ class Choice:
     bucket: int
     draw: int
     identity: str
+    trial: bool = False
 
 
 def drawn(shares: Mapping[str, int], draw: int) -> str:
@@ -69,37 +72,69 @@ def choose(
     identity = observed.session or event_id
     bucket = ids.bucket(fleet.experiment or fleet.route, observed.session or request.request_id)
     draw = ids.coin(identity, "arm")
+    standing = _standing(request, fleet, router, weighed, observed)
     found = strategy.shares(
         settings,
         {arm: weighed.terms[arm] for arm in among},
         {arm: bool(all_masks[arm]) for arm in among},
-        _standing(request, fleet, router, weighed, observed),
+        standing,
     )
-    part = fleet.rollout_bp * WHOLE // 10_000 if challenger is not None and not all_masks[challenger] else 0
+    part = rollout.part_of(fleet.rollout_bp) if challenger is not None and not all_masks[challenger] else 0
     if found is None:  # a challenger serves its buckets, never in the place of all others
         return _emergency(settings.emergency.arm, weighed, route, observed, all_masks, bucket, draw, identity)
-    shares = _overlaid(found.by_arm, challenger, part, found.preferred)
-    arm, why = drawn(found.by_arm, draw), found.why
-    if challenger is not None and part and bucket < fleet.rollout_bp:
-        arm, why = challenger, "rollout"
+    led, trial, shares = found, False, dict(found.by_arm)
+    beside = _beside(route, fleet, weighed, all_masks, standing)
+    if beside is not None:
+        shares = rollout.overlaid(shares, beside.by_arm, rollout.part_of(rollout.share_bp(route)), found.preferred)
+        trial = rollout.decides(route, observed.session or request.request_id)
+        led = beside if trial else found
+    arm, why = drawn(led.by_arm, draw), f"trial/{led.why}" if trial else led.why
+    if challenger is not None and part:
+        shares = rollout.overlaid(shares, {challenger: WHOLE}, part, found.preferred)
+        if bucket < fleet.rollout_bp:
+            arm, why, led, trial = challenger, "rollout", found, False
     kept = observed.session_arm
     if route.sticky and kept is not None and shares.get(kept, 0) > 0:
         arm, why = kept, "session"
-    explored = why not in ("rollout", "session") and arm in found.explores
+    explored = why not in ("rollout", "session") and arm in led.explores
     return Choice(
         arm=arm,
         strategy=why,
         shares={name: shares.get(name, 0) for name in sorted(known)},
         masks=all_masks,
-        chain=_chain(route, fleet, weighed, observed, all_masks, arm, among),
-        preferred=found.preferred,
+        chain=_chain(*tried(route, weighed, trial), fleet, observed, all_masks, arm),
+        preferred=led.preferred,
         explored=explored,
         emergency=False,
         relaxed=relaxed,
         bucket=bucket,
         draw=draw,
         identity=identity,
+        trial=trial,
     )
+
+
+def tried(route: Route, weighed: Weighed, trial: bool) -> tuple[Route, Weighed]:
+    """The route and its arms' terms as the policy sees them that decided."""
+    if not trial or route.trial is None:
+        return route, weighed
+    terms = reweighed(weighed.terms, route.trial, weighed.lambda_cost)
+    return rollout.as_tried(route), replace(weighed, terms=terms)
+
+
+def _beside(
+    route: Route,
+    fleet: PolicyFleet,
+    weighed: Weighed,
+    told: Mapping[str, tuple[str, ...]],
+    standing: strategy.Standing,
+) -> strategy.Shares | None:
+    """What the route's trial would have of its arms, under the same masks; None without one, or where none of them may answer."""
+    if route.trial is None or not rollout.share_bp(route):
+        return None
+    among = [arm for arm in route.trial.chosen_from(fleet.champion) if arm in told]
+    terms = reweighed({arm: weighed.terms[arm] for arm in among}, route.trial, weighed.lambda_cost)
+    return strategy.shares(route.trial, terms, {arm: bool(told[arm]) for arm in among}, standing)
 
 
 def _standing(
@@ -125,28 +160,18 @@ def _standing(
     )
 
 
-def _overlaid(base: Mapping[str, int], challenger: str | None, part: int, rest: str) -> dict[str, int]:
-    """Marginal shares; what rounding leaves is the preferred arm's."""
-    if not part or challenger is None:
-        return dict(base)
-    shares = {arm: share * (WHOLE - part) // WHOLE for arm, share in base.items()}
-    shares[challenger] = shares.get(challenger, 0) + part
-    shares[rest] += WHOLE - sum(shares.values())
-    return shares
-
-
 def _chain(
     route: Route,
-    fleet: PolicyFleet,
     weighed: Weighed,
+    fleet: PolicyFleet,
     observed: Observed,
     told: Mapping[str, tuple[str, ...]],
     arm: str,
-    among: list[str],
 ) -> tuple[str, ...]:
     """Who is asked when the arm cannot answer: the champion and its predecessor, the other arms by worth, the emergency arm last."""
     spare = [name for name in (fleet.champion, fleet.rollback) if name is not None]
-    others = strategy.ranked(route.routing, weighed.terms, [name for name in among if name != arm], fleet.champion)
+    among = [name for name in route.routing.chosen_from(fleet.champion) if name in told and name != arm]
+    others = strategy.ranked(route.routing, weighed.terms, among, fleet.champion)
     order = [*others, *spare] if route.routing.arms else spare
     chain = [name for name in dict.fromkeys(order) if name in told and not told[name] and name != arm][:CHAIN]
     last = route.routing.emergency.arm

@@ -7,7 +7,7 @@ in any process.
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -80,6 +80,16 @@ def model_of(policy: PolicyRouter | None, basis: Basis, factors: bytes | None) -
         ]
     )
     return Model(basis, {row.arm: at for at, row in enumerate(rows)}, stack)
+
+
+def unfolded(policy: PolicyRouter | None, digest: str, basis: Basis, artifact: Callable[[str], bytes]) -> Model:
+    """The policy as it predicts with the route's basis, whose digest is given; nothing is learnt where it belongs to another one.
+
+    `artifact` gives the bytes of a digest. Raises `Refused` as `model_of`.
+    """
+    if policy is None or not policy.factors or policy.basis != digest:
+        return Model(basis, {}, None)
+    return model_of(policy, basis, artifact(policy.factors))
 
 
 def factors_of(factors: Mapping[str, bytes]) -> bytes:

@@ -1,12 +1,13 @@
 """The write-ahead decision: what was chosen, with all that recomputes it, and the shadows' orders. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agents.router import strategy
-from agents.router.choose import Choice
+from agents.router.choose import Choice, tried
 from agents.router.observed import Hit, Observed, Policies
 from agents.router.trials import checked
-from agents.router.weigh import Weighed, period_of, weighs
+from agents.router.weigh import Weighed, period_of, weighs_any
 from agents.rules.grading import heads
 from schemas import ids
 from schemas.events import (
@@ -42,6 +43,7 @@ def emits(
     choice: Choice,
 ) -> tuple[Emit, ...]:
     """The decision, and an order for each shadow."""
+    settings, weighed = tried(settings, weighed, choice.trial)
     hit = _hit(settings, fleet, observed, choice)
     if hit is not None:
         shares = {arm: WHOLE if arm == hit.arm else 0 for arm in choice.shares}
@@ -65,20 +67,7 @@ def _hit(settings: Route, fleet: PolicyFleet, observed: Observed, choice: Choice
 
 
 def _cached(choice: Choice, arm: str, shares: dict[str, int]) -> Choice:
-    return Choice(
-        arm=arm,
-        strategy="cache",
-        shares=shares,
-        masks=choice.masks,
-        chain=(),
-        preferred=choice.preferred,
-        explored=False,
-        emergency=False,
-        relaxed=choice.relaxed,
-        bucket=choice.bucket,
-        draw=choice.draw,
-        identity=choice.identity,
-    )
+    return replace(choice, arm=arm, strategy="cache", shares=shares, chain=(), explored=False, emergency=False)
 
 
 def _shadows(
@@ -113,7 +102,7 @@ def _decision(
 ) -> DecisionRouted:
     request, now = event.data, observed.now_ms
     adapters = {row.arm: row.adapter for row in fleet.arms}
-    told = weighs(settings.routing)
+    told = weighs_any(settings)
     return DecisionRouted(
         tenant=request.tenant,
         at_ms=now,
@@ -207,6 +196,7 @@ def _terms(settings: Route, policies: Policies, observed: Observed, weighed: Wei
         frozen=router is not None and router.frozen,
         guarded=router is not None and router.guarded,
         notes=_notes(policies, choice),
+        trial=choice.trial,
     )
 
 

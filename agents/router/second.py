@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agents.router.observed import Observed, Policies
 from agents.router.route import CODE, WHOLE
-from agents.router.weigh import Weighed, weigh, weighs
+from agents.router.weigh import Weighed, weigh, weighs_any
 from schemas import ids
 from schemas.errors import Unavailable
 from schemas.events import (
@@ -72,7 +72,7 @@ def _decision(
     arm = stronger[0] if stronger else score.arm
     adapters = {row.arm: row.adapter for row in fleet.arms}
     identity = observed.session or event.id
-    told = weighs(settings.routing)
+    told = weighs_any(settings)
     return DecisionRouted(
         tenant=score.tenant,
         at_ms=observed.now_ms,

@@ -41,6 +41,11 @@ def weighs(settings: RoutingSettings) -> bool:
     return any(some) or settings.cache.exact or settings.cache.semantic or settings.strategy != "fixed"
 
 
+def weighs_any(route: Route) -> bool:
+    """Whether the route, or the policy it tries, has anything to weigh."""
+    return weighs(route.routing) or (route.trial is not None and weighs(route.trial))
+
+
 def sensitivity_of(request: RequestSubmitted, settings: RoutingSettings) -> Sensitivity:
     """The higher of the route's and the request's own."""
     return max(settings.sensitivity, request.sensitivity or "public", key=rank)
@@ -62,7 +67,7 @@ def weigh(
     chars = sum(len(message.content) for message in request.messages)
     estimates: Mapping[str, Estimate] = {}
     told = ""
-    if weighs(settings) and policies.model is not None:
+    if weighs_any(route) and policies.model is not None:
         x = policies.model.basis.vector(text)
         estimates = policies.model.predict(x)
         told = model.encoded(x) if rank(sensitivity) < rank("personal") else ""
@@ -101,17 +106,11 @@ def _terms(
     price: int,
     now_ms: int,
 ) -> ArmTerms:
-    """Score = quality - λ·cost ÷ budget - weight·(latency above the SLO) ÷ SLO."""
     tariff = tariff_of(arm, settings, now_ms)
-    tokens_out = row.tokens_out if row is not None and row.tokens_out else arm.max_tokens
     latency = row.latency_ms if row is not None and row.latency_ms else arm.expected_ms
-    engine = row.engine_ms if row is not None else 0
-    cost = None if tariff is None else cost_nano(tariff, tokens_in, 0, min(tokens_out, arm.max_tokens), engine)
-    budget = settings.budget.nano_usd
-    cost_term = 0 if budget is None or cost is None else min(price * cost // budget, TOO_MUCH)
-    weight = round(settings.latency_weight * MICRO)
-    late = 0 if settings.slo_ms is None else min(pacer.late(latency, settings.slo_ms, weight), TOO_MUCH)
+    cost = None if tariff is None else expected_nano(arm, row, tariff, tokens_in)
     quality = None if estimate is None else estimate.quality
+    cost_term, late, score = worth(settings, price, quality, cost, latency)
     return ArmTerms(
         quality=quality,
         deviation=None if estimate is None else estimate.deviation,
@@ -119,12 +118,39 @@ def _terms(
         latency_ms=min(latency, MOST_MS),
         cost_term=cost_term,
         latency_term=late,
-        score=None if quality is None else quality - cost_term - late,
+        score=score,
         nano_usd_in=0 if tariff is None else tariff.nano_usd_in,
         nano_usd_cached=0 if tariff is None else tariff.nano_usd_cached,
         nano_usd_out=0 if tariff is None else tariff.nano_usd_out,
         nano_usd_engine_s=0 if tariff is None else tariff.nano_usd_engine_s,
     )
+
+
+def expected_nano(arm: Arm, row: RouterArm | None, tariff: Tariff, tokens_in: int) -> int:
+    """What an answer of the arm would cost: with the tokens and the engine's time that its answers take."""
+    tokens_out = row.tokens_out if row is not None and row.tokens_out else arm.max_tokens
+    engine_ms = row.engine_ms if row is not None else 0
+    return cost_nano(tariff, tokens_in, 0, min(tokens_out, arm.max_tokens), engine_ms)
+
+
+def worth(
+    settings: RoutingSettings, price: int, quality: int | None, cost: int | None, latency_ms: int
+) -> tuple[int, int, int | None]:
+    """(cost term, latency term, score): score = quality - λ·cost ÷ budget - weight·(latency above the SLO) ÷ SLO."""
+    budget = settings.budget.nano_usd
+    cost_term = 0 if budget is None or cost is None else min(price * cost // budget, TOO_MUCH)
+    weight = round(settings.latency_weight * MICRO)
+    late = 0 if settings.slo_ms is None else min(pacer.late(latency_ms, settings.slo_ms, weight), TOO_MUCH)
+    return cost_term, late, None if quality is None else quality - cost_term - late
+
+
+def reweighed(terms: Mapping[str, ArmTerms], settings: RoutingSettings, price: int) -> dict[str, ArmTerms]:
+    """The same predictions and costs as another policy of the route compares them."""
+    found: dict[str, ArmTerms] = {}
+    for arm, row in terms.items():
+        cost_term, late, score = worth(settings, price, row.quality, row.cost_nano_usd, row.latency_ms)
+        found[arm] = row.model_copy(update={"cost_term": cost_term, "latency_term": late, "score": score})
+    return found
 
 
 def tariff_of(arm: Arm, settings: RoutingSettings, now_ms: int) -> Tariff | None:
