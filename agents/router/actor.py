@@ -1,11 +1,13 @@
 """The router's shell: gathers what `decide` must know, and nothing else."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from agents.ports import Clock
@@ -184,27 +186,45 @@ class Router:
         digest = self._keyed(key, "content", request.model_dump_json())
         session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
         subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
-        first, session_arm, there = None, None, True
-        try:
-            if event.key == request.request_id:
-                held = await self._store.set_if_absent(
-                    f"seen:{request.request_id}", f"{event.place}|{digest}".encode(), SEEN_S
-                )
-                place, _, known = held.decode().rpartition("|")
-                first = decide.Seen(place, known)
-            if session is not None:
-                arm = await self._store.get(f"session:{request.route}:{session}")
-                session_arm = None if arm is None else arm.decode()
-        except Unavailable:
-            there = False
-        seen = decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
+        seen = decide.Observed(self._clock.now_ms(), digest, session=session, subject=subject)
         route = None if policies.route is None else policies.route.data.settings
-        return seen if route is None or not weighs(route.routing) else await self._look(event, route, policies, seen)
+        weighed = None if route is None or not weighs(route.routing) else route
+        # Side by side: what the store is asked here goes to it in one round trip.
+        (first, known), (arm, there), looked = await asyncio.gather(
+            self._first(event, digest),
+            self._session_arm(request.route, session),
+            self._look(event, weighed, policies, seen),
+        )
+        return replace(looked, first=first, session_arm=arm, store_seen=known and there)
+
+    async def _first(self, event: Event[RequestSubmitted], digest: str) -> tuple[decide.Seen | None, bool]:
+        """What the store holds for this id; and whether it answered."""
+        request_id = event.data.request_id
+        if event.key != request_id:
+            return None, True
+        try:
+            held = await self._store.set_if_absent(f"seen:{request_id}", f"{event.place}|{digest}".encode(), SEEN_S)
+        except Unavailable:
+            return None, False
+        place, _, known = held.decode().rpartition("|")
+        return decide.Seen(place, known), True
+
+    async def _session_arm(self, route: str, session: str | None) -> tuple[str | None, bool]:
+        """The arm that the session had; and whether the store answered."""
+        if session is None:
+            return None, True
+        try:
+            arm = await self._store.get(f"session:{route}:{session}")
+        except Unavailable:
+            return None, False
+        return None if arm is None else arm.decode(), True
 
     async def _look(
-        self, event: Event[RequestSubmitted], route: Route, policies: decide.Policies, seen: decide.Observed
+        self, event: Event[RequestSubmitted], route: Route | None, policies: decide.Policies, seen: decide.Observed
     ) -> decide.Observed:
-        """Quota, ledger and cache, asked side by side."""
+        """Quota, ledger and cache, asked side by side, where the route weighs anything."""
+        if route is None:
+            return seen
         request = event.data
         keys = _keys(request, route, policies)
         tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
@@ -217,17 +237,21 @@ class Router:
         return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, told=noticed.model_copy(update={"probe": probe}))
 
     async def _remember(self, emits: Sequence[Emit], policies: decide.Policies) -> None:
+        route = None if policies.route is None else policies.route.data.settings
         for emit in emits:
             made = emit.payload
-            if not isinstance(made, DecisionRouted):
-                continue
-            if policies.route is not None:
-                await self._around.reserve(made, policies.route.data.settings)
-            if made.session is not None and made.arm != made.session_arm:
-                try:
-                    await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
-                except Unavailable:
-                    return  # the hash gives the same arm again
+            if isinstance(made, DecisionRouted):
+                reserved = _nothing() if route is None else self._around.reserve(made, route)
+                await asyncio.gather(reserved, self._keep_arm(made))
+
+    async def _keep_arm(self, made: DecisionRouted) -> None:
+        if made.session is not None and made.arm != made.session_arm:
+            with contextlib.suppress(Unavailable):  # the hash gives the same arm again
+                await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
+
+
+async def _nothing() -> None:
+    """There is nothing to do."""
 
 
 class Models:
@@ -237,6 +261,7 @@ class Models:
         self._artifact = artifact
         self._bases: dict[str, Basis] = {}
         self._held: dict[str, tuple[str, model.Model]] = {}
+        self._making: dict[str, asyncio.Lock] = {}
 
     async def unfolded(self, policies: decide.Policies) -> decide.Policies:
         """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
@@ -246,8 +271,11 @@ class Models:
         version = f"{digest}/{'' if policies.router is None else policies.router.id}"
         held = self._held.get(name)
         if held is None or held[0] != version:
-            held = version, await asyncio.to_thread(self._made, policies, digest)
-            self._held[name] = held
+            async with self._making.setdefault(name, asyncio.Lock()):  # one unfolds it, the others wait for that one
+                held = self._held.get(name)
+                if held is None or held[0] != version:
+                    held = version, await asyncio.to_thread(self._made, policies, digest)
+                    self._held[name] = held
         return replace(policies, model=held[1])
 
     def _made(self, policies: decide.Policies, digest: str) -> model.Model:
@@ -296,7 +324,7 @@ def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) ->
     scope = cache.Scope(
         tenant=request.tenant,
         route=request.route,
-        router=_scope_digest(route),
+        router=_scope_digest(route.routing.sensitivity, route.routing.regions),
         gate="",
         generation=0 if router is None else router.data.generation,
     )
@@ -306,8 +334,7 @@ def _keys(request: RequestSubmitted, route: Route, policies: decide.Policies) ->
     )
 
 
-def _scope_digest(route: Route) -> str:
+@lru_cache(maxsize=1024)
+def _scope_digest(sensitivity: str, regions: tuple[str, ...]) -> str:
     """Of the settings that an answer depends on beside its arm: whose answers may be given under which sensitivity."""
-    return ids.digest(
-        canonical.encode({"sensitivity": route.routing.sensitivity, "regions": list(route.routing.regions)})
-    )
+    return ids.digest(canonical.encode({"sensitivity": sensitivity, "regions": list(regions)}))
