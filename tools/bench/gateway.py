@@ -34,6 +34,7 @@ NOTES = (
     "request was due to its decision's commit",
     "open loop: another process sends each request when it is due, whatever becomes of the others; the first 2 s are not counted",
     "full: strategy balanced, 3 arms, built basis with kernel, predictions, 256 draws, quota, exact cache, ledger, sessions, metrics",
+    "of full a new version of the learner's policy comes every 2 s",
     "fixed: the same router where nothing is weighed, its store in memory",
     "parts: microseconds in one process without servers, the best of three rounds; a part of a part is named after it",
     "the broker, Redis and the sender share the machine",

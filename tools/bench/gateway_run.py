@@ -16,6 +16,7 @@ from infra.store import MemoryStore, Store
 from infra.telemetry import Telemetry
 from schemas.events import DecisionRouted
 from schemas.payload import Payload
+from schemas.policies import PolicyRouter
 from schemas.topics import BY_NAME
 from streams import raw
 from streams.admin import ensure_groups, ensure_topics
@@ -32,6 +33,7 @@ from tools.bench.streams_base import Field, Meter, until
 from tools.bench.streams_children import Child
 
 REQUESTS, DECISIONS, POLICIES = (BY_NAME[name].full for name in ("requests", "decisions", "policies"))
+LEARNT_S = 2.0  # between two versions of the learner's policy, as often as it may publish one
 WARM_S = 2.0  # of load that comes first and is not counted: connections, caches, the model's first unfolding
 PATIENCE_S = 120.0
 AT_ONCE = 500
@@ -131,6 +133,7 @@ class Gateway:
         self.partitions = partitions
         self.data = data
         self.telemetry = Telemetry("bench")
+        self.learnt = 0
 
     async def prepare(self) -> None:
         """Topics, policies, groups."""
@@ -193,6 +196,7 @@ class Gateway:
             await opened.wait()
             say(f"{route}: {rate:g} requests/s for {seconds:g} s")
             child.go()
+            await self._learning()
 
         try:
             await child.line()
@@ -204,6 +208,22 @@ class Gateway:
                 await asyncio.wait([loading])
             await child.kill()
         return samples
+
+    async def _learning(self) -> None:
+        """New versions of the learner's policy for ever, each of which the router must unfold."""
+        policies = [one for one in self.world.policies if isinstance(one, PolicyRouter)]
+        producer = self.on.broker.producer()
+        await producer.start()
+        try:
+            while True:
+                await self.on.clock.sleep(LEARNT_S)
+                self.learnt += 1
+                for one in policies:
+                    newer = one.model_copy(update={"version": one.version + self.learnt})
+                    number, row = record(newer, self.partitions, self.learnt)
+                    await producer.send(POLICIES, number, [row])
+        finally:
+            await producer.stop()
 
     async def waiting(self, store: Store, route: str, count: int) -> dict[str, float]:
         """`count` requests lie there already: decisions per second from the first record polled to the last commit."""

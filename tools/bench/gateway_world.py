@@ -172,9 +172,9 @@ def request(word: str, n: int, route: str, texts: Sequence[str], at_ms: int) -> 
     )
 
 
-def record(made: Payload, partitions: int) -> tuple[int, Outgoing]:
-    """The record of an event from outside, and its partition."""
+def record(made: Payload, partitions: int, number: int = 0) -> tuple[int, Outgoing]:
+    """The record of the key's so many-th event from outside, and its partition."""
     key = made.event_key()
-    event_id = ids.derive(key, "bench", 0)
+    event_id = ids.derive(key, "bench", number)
     row = encode(made, event_id=event_id, source="ratchet/bench", traceparent=ids.trace_parent(None, event_id))
     return partition_of(row.key, partitions), Outgoing(row.key, row.value, row.headers)
