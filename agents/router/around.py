@@ -65,6 +65,7 @@ class StoreAround:
         self._quota = LocalQuota(routers)
         self._budget = LocalBudget(routers)
         self._lost = False  # reservations wait to be handed over
+        self._meeting = asyncio.Lock()
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         limits, amounts = limits_of(route.routing.quota, tokens)
@@ -116,8 +117,10 @@ class StoreAround:
             return True
         try:
             if self._lost:
-                await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
-                self._lost = False
+                async with self._meeting:  # one hands over what all of them spent; they wait for it
+                    if self._lost:
+                        await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
+                        self._lost = bool(self._budget.held())
             for key, value in zip(due, await self._store.spent(due), strict=True):
                 self._budget.heard(key, value, now_ms)
         except Unavailable:
