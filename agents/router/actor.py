@@ -186,16 +186,24 @@ class Router:
         digest = self._keyed(key, "content", request.model_dump_json())
         session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
         subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
-        seen = decide.Observed(self._clock.now_ms(), digest, session=session, subject=subject)
-        route = None if policies.route is None else policies.route.data.settings
-        weighed = None if route is None or not weighs(route.routing) else route
+        now_ms = self._clock.now_ms()
+        settings = None if policies.route is None else policies.route.data.settings
+        route = None if settings is None or not weighs(settings.routing) else settings
+        keys = {} if route is None else _keys(request, route, policies)
         # Side by side: what the store is asked here goes to it in one round trip.
-        (first, known), (arm, there), looked = await asyncio.gather(
+        (first, known), (arm, there), quota_ms, noticed, hits = await asyncio.gather(
             self._first(event, digest),
             self._session_arm(request.route, session),
-            self._look(event, weighed, policies, seen),
+            self._quota_ms(event, route),
+            self._noticed(route, now_ms),
+            self._around.hits(keys),
         )
-        return replace(looked, first=first, session_arm=arm, store_seen=known and there)
+        if route is not None:
+            probe = "off" if not keys else "hit" if hits else "miss"
+            noticed = noticed.model_copy(update={"probe": probe})
+        return decide.Observed(
+            now_ms, digest, first, known and there, session, arm, subject, quota_ms, hits, keys, noticed
+        )
 
     async def _first(self, event: Event[RequestSubmitted], digest: str) -> tuple[decide.Seen | None, bool]:
         """What the store holds for this id; and whether it answered."""
@@ -219,39 +227,30 @@ class Router:
             return None, False
         return None if arm is None else arm.decode(), True
 
-    async def _look(
-        self, event: Event[RequestSubmitted], route: Route | None, policies: decide.Policies, seen: decide.Observed
-    ) -> decide.Observed:
-        """Quota, ledger and cache, asked side by side, where the route weighs anything."""
+    async def _quota_ms(self, event: Event[RequestSubmitted], route: Route | None) -> int | None:
         if route is None:
-            return seen
-        request = event.data
-        keys = _keys(request, route, policies)
-        tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
-        quota_ms, noticed, hits = await asyncio.gather(
-            self._around.quota_ms(route, max(tokens, 1), str(event.place)),
-            self._around.noticed(route, seen.now_ms),
-            self._around.hits(keys),
-        )
-        probe = "off" if not keys else "hit" if hits else "miss"
-        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, told=noticed.model_copy(update={"probe": probe}))
+            return None
+        tokens = sum(len(message.content) for message in event.data.messages) // CHARS_PER_TOKEN
+        return await self._around.quota_ms(route, max(tokens, 1), str(event.place))
+
+    async def _noticed(self, route: Route | None, now_ms: int) -> Noticed:
+        return Noticed() if route is None else await self._around.noticed(route, now_ms)
 
     async def _remember(self, emits: Sequence[Emit], policies: decide.Policies) -> None:
         route = None if policies.route is None else policies.route.data.settings
         for emit in emits:
             made = emit.payload
-            if isinstance(made, DecisionRouted):
-                reserved = _nothing() if route is None else self._around.reserve(made, route)
-                await asyncio.gather(reserved, self._keep_arm(made))
+            if not isinstance(made, DecisionRouted) or route is None:
+                continue
+            reserved = self._around.reserve(made, route)
+            if made.session is not None and made.arm != made.session_arm:
+                await asyncio.gather(reserved, self._keep_arm(made.route, made.session, made.arm))
+            else:
+                await reserved
 
-    async def _keep_arm(self, made: DecisionRouted) -> None:
-        if made.session is not None and made.arm != made.session_arm:
-            with contextlib.suppress(Unavailable):  # the hash gives the same arm again
-                await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
-
-
-async def _nothing() -> None:
-    """There is nothing to do."""
+    async def _keep_arm(self, route: str, session: str, arm: str) -> None:
+        with contextlib.suppress(Unavailable):  # the hash gives the same arm again
+            await self._store.put(f"session:{route}:{session}", arm.encode(), SESSION_S)
 
 
 class Models:

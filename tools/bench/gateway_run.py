@@ -35,7 +35,7 @@ from tools.bench.streams_children import Child
 REQUESTS, DECISIONS, POLICIES = (BY_NAME[name].full for name in ("requests", "decisions", "policies"))
 LEARNT_S = 2.0  # between two versions of the learner's policy, as often as it may publish one
 WARM_S = 2.0  # of load that comes first and is not counted: connections, caches, the model's first unfolding
-PATIENCE_S = 120.0
+PATIENCE_S, SLOWEST_PER_S = 120.0, 20
 AT_ONCE = 500
 
 
@@ -201,7 +201,7 @@ class Gateway:
         try:
             await child.line()
             loading = asyncio.create_task(load())
-            await until(runner, samples.done, timeout_s=10 * seconds + PATIENCE_S)
+            await until(runner, samples.done, timeout_s=PATIENCE_S + count / SLOWEST_PER_S)
         finally:
             if loading is not None:
                 loading.cancel()
@@ -240,7 +240,7 @@ class Gateway:
 
             runner = self.runner(store, samples, observe)
             await ensure_groups(self.on.bootstrap, runner.groups(), admin=self.on.admin)
-            await until(runner, samples.done)
+            await until(runner, samples.done, timeout_s=PATIENCE_S + count / SLOWEST_PER_S)
             meter.end()
         return _told(meter, count)
 
