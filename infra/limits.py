@@ -170,6 +170,12 @@ if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) 
 return redis.call('GET', KEYS[1])
 """
 
+# KEYS: key. ARGV: value, life in ms. NX with GET in one command needs Redis 7; this 6.2 knows.
+FIRST = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
+return redis.call('GET', KEYS[1])
+"""
+
 # KEYS: lock. ARGV: token, life in ms. Asking again with the same token holds it on: a lost reply does not lose the lock.
 ACQUIRE = """
 local held = redis.call('GET', KEYS[1])

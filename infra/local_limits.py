@@ -133,7 +133,7 @@ class LocalBudget:
         """Agree with the store: at the start, and when it is back. `token` is one that nobody used before.
 
         A store that has forgotten everything meanwhile is first told what was spent; then it gets the reservations made without
-        it. Raises `Unavailable` half-way; the next call goes on.
+        it. Raises `Unavailable` half-way; the next call goes on. Two at a time do the same as one.
         """
         epoch = await store.set_if_absent("ledger-epoch", token.encode(), EPOCH_S)
         if self._epoch not in (None, epoch):
@@ -142,7 +142,8 @@ class LocalBudget:
         self._epoch = epoch
         for key, one in tuple(self._held.items()):
             self.heard(one.period, await store.reserve(one.period, one.request, one.nano_usd, one.ttl_s), now_ms)
-            del self._held[key]
+            if self._held.pop(key, None) is None:
+                continue  # another handed it over meanwhile
             left = self._sums[one.period] - one.nano_usd
             if left:
                 self._sums[one.period] = left

@@ -1,4 +1,4 @@
-"""The store on Redis (6.2 or newer): one round trip a call, each within a bound, and none to a server that is known to be away."""
+"""The store on Redis (6.2 or newer): at most one round trip a call, each within a bound, and none to a server that is known to be away."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,11 @@ from typing import Any, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from infra import limits as scripts
 from infra.limits import ONCE_S, Limit, Taken, check_amounts, check_money, milliseconds
+from infra.redis_line import Line
 from schemas.errors import Unavailable
 
 CONNECT_S = 0.25  # more than a call has, for the first connection and for finding a lost server again
@@ -40,30 +41,26 @@ class RedisStore:
         self._redis: Any = Redis.from_pool(pool)  # its methods are typed for both of its clients at once
         self._script = {
             name: self._redis.register_script(getattr(scripts, name))
-            for name in ("TAKE", "CHARGE", "LIFT", "ADD", "ACQUIRE", "RELEASE", "APPEND")
+            for name in ("TAKE", "CHARGE", "LIFT", "ADD", "ACQUIRE", "RELEASE", "APPEND", "FIRST")
         }
+        self._line = Line(self._redis)
         self._proven = False
         self._probe: asyncio.Task[None] | None = None
 
     async def get(self, key: str) -> bytes | None:
-        return await self._call(self._redis.get, self._prefix + key)
+        return await self._call(self._line.ask, "GET", self._prefix + key)
 
     async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
-        return await self._call(self._redis.mget, [self._prefix + key for key in keys]) if keys else []
+        return await self._call(self._line.ask, "MGET", *(self._prefix + key for key in keys)) if keys else []
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
-        await self._call(self._redis.set, self._prefix + key, value, px=milliseconds(ttl_s))
+        await self._call(self._line.ask, "SET", self._prefix + key, value, "PX", milliseconds(ttl_s))
 
     async def set_if_absent(self, key: str, value: bytes, ttl_s: float) -> bytes:
-        # NX with GET needs Redis 7; a pipeline of two is one round trip, and 6.2 knows it. Whoever lost reads the winner.
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.set(self._prefix + key, value, px=milliseconds(ttl_s), nx=True)
-        pipe.get(self._prefix + key)
-        held: bytes | None = (await self._call(pipe.execute))[1]
-        return value if held is None else held  # None: evicted or expired in between; ours is then as good as any
+        return await self._run("FIRST", (key,), (value, milliseconds(ttl_s)))
 
     async def delete(self, key: str) -> None:
-        await self._call(self._redis.delete, self._prefix + key)
+        await self._call(self._line.ask, "DEL", self._prefix + key)
 
     async def add(self, key: str, n: int, ttl_s: float, *, once: str = "") -> int:
         keys = (key, f"once:{key}:{once}")
@@ -119,6 +116,7 @@ class RedisStore:
             self._probe.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._probe
+        await self._line.close()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
@@ -128,7 +126,15 @@ class RedisStore:
         return int(await self._run("CHARGE", keys, (kind, nano_usd, milliseconds(ttl_s))))
 
     async def _run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return await self._call(self._script[name], [self._prefix + key for key in keys], args)
+        return await self._call(self._scripted, self._script[name], [self._prefix + key for key in keys], args)
+
+    async def _scripted(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """A script by its digest; a server that does not know it, for it was started anew, is told it."""
+        try:
+            return await self._line.ask("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            await self._line.ask("SCRIPT LOAD", script.script)
+            return await self._line.ask("EVALSHA", script.sha, len(keys), *keys, *args)
 
     async def _call(self, do: Callable[..., Awaitable[Any]], *args: Any, **named: Any) -> Any:
         if self._probe is not None:
@@ -142,6 +148,7 @@ class RedisStore:
         except (RedisError, OSError, TimeoutError) as fault:
             if not isinstance(fault, ResponseError) and self._probe is None:
                 self._proven = False
+                self._line.drop()
                 self._probe = asyncio.create_task(self._find_again())
             raise Unavailable(f"Redis did not answer: {type(fault).__name__}", retry_after_s=0.2) from fault
         self._proven = True

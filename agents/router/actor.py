@@ -1,11 +1,13 @@
 """The router's shell: gathers what `decide` must know, and nothing else."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from agents.ports import Clock
@@ -185,65 +187,91 @@ class Router:
         digest = self._keyed(key, "content", request.model_dump_json())
         session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
         subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
-        first, session_arm, there = None, None, True
-        try:
-            if event.key == request.request_id:
-                held = await self._store.set_if_absent(
-                    f"seen:{request.request_id}", f"{event.place}|{digest}".encode(), SEEN_S
-                )
-                place, _, known = held.decode().rpartition("|")
-                first = decide.Seen(place, known)
-            if session is not None:
-                arm = await self._store.get(f"session:{request.route}:{session}")
-                session_arm = None if arm is None else arm.decode()
-        except Unavailable:
-            there = False
-        seen = decide.Observed(self._clock.now_ms(), digest, first, there, session, session_arm, subject)
-        route = None if policies.route is None else policies.route.data.settings
-        return seen if route is None or not weighs_any(route) else await self._look(event, route, policies, seen)
-
-    async def _look(
-        self, event: Event[RequestSubmitted], route: Route, policies: decide.Policies, seen: decide.Observed
-    ) -> decide.Observed:
-        """Quota, ledger and cache, asked side by side."""
-        request = event.data
-        asked = _asked(request, route, policies)
-        keys = (
-            {}
-            if asked is None
-            else cache.keys_of(asked.scope, asked.arms, cache.body_of(request.messages, request.needs))
-        )
-        tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
-        quota_ms, noticed, hits = await asyncio.gather(
-            self._around.quota_ms(route, max(tokens, 1), str(event.place)),
-            self._around.noticed(route, seen.now_ms),
+        now_ms = self._clock.now_ms()
+        settings = None if policies.route is None else policies.route.data.settings
+        route = None if settings is None or not weighs_any(settings) else settings
+        asked = None if route is None else _asked(request, route, policies)
+        body = "" if asked is None else cache.body_of(request.messages, request.needs)
+        keys = {} if asked is None else cache.keys_of(asked.scope, asked.arms, body)
+        # Side by side: what the store is asked here goes to it in one round trip.
+        (first, known), (arm, there), quota_ms, noticed, hits = await asyncio.gather(
+            self._first(event, digest),
+            self._session_arm(request.route, session),
+            self._quota_ms(event, route),
+            self._noticed(route, now_ms),
             self._around.hits(keys),
         )
         likes, vetoes = (), ()
-        if asked is not None and not hits and _may_be_like(request, route):
+        if asked is not None and route is not None and not hits and _may_be_like(request, route):
             likes, vetoes = await self._around.likes(asked)
-        probe = "off" if not keys else "hit" if hits or any(like.serve for like in likes) else "miss"
-        told = noticed.model_copy(update={"probe": probe, "vetoes": vetoes})
-        return replace(seen, quota_ms=quota_ms, hits=hits, keys=keys, likes=likes, told=told)
+        if route is not None:
+            probe = "off" if not keys else "hit" if hits or any(like.serve for like in likes) else "miss"
+            noticed = noticed.model_copy(update={"probe": probe, "vetoes": vetoes})
+        return decide.Observed(
+            now_ms,
+            digest,
+            first,
+            known and there,
+            session,
+            arm,
+            subject,
+            quota_ms=quota_ms,
+            hits=hits,
+            keys=keys,
+            likes=likes,
+            told=noticed,
+        )
+
+    async def _first(self, event: Event[RequestSubmitted], digest: str) -> tuple[decide.Seen | None, bool]:
+        """What the store holds for this id; and whether it answered."""
+        request_id = event.data.request_id
+        if event.key != request_id:
+            return None, True
+        try:
+            held = await self._store.set_if_absent(f"seen:{request_id}", f"{event.place}|{digest}".encode(), SEEN_S)
+        except Unavailable:
+            return None, False
+        place, _, known = held.decode().rpartition("|")
+        return decide.Seen(place, known), True
+
+    async def _session_arm(self, route: str, session: str | None) -> tuple[str | None, bool]:
+        """The arm that the session had; and whether the store answered."""
+        if session is None:
+            return None, True
+        try:
+            arm = await self._store.get(f"session:{route}:{session}")
+        except Unavailable:
+            return None, False
+        return None if arm is None else arm.decode(), True
+
+    async def _quota_ms(self, event: Event[RequestSubmitted], route: Route | None) -> int | None:
+        if route is None:
+            return None
+        tokens = sum(len(message.content) for message in event.data.messages) // CHARS_PER_TOKEN
+        return await self._around.quota_ms(route, max(tokens, 1), str(event.place))
+
+    async def _noticed(self, route: Route | None, now_ms: int) -> Noticed:
+        return Noticed() if route is None else await self._around.noticed(route, now_ms)
 
     async def _remember(
         self, emits: Sequence[Emit], policies: decide.Policies, request: RequestSubmitted | None = None
     ) -> None:
+        route = None if policies.route is None else policies.route.data.settings
         for emit in emits:
             made = emit.payload
-            if not isinstance(made, DecisionRouted):
+            if not isinstance(made, DecisionRouted) or route is None:
                 continue
-            if policies.route is not None:
-                route = policies.route.data.settings
-                asked = (
-                    _asked(request, route, policies) if request is not None and _may_be_like(request, route) else None
-                )
-                await self._around.reserve(made, route, asked)
+            like = request is not None and _may_be_like(request, route)
+            asked = _asked(request, route, policies) if request is not None and like else None
+            reserved = self._around.reserve(made, route, asked)
             if made.session is not None and made.arm != made.session_arm:
-                try:
-                    await self._store.put(f"session:{made.route}:{made.session}", made.arm.encode(), SESSION_S)
-                except Unavailable:
-                    return  # the hash gives the same arm again
+                await asyncio.gather(reserved, self._keep_arm(made.route, made.session, made.arm))
+            else:
+                await reserved
+
+    async def _keep_arm(self, route: str, session: str, arm: str) -> None:
+        with contextlib.suppress(Unavailable):  # the hash gives the same arm again
+            await self._store.put(f"session:{route}:{session}", arm.encode(), SESSION_S)
 
 
 class Models:
@@ -253,6 +281,7 @@ class Models:
         self._artifact = artifact
         self._bases: dict[str, Basis] = {}
         self._held: dict[str, tuple[str, model.Model]] = {}
+        self._making: dict[str, asyncio.Lock] = {}
 
     async def unfolded(self, policies: decide.Policies) -> decide.Policies:
         """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
@@ -262,8 +291,11 @@ class Models:
         version = f"{digest}/{'' if policies.router is None else policies.router.id}"
         held = self._held.get(name)
         if held is None or held[0] != version:
-            held = version, await asyncio.to_thread(self._made, policies, digest)
-            self._held[name] = held
+            async with self._making.setdefault(name, asyncio.Lock()):  # one unfolds it, the others wait for that one
+                held = self._held.get(name)
+                if held is None or held[0] != version:
+                    held = version, await asyncio.to_thread(self._made, policies, digest)
+                    self._held[name] = held
         return replace(policies, model=held[1])
 
     def _made(self, policies: decide.Policies, digest: str) -> model.Model:
@@ -313,7 +345,7 @@ def _asked(request: RequestSubmitted, route: Route, policies: decide.Policies) -
     scope = cache.Scope(
         tenant=request.tenant,
         route=request.route,
-        router=_scope_digest(route),
+        router=_scope_digest(route.routing.sensitivity, route.routing.regions),
         gate="",
         generation=0 if router is None else router.data.generation,
     )
@@ -327,8 +359,7 @@ def _may_be_like(request: RequestSubmitted, route: Route) -> bool:
     return cache.may_be_like(settings.cache.semantic, request.messages, level, tools=bool(request.needs))
 
 
-def _scope_digest(route: Route) -> str:
+@lru_cache(maxsize=1024)
+def _scope_digest(sensitivity: str, regions: tuple[str, ...]) -> str:
     """Of the settings that an answer depends on beside its arm: whose answers may be given under which sensitivity."""
-    return ids.digest(
-        canonical.encode({"sensitivity": route.routing.sensitivity, "regions": list(route.routing.regions)})
-    )
+    return ids.digest(canonical.encode({"sensitivity": sensitivity, "regions": list(regions)}))

@@ -85,6 +85,7 @@ class StoreAround:
         self._apart = True  # nothing is agreed yet, or the store was away: it may have forgotten, and lacks what was reserved meanwhile
         self._text = HashedGrams()
         self._index = SemanticIndex(store, clock.monotonic, dims=self._text.dims)
+        self._meeting = asyncio.Lock()
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         limits, amounts = limits_of(route.routing.quota, tokens)
@@ -138,8 +139,10 @@ class StoreAround:
             return True
         try:
             if self._apart:
-                await self._budget.meet(self._store, f"{self._name}/{now_ms}", now_ms, 2 * DAY_S)
-                self._apart = False
+                async with self._meeting:  # one hands over what all of them spent; they wait for it
+                    if self._apart:
+                        await self._budget.meet(self._store, f"{self._name}/{now_ms}", now_ms, 2 * DAY_S)
+                        self._apart = bool(self._budget.held())
             for key, value in zip(due, await self._store.spent(due), strict=True):
                 self._budget.heard(key, value, now_ms)
         except Unavailable:

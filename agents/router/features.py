@@ -100,13 +100,19 @@ class Scale:
     deviations: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """A text as it is read once for all features: `seen` is what is read of it, `words` are folded to one case."""
+    """A text as it is read once for all features: `seen` is what is read of it, `words` are folded to one case.
+
+    `classes`: of the bytes of `seen` in UTF-8, `counts` of each class.
+    """
 
     length: int
     seen: str
     words: Sequence[str]
+    classes: NDArray[np.uint8]
+    counts: Sequence[int]
+    negations: int
 
 
 def read(text: str) -> Reading:
@@ -116,14 +122,16 @@ def read(text: str) -> Reading:
         text = f"{text[:HEAD]}\n{text[-TAIL:]}"
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
-    return Reading(length, text, _WORDS.findall(text.casefold()))
+    words: list[str] = _WORDS.findall(text.casefold())
+    classes = _CLASS[np.frombuffer(text.encode(), np.uint8)]
+    counts: list[int] = np.bincount(classes, minlength=11).tolist()
+    return Reading(length, text, words, classes, counts, sum(map(NEGATIONS.__contains__, words)))
 
 
 def measures(reading: Reading) -> tuple[int, ...]:
     """The 20 surface numbers as they are, 2^-12, in the order of `NAMES`."""
     text, words = reading.seen, reading.words
-    classes = _CLASS[np.frombuffer(text.encode(), np.uint8)]
-    counts: list[int] = np.bincount(classes, minlength=11).tolist()
+    classes, counts = reading.classes, reading.counts
     seen = max(1, len(text))
     items = [found.start() for found in _ITEM.finditer(text)]
     stem = items[0] if items else len(text)
@@ -146,7 +154,7 @@ def measures(reading: Reading) -> tuple[int, ...]:
         log2(1 + len(_BLANK.findall(text))) if "__" in text or "...." in text else 0,
         log2(1 + counts[_QUOTE]),
         log2(1 + len(_YEAR.findall(text))) if counts[_DIGIT] > 3 else 0,
-        log2(1 + sum(map(NEGATIONS.__contains__, words))),
+        log2(1 + reading.negations),
         log2(1 + len(items)),
         log2(1 + (len(text) - stem) // len(items)) if items else 0,
         log2(1 + counts[_MATH]),
@@ -205,15 +213,14 @@ def complexity(text: str, messages: int = 1) -> Complexity:
 
 def complexity_of(reading: Reading, messages: int = 1) -> Complexity:
     """As `complexity`, of a text that was read already."""
-    classes = _CLASS[np.frombuffer(reading.seen.encode(), np.uint8)]
-    counts: list[int] = np.bincount(classes, minlength=11).tolist()
+    counts = reading.counts
     found = {
         "tokens": len(reading.words),
         "questions": counts[_QUESTION],
         "code": counts[_CODE],
         "formulae": counts[_MATH],
         "digits": counts[_DIGIT],
-        "negation": sum(map(NEGATIONS.__contains__, reading.words)),
+        "negation": reading.negations,
         "steps": sum(map(STEPS.__contains__, reading.words)),
         "turns": messages,
     }

@@ -8,6 +8,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agents.router import thompson
 from schemas.events import ArmTerms
@@ -71,14 +72,19 @@ def ranked(settings: RoutingSettings, terms: Mapping[str, ArmTerms], arms: Seque
 
 def rule(settings: RoutingSettings) -> thompson.Rule:
     """The settings in integers."""
-    cap = round(settings.explore * WHOLE)
+    return _rule(settings.alpha, settings.explore, settings.floor, settings.switch_gain)
+
+
+@lru_cache(maxsize=1024)
+def _rule(alpha: float, explore: float, floor: float, switch_gain: float) -> thompson.Rule:
+    cap = round(explore * WHOLE)
     return thompson.Rule(
-        alpha=round(settings.alpha * MICRO),
+        alpha=round(alpha * MICRO),
         width=WIDTH,
-        floor=round(settings.floor * WHOLE),
+        floor=round(floor * WHOLE),
         cap=cap,
         cap_complex=cap * 2 // 5,
-        switch=round(settings.switch_gain * MICRO),
+        switch=round(switch_gain * MICRO),
     )
 
 

@@ -62,13 +62,13 @@ def weigh(
     """Every arm's masks and terms. Predictions need a model; a request from `personal` up leaves no features behind."""
     settings, router = route.routing, policies.router
     sensitivity = sensitivity_of(request, settings)
-    text = model.text_of(request.messages)
-    complexity = features.complexity(text, len(request.messages))
+    reading = features.read(model.text_of(request.messages))
+    complexity = features.complexity_of(reading, len(request.messages))
     chars = sum(len(message.content) for message in request.messages)
     estimates: Mapping[str, Estimate] = {}
     told = ""
     if weighs_any(route) and policies.model is not None:
-        x = policies.model.basis.vector(text)
+        x = policies.model.basis.vector_of(reading)
         estimates = policies.model.predict(x)
         told = model.encoded(x) if rank(sensitivity) < rank("personal") else ""
     purse = _purse(settings, observed)

@@ -25,14 +25,14 @@ FIRST_S = 30.0
 
 
 class Child:
-    """A process of `streams_worker`."""
+    """A process of the benchmark."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
     @staticmethod
-    async def start(*words: str) -> "Child":
-        argv = ["-m", "tools.bench.streams_worker", *words]
+    async def start(*words: str, module: str = "tools.bench.streams_worker") -> "Child":
+        argv = ["-m", module, *words]
         around = process_environment() | {"PYTHONPATH": ":".join(path for path in sys.path if path)}
         pipe = asyncio.subprocess.PIPE
         return Child(await asyncio.create_subprocess_exec(sys.executable, *argv, stdin=pipe, stdout=pipe, env=around))

@@ -1,5 +1,7 @@
 """Without the store: all routers together let through no more than one bucket would, and spend no more than was left."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +138,25 @@ def test_at_least_one_router(made: type[LocalQuota] | type[LocalBudget]) -> None
     """A share of nobody is no share."""
     with pytest.raises(ValueError, match="accepted"):
         made(0)
+
+
+class SlowStore(MemoryStore):
+    """Gives way to others before each reservation, as one behind a network does."""
+
+    async def reserve(self, period: str, request: str, nano_usd: int, ttl_s: float) -> int:
+        await asyncio.sleep(0)
+        return await super().reserve(period, request, nano_usd, ttl_s)
+
+
+async def test_two_that_meet_the_store_at_once_hand_over_once() -> None:
+    """Requests that are decided side by side find the store back together: each reservation is charged once, none is left."""
+    budget, store = LocalBudget(1), SlowStore()
+    for number in range(5):
+        budget.reserve("p", f"r{number}", 10, 100)
+    await asyncio.gather(*(budget.meet(store, "t", 0, 100) for _ in range(3)))
+    assert budget.held() == ()
+    assert await store.spent(["p"]) == [50]
+    assert budget.known("p") == Known(50, 0)
+    budget.reserve("p", "r9", 10, 100)
+    await budget.meet(store, "t", 0, 100)
+    assert await store.spent(["p"]) == [60]
