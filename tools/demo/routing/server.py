@@ -30,7 +30,7 @@ class Server:
         """Start it; it answers some time later."""
         settings = VllmSettings()
         argv = [
-            sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(self._folder),
+            sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(self._folder),
             "--served-model-name", self._model, "--host", LOOPBACK, "--port", str(self._port),
             "--dtype", settings.dtype, "--enforce-eager", "--max-num-seqs", "32",
         ]  # fmt: skip
