@@ -206,9 +206,10 @@ def test_the_picture_is_drawn_from_rows_alone(tmp_path: Path) -> None:
 def test_a_preview_is_told_with_its_reasons() -> None:
     """Quality of both with the difference's interval; then what holds it back."""
     apart = {"value": 0.02, "low": -0.01, "high": 0.05}
-    told = {"dr": {"target": {"value": 0.8}, "current": {"value": 0.78}, "difference": apart}, "holds": ["too few"]}
+    dr = {"target": {"value": 0.8}, "current": {"value": 0.78}, "difference": apart}
+    told = {"verdict": {"dr": dr}, "holds": ["too few"]}
     assert in_words(told) == "quality 0.800 for 0.780, difference +0.020 (-0.010 to +0.050); too few"
-    assert in_words({"dr": None, "holds": ["no rows"]}) == "no rows"
+    assert in_words({"verdict": {"dr": None}, "holds": ["no rows"]}) == "no rows"
 
 
 def report(**changes: Any) -> dict[str, Any]:

@@ -47,9 +47,9 @@ def previewed(state: Path, route: str, file: Path, since_ms: int) -> Preview | N
 
 
 def in_words(told: dict[str, Any]) -> str:
-    """Estimates of quality and cost, and what holds the policy back."""
+    """Estimates of quality, and what holds the policy back."""
     said: list[str] = []
-    row: dict[str, Any] = told.get("dr") or {}
+    row: dict[str, Any] = told.get("verdict", {}).get("dr") or {}
     if row:
         apart = row["difference"]
         said.append(

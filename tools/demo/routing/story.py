@@ -13,11 +13,11 @@ from tools.demo.play import Customer
 
 
 def _small() -> dict[str, int]:
-    return {"layers": 2, "width": 128, "heads": 4, "inner": 256, "epochs": 14}
+    return {"vocabulary": 1024, "layers": 1, "width": 96, "heads": 4, "inner": 192, "epochs": 14}
 
 
 def _large() -> dict[str, int]:
-    return {"layers": 3, "width": 256, "heads": 4, "inner": 512, "epochs": 12}
+    return {"vocabulary": 1024, "layers": 2, "width": 192, "heads": 4, "inner": 384, "epochs": 14}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Story:
     """Numbers of a run. Prices are nano-USD a token, `budget` the mean of a request; acts are told in requests, but for the warm-up and
     the failure, which last until the router is warm and the large model's breaker has closed again."""
 
-    intents: int = 32
-    known_intents: int = 16
+    intents: int = 20
+    known_intents: int = 10
     small: Mapping[str, int] = field(default_factory=_small)
     large: Mapping[str, int] = field(default_factory=_large)
     small_price: int = 20
@@ -38,12 +38,12 @@ class Story:
     warm_labels: int = 60
     explore: float = 0.2
     settled_explore: float = 0.02
-    learnt: int = 420
-    dear: int = 300
-    gap: int = 40
-    returned: int = 120
-    stage: int = 80
-    whole: int = 120
+    learnt: int = 340
+    dear: int = 220
+    gap: int = 24
+    returned: int = 90
+    stage: int = 60
+    whole: int = 80
     pace_s: float = 0.06
     failure_pace_s: float = 0.12
     window_s: float = 30.0
