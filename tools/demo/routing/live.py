@@ -89,6 +89,13 @@ class Acts:
         if fault is not None:
             raise fault
 
+    def _loads(self) -> None:
+        """As `alive`; an arm that our engine cannot load will not come by waiting."""
+        self.alive()
+        refused = [why for why in self.ledger.refused if why.startswith("adapter: vLLM")]
+        if refused:
+            raise Unavailable(f"our engine does not load the small model: {refused[0]}; Ray's logs say why")
+
     async def opening(self) -> None:
         tour, story, ledger = self.tour, self.story, self.ledger
         with tour.phase(
@@ -99,7 +106,7 @@ class Acts:
             tour.say("the provider answers: vLLM's own server, with the large model")
             await self._apply(self.route)
             live = {SMALL, LARGE}
-            await until(lambda: live <= set(ledger.live), LIVE_PATIENCE_S, self.alive, "not every arm is live")
+            await until(lambda: live <= set(ledger.live), LIVE_PATIENCE_S, self._loads, "not every arm is live")
         with tour.phase("warm-up", f"Both arms answer every request, until each has {story.warm_labels} labels"):
             self._mark("warm-up")
             await self._ask("warm-up", until=lambda: ledger.warm_ms is not None)

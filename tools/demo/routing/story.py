@@ -13,11 +13,11 @@ from tools.demo.play import Customer
 
 
 def _small() -> dict[str, int]:
-    return {"vocabulary": 1024, "layers": 1, "width": 96, "heads": 4, "inner": 192, "epochs": 14}
+    return {"vocabulary": 1024, "layers": 1, "width": 96, "heads": 3, "inner": 192, "epochs": 14}
 
 
 def _large() -> dict[str, int]:
-    return {"vocabulary": 1024, "layers": 2, "width": 192, "heads": 4, "inner": 384, "epochs": 14}
+    return {"vocabulary": 1024, "layers": 2, "width": 192, "heads": 3, "inner": 384, "epochs": 14}
 
 
 @dataclass(frozen=True, slots=True)
