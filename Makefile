@@ -21,7 +21,7 @@ help:  ## this list
 setup:  ## .venv from the hashed lock, with .venv/bin/ratchet (EXTRA=cpu|gpu; gpu where nvidia-smi answers)
 	@PYTHON='$(PYTHON)' EXTRA='$(EXTRA)' tools/setup.sh
 
-demo: setup  ## the whole loop, live, on real Kafka, Redis, Ray and vLLM (ARGS='--rollback', '--useless', '--chaos' or '--keep')
+demo: setup  ## the whole loop, live, on real Kafka, Redis, Ray and vLLM (ARGS='--rollback', '--routing', '--useless', '--chaos' or '--keep')
 	@$(BIN)/ratchet demo $(ARGS)
 
 check: setup  ## format, lint, types, layers, schemas: no server, no test; all of them, then the verdict

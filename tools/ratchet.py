@@ -653,13 +653,19 @@ def demo(
         bool,
         typer.Option("--rollback", help="Damage the promoted adapter in production: it must be rolled back."),
     ] = False,
+    routing: Annotated[
+        bool,
+        typer.Option(
+            "--routing", help="The router instead: two arms, a budget, a price change, a failure, another policy."
+        ),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
-    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, keep=keep))
+    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, routing=routing, keep=keep))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def play(*, shown: Shown, settings: Settings, scale: Scale, console: Console, ke
     Whatever goes wrong, Ctrl-C included, the stack is stopped again (unless `keep` and the run was whole).
     """
     stage = Stage(settings, lambda words: console.print(f"[dim]         {words}[/]", highlight=False))
-    run = Run(stage, scale, shown, console)
+    run = Run(stage=stage, scale=scale, shown=shown, console=console)
     whole = False
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

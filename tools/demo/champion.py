@@ -1,14 +1,14 @@
 """The demonstration's first champion: a small Llama trained on the known intents of Banking77, kept for the next run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from infra import banking77
 from infra.artifacts import DirectoryStore
-from infra.banking77 import Split
+from infra.banking77 import Message, Split
 from schemas.ids import digest
 
 
@@ -51,24 +51,35 @@ class Scale:
 
 
 def train_champion(scale: Scale, cache: Path, store: DirectoryStore, tell: Callable[[str], None]) -> tuple[str, bool]:
-    """The digest of the champion's folder in the artifact store, and whether it came from the cache.
+    """The digest of the champion's folder in the artifact store, and whether it came from the cache."""
+    return train(scale.split().base, {"epochs": scale.base_epochs}, scale.threads, cache, store, tell)
+
+
+def train(
+    messages: Sequence[Message],
+    shape: Mapping[str, int],
+    threads: int,
+    cache: Path,
+    store: DirectoryStore,
+    tell: Callable[[str], None],
+) -> tuple[str, bool]:
+    """A base model that knows these messages. `shape`: what differs from the settings' own, layers and epochs among them.
 
     The cache is named by everything that decides the weights: the texts, the settings, the code's version of the recipe.
     """
     from infra.training import BaseSettings, Example, Progress, train_base
 
-    split = scale.split()
-    settings = BaseSettings(epochs=scale.base_epochs, threads=scale.threads)
+    settings = BaseSettings(**shape, threads=threads)
     recipe = {
         "settings": {name: value for name, value in asdict(settings).items() if name != "threads"},
-        "rows": [[m.text, m.intent] for m in split.base],
+        "rows": [[m.text, m.intent] for m in messages],
     }
     folder = cache / digest(json.dumps(recipe, sort_keys=True).encode()).removeprefix("sha256:")[:16]
     cached = (folder / "config.json").exists()
     if not cached:
         making = folder.with_suffix(".making")
         making.mkdir(parents=True, exist_ok=True)
-        examples = [Example(banking77.TEMPLATE.replace("{text}", m.text), m.intent) for m in split.base]
+        examples = [Example(banking77.TEMPLATE.replace("{text}", m.text), m.intent) for m in messages]
 
         def progress(at: Progress) -> None:
             tell(f"step {at.step} of {at.steps}, loss {at.loss:.3f}, {at.seconds:.0f} s")

@@ -32,7 +32,10 @@ from schemas.events import (
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet
 
-Phase = Literal["known", "new", "shadow", "stages", "after", "degraded", "back"]
+Phase = Literal[
+    "known", "new", "shadow", "stages", "after", "degraded", "back",
+    "warm-up", "learnt", "dearer", "failure", "returned", "rollout", "whole",
+]  # fmt: skip
 ROLLING = 50
 PHASES: tuple[Phase, ...] = get_args(Phase)
 

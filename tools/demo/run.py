@@ -46,20 +46,14 @@ class Mark:
     ending: Ending | None = None
 
 
-@dataclass(slots=True)
-class Run:
-    """One run of the demonstration and what it found."""
+@dataclass(slots=True, kw_only=True)
+class Telling:
+    """Where a run is shown, and what it has said so far."""
 
     stage: Stage
-    scale: Scale
-    shown: Shown
     console: Console
-    ledger: Ledger = field(default_factory=Ledger)
     marks: list[Mark] = field(default_factory=list[Mark])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    kills: list[str] = field(default_factory=list[str])
-    route: dict[str, Any] = field(default_factory=dict[str, Any])
-    damage: Damage | None = None
     peak_rss: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -82,6 +76,18 @@ class Run:
     def mark(self, words: str, ending: Ending | None = None) -> None:
         """Remember a moment for the picture."""
         self.marks.append(Mark(SystemClock().now_ms(), words, ending))
+
+
+@dataclass(slots=True, kw_only=True)
+class Run(Telling):
+    """One run of the demonstration and what it found."""
+
+    scale: Scale
+    shown: Shown
+    ledger: Ledger = field(default_factory=Ledger)
+    kills: list[str] = field(default_factory=list[str])
+    route: dict[str, Any] = field(default_factory=dict[str, Any])
+    damage: Damage | None = None
 
 
 async def until(met: Callable[[], bool], timeout_s: float, alive: Callable[[], None], otherwise: str) -> None:

@@ -18,10 +18,13 @@ WATCHED = tuple(PREFIX + name for name in ("answers", "cases", "promotions", "tr
 class KafkaWire:
     """Opened before the first request is sent, so that nothing is missed. One user at a time."""
 
-    def __init__(self, bootstrap: str, partitions: int, voices: Mapping[str, Voice]) -> None:
+    def __init__(
+        self, bootstrap: str, partitions: int, voices: Mapping[str, Voice], watched: Sequence[str] = WATCHED
+    ) -> None:
         self._broker = KafkaBroker(bootstrap)
         self._partitions = partitions
         self._voices = voices  # by topic
+        self._watched = watched
         self._producer = self._broker.producer()
         self._clock = SystemClock()
         self._positions: dict[TP, int] = {}
@@ -30,7 +33,7 @@ class KafkaWire:
         """Remember where the topics end now."""
         admin = self._broker.admin()
         await admin.start()
-        self._positions = await admin.ends([(topic, p) for topic in WATCHED for p in range(self._partitions)])
+        self._positions = await admin.ends([(topic, p) for topic in self._watched for p in range(self._partitions)])
         await admin.stop()
         await self._producer.start()
 
