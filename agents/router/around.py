@@ -65,7 +65,7 @@ class StoreAround:
         self._quota = LocalQuota(routers)
         self._budget = LocalBudget(routers)
         self._lost = False  # reservations wait to be handed over
-        self._meeting = asyncio.Lock()
+        self._meeting = False
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         limits, amounts = limits_of(route.routing.quota, tokens)
@@ -116,16 +116,23 @@ class StoreAround:
         if not due:
             return True
         try:
+            if self._meeting:
+                return False  # one hands over what all of them spent; until then the ledger is not to be gone by
             if self._lost:
-                async with self._meeting:  # one hands over what all of them spent; they wait for it
-                    if self._lost:
-                        await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
-                        self._lost = bool(self._budget.held())
+                await self._meet(now_ms)
             for key, value in zip(due, await self._store.spent(due), strict=True):
                 self._budget.heard(key, value, now_ms)
         except Unavailable:
             return False
         return True
+
+    async def _meet(self, now_ms: int) -> None:
+        self._meeting = True
+        try:
+            await self._budget.meet(self._store, f"{now_ms}", now_ms, 2 * DAY_S)
+            self._lost = bool(self._budget.held())
+        finally:
+            self._meeting = False
 
     async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
         if not keys:
