@@ -85,7 +85,7 @@ class StoreAround:
         self._apart = True  # nothing is agreed yet, or the store was away: it may have forgotten, and lacks what was reserved meanwhile
         self._text = HashedGrams()
         self._index = SemanticIndex(store, clock.monotonic, dims=self._text.dims)
-        self._meeting = asyncio.Lock()
+        self._meeting = False
 
     async def quota_ms(self, route: Route, tokens: int, once: str) -> int | None:
         limits, amounts = limits_of(route.routing.quota, tokens)
@@ -138,17 +138,24 @@ class StoreAround:
         if not due:
             return True
         try:
+            if self._meeting:
+                return False  # one hands over what all of them spent; until then the ledger is not to be gone by
             if self._apart:
-                async with self._meeting:  # one hands over what all of them spent; they wait for it
-                    if self._apart:
-                        await self._budget.meet(self._store, f"{self._name}/{now_ms}", now_ms, 2 * DAY_S)
-                        self._apart = bool(self._budget.held())
+                await self._meet(now_ms)
             for key, value in zip(due, await self._store.spent(due), strict=True):
                 self._budget.heard(key, value, now_ms)
         except Unavailable:
             self._apart = True
             return False
         return True
+
+    async def _meet(self, now_ms: int) -> None:
+        self._meeting = True
+        try:
+            await self._budget.meet(self._store, f"{self._name}/{now_ms}", now_ms, 2 * DAY_S)
+            self._apart = bool(self._budget.held())
+        finally:
+            self._meeting = False
 
     async def hits(self, keys: Mapping[str, str]) -> tuple[Hit, ...]:
         if not keys:

@@ -14,6 +14,7 @@ from agents.router.around import StoreAround
 from infra.clock import SystemClock
 from infra.store import MemoryStore, Store
 from infra.telemetry import Telemetry
+from schemas.errors import Unavailable
 from schemas.events import DecisionRouted
 from schemas.payload import Payload
 from schemas.policies import PolicyRouter
@@ -35,6 +36,7 @@ from tools.bench.streams_children import Child
 REQUESTS, DECISIONS, POLICIES = (BY_NAME[name].full for name in ("requests", "decisions", "policies"))
 LEARNT_S = 2.0  # between two versions of the learner's policy, as often as it may publish one
 WARM_S = 2.0  # of load that comes first and is not counted: connections, caches, the model's first unfolding
+SENT_S = 60.0  # that the sender may be late with the last
 PATIENCE_S, SLOWEST_PER_S = 120.0, 20
 AT_ONCE = 500
 
@@ -196,12 +198,22 @@ class Gateway:
             await opened.wait()
             say(f"{route}: {rate:g} requests/s for {seconds:g} s")
             child.go()
-            await self._learning()
+            learning = asyncio.create_task(self._learning())
+            try:
+                await child.line(SENT_S + 2 * count / rate)
+            except Unavailable:
+                samples.done.set()  # the rest will never come
+                raise
+            finally:
+                learning.cancel()
+                await asyncio.wait([learning])
 
         try:
             await child.line()
             loading = asyncio.create_task(load())
             await until(runner, samples.done, timeout_s=PATIENCE_S + count / SLOWEST_PER_S)
+            if loading.done():
+                loading.result()
         finally:
             if loading is not None:
                 loading.cancel()

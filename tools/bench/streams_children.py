@@ -37,17 +37,17 @@ class Child:
         pipe = asyncio.subprocess.PIPE
         return Child(await asyncio.create_subprocess_exec(sys.executable, *argv, stdin=pipe, stdout=pipe, env=around))
 
-    async def line(self) -> list[str]:
+    async def line(self, within_s: float = FIRST_S) -> list[str]:
         """The next line it says, in words. `Unavailable` when it says nothing."""
         if self.process.stdout is None:
             raise AssertionError("no pipe")
         try:
-            async with asyncio.timeout(FIRST_S):
+            async with asyncio.timeout(within_s):
                 said = (await self.process.stdout.readline()).decode().split()
         except TimeoutError:
             said = list[str]()
         if not said:
-            raise Unavailable(f"a process of the benchmark said nothing for {FIRST_S:.0f} s, or ended")
+            raise Unavailable(f"a process of the benchmark said nothing for {within_s:.0f} s, or ended")
         return said
 
     def go(self) -> None:
