@@ -7,7 +7,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from agents.inference.breaker import Breaker, Change, Key
 from agents.inference.hedge import candidates
@@ -133,6 +133,27 @@ def terms_of(order: Order, arm: str) -> ArmTerms | None:
     return next((choice.terms for choice in order.told.arms if choice.arm == arm), None)
 
 
+def _about(order: Order, now_ms: int, instance: str) -> dict[str, Any]:
+    """What every result says of its order: whose it is, which attempt, and how long it took."""
+    told = order.told
+    return {
+        "tenant": told.tenant,
+        "at_ms": now_ms,
+        "route": told.route,
+        "request_id": told.request_id,
+        "request_partition": told.request_partition,
+        "request_offset": told.request_offset,
+        "request_at_ms": told.request_at_ms,
+        "shadow": order.shadow,
+        "attempt": order.attempt,
+        "decision_id": order.decision_id,
+        "assigned_at_ms": told.assigned_at_ms,
+        "window_end_ms": told.window_end_ms,
+        "latency_ms": float(max(0, now_ms - max(0, told.assigned_at_ms))),
+        "instance": instance,
+    }
+
+
 def given_before(order: Order, now_ms: int, instance: str) -> ResultCompleted | None:
     """The result of a decision that carries its answer: one of the cache, or the first one kept. None where a model is to be asked."""
     told = order.told
@@ -140,23 +161,10 @@ def given_before(order: Order, now_ms: int, instance: str) -> ResultCompleted | 
         return None
     answer = told.cached
     return ResultCompleted(
-        tenant=told.tenant,
-        at_ms=now_ms,
-        route=told.route,
-        request_id=told.request_id,
-        request_partition=told.request_partition,
-        request_offset=told.request_offset,
-        request_at_ms=told.request_at_ms,
+        **_about(order, now_ms, instance),
         arm=told.arm,
         adapter=answer.adapter,
-        shadow=False,
         final=True,
-        attempt=order.attempt,
-        decision_id=order.decision_id,
-        assigned_at_ms=told.assigned_at_ms,
-        window_end_ms=told.window_end_ms,
-        latency_ms=float(max(0, now_ms - max(0, told.assigned_at_ms))),
-        instance=instance,
         text=answer.text,
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
@@ -177,23 +185,10 @@ def completed(
     told = order.told
     key = told.cache_key if isinstance(told, DecisionRouted) and arm == told.arm else ""
     return ResultCompleted(
-        tenant=told.tenant,
-        at_ms=now_ms,
-        route=told.route,
-        request_id=told.request_id,
-        request_partition=told.request_partition,
-        request_offset=told.request_offset,
-        request_at_ms=told.request_at_ms,
+        **_about(order, now_ms, instance),
         arm=arm,
         adapter=made.adapter_digest,
-        shadow=order.shadow,
         final=True,
-        attempt=order.attempt,
-        decision_id=order.decision_id,
-        assigned_at_ms=told.assigned_at_ms,
-        window_end_ms=told.window_end_ms,
-        latency_ms=float(max(0, now_ms - max(0, told.assigned_at_ms))),
-        instance=instance,
         text=made.text,
         tokens_in=made.tokens_in,
         tokens_out=made.tokens_out,
@@ -222,25 +217,11 @@ def failed(
     hedge: bool = False,
 ) -> Emit:
     """`result.failed` of one arm of the order. `hedge`: of one beside its chain, which the chain may come to as well."""
-    told = order.told
     payload = ResultFailed(
-        tenant=told.tenant,
-        at_ms=now_ms,
-        route=told.route,
-        request_id=told.request_id,
-        request_partition=told.request_partition,
-        request_offset=told.request_offset,
-        request_at_ms=told.request_at_ms,
+        **_about(order, now_ms, instance),
         arm=arm,
         adapter=adapter_of(order, arm),
-        shadow=order.shadow,
         final=final,
-        attempt=order.attempt,
-        decision_id=order.decision_id,
-        assigned_at_ms=told.assigned_at_ms,
-        window_end_ms=told.window_end_ms,
-        latency_ms=float(max(0, now_ms - max(0, told.assigned_at_ms))),
-        instance=instance,
         kind=kind,
         reason=reason,
     )

@@ -9,7 +9,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agents.router import masks, rollout, strategy
+from agents.router import masks, rollout, strategy, thompson
 from agents.router.observed import Observed
 from agents.router.weigh import Weighed, reweighed
 from schemas import ids
@@ -43,13 +43,9 @@ class Choice:
 
 
 def drawn(shares: Mapping[str, int], draw: int) -> str:
-    """The arm on which a draw of 16 bits falls. The shares sum to 65,536."""
-    below = 0
-    for arm in sorted(shares):
-        below += shares[arm]
-        if draw < below:
-            return arm
-    raise ValueError(f"shares sum to {below}, the draw was {draw}; accepted: a sum of {WHOLE}")
+    """The arm on which a draw of 16 bits falls, arms sorted by id. The shares sum to 65,536."""
+    arms = sorted(shares)
+    return arms[thompson.drawn([shares[arm] for arm in arms], draw)]
 
 
 def choose(

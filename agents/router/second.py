@@ -8,13 +8,13 @@
 from dataclasses import dataclass
 
 from agents.router.observed import Observed, Policies
-from agents.router.route import CODE, WHOLE
+from agents.router.route import CODE, WHOLE, deadline_of
 from agents.router.weigh import Weighed, weigh, weighs_any
+from agents.rules.answers import answer_of
 from schemas import ids
 from schemas.errors import Unavailable
 from schemas.events import (
     ArmChoice,
-    CachedAnswer,
     DecisionRouted,
     RequestSubmitted,
     ResultCompleted,
@@ -42,9 +42,7 @@ def decide(event: Event[ScoreAssigned], first: First, policies: Policies, observ
     if policies.route is None or policies.fleet is None:
         raise Unavailable(f"route {score.route!r} has no policies yet", retry_after_s=0.5)
     settings, fleet = policies.route.data.settings, policies.fleet.data
-    deadline = score.assigned_at_ms + int(settings.deadline_s * 1000)
-    if first.request.deadline_ms is not None:
-        deadline = min(deadline, first.request.at_ms + first.request.deadline_ms)
+    deadline = deadline_of(first.request, settings, score.assigned_at_ms)
     weighed = weigh(first.request, settings, fleet, policies, observed, deadline - observed.now_ms)
     stronger = [arm for arm in _stronger(settings, score.arm) if not weighed.masks.get(arm, ("unknown",))]
     decision = _decision(event, first, settings, fleet, policies, observed, weighed, stronger, deadline)
@@ -122,24 +120,6 @@ def _decision(
             observed=observed.told,
             notes=(f"score {score.score:.3f} is below {settings.routing.cascade.below:g}",),
         ),
-        cached=None if stronger else _kept(score, first.result),
+        cached=None if stronger else answer_of(first.result, score.result_id, "kept"),
         kept_result="" if stronger else score.result_id,
-    )
-
-
-def _kept(score: ScoreAssigned, result: ResultCompleted) -> CachedAnswer:
-    """The first answer, to be given after all."""
-    return CachedAnswer(
-        key="",
-        kind="kept",
-        result_id=score.result_id,
-        text=result.text,
-        arm=result.arm,
-        adapter=result.adapter,
-        tokens_in=result.tokens_in,
-        tokens_out=result.tokens_out,
-        finish_reason=result.finish_reason,
-        logprobs=result.logprobs,
-        engine=result.engine,
-        at_ms=result.at_ms,
     )

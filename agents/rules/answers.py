@@ -4,7 +4,7 @@ An entry that is damaged, of another version or under another key is none: the r
 """
 
 import hashlib
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
@@ -20,11 +20,11 @@ def keeps(result: ResultCompleted) -> bool:
     return result.source == "model" and result.cache_key != "" and not result.shadow
 
 
-def encode(result: ResultCompleted, result_id: str) -> bytes:
-    """The entry of a result: version, the first half of the body's SHA-256, JSON. `result_id`: its event's id."""
-    answer = CachedAnswer(
-        key=result.cache_key,
-        kind="exact",
+def answer_of(result: ResultCompleted, result_id: str, kind: Literal["exact", "kept"], key: str = "") -> CachedAnswer:
+    """A result as an answer that can be given again. `result_id`: its event's id."""
+    return CachedAnswer(
+        key=key,
+        kind=kind,
         result_id=result_id,
         text=result.text,
         arm=result.arm,
@@ -36,7 +36,11 @@ def encode(result: ResultCompleted, result_id: str) -> bytes:
         engine=result.engine,
         at_ms=result.at_ms,
     )
-    body = answer.model_dump_json().encode()
+
+
+def encode(result: ResultCompleted, result_id: str) -> bytes:
+    """The entry of a result: version, the first half of the body's SHA-256, JSON. `result_id`: its event's id."""
+    body = answer_of(result, result_id, "exact", result.cache_key).model_dump_json().encode()
     return VERSION + _digest(body) + body
 
 
