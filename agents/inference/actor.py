@@ -276,7 +276,8 @@ class Inference:
                 specs = [ArmSpec.of(name, arm) for name, arm in wanted.items()]
                 found = tuple(await self._engine.ensure(specs)) if specs else ()
                 same = {(row.arm, row.reason) for row in found} == {(row.arm, row.reason) for row in self._outcomes}
-                self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if same and healthy else RECHECK_S
+                settled = same and healthy and all(map(decide.tells, found))  # what is only away may come any moment
+                self._pause_s = min(2 * self._pause_s, RECHECK_MOST_S) if settled else RECHECK_S
                 self._calls.limit({name: arm.max_in_flight for name, arm in wanted.items()})
                 self._hold(found)
                 self._wanted = wanted

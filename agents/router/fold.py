@@ -12,9 +12,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from agents.router import guard, learner, learning, pacer, watch
+from agents.router import dual, guard, learner, learning, pacer, watch
 from agents.router.model import decoded
-from agents.router.state import ARM, CASE, COUNT, DRIFT, ArmCounts, Label, Pace, Part, RouteLearner, posterior_text
+from agents.router.state import (
+    ARM,
+    CASE,
+    COUNT,
+    DRIFT,
+    NEAR,
+    ArmCounts,
+    Label,
+    Pace,
+    Part,
+    RouteLearner,
+    posterior_text,
+)
 from agents.rules.commands import objection, remembered
 from schemas.events import (
     CaseAmended,
@@ -126,6 +138,7 @@ class Turn:
 
     def publish(self, at_ms: int) -> None:
         """`policy.router` as it stands; posteriors are written, and their cases folded, where enough have come."""
+        self._solve(at_ms)
         cases = self.cases()
         open_cases = [part for part in cases.values() if part.features]
         alarms = watch.alarms(self.record, self.parts.get(DRIFT), at_ms)
@@ -140,6 +153,24 @@ class Turn:
             self.set(folded=self.record.cases)
             self.forget(name for name, part in cases.items() if part.window_end_ms < at_ms)
         self.due_ms = None
+
+    def _solve(self, at_ms: int) -> None:
+        """λ anew, from what the last requests compared, at today's prices; as it is where too few did."""
+        budget = self.record.settings.budget
+        if budget.nano_usd is None:
+            return
+        held = [
+            part.near for name, part in sorted(self.parts.items()) if name.startswith(NEAR) and part.near is not None
+        ]
+        counts = {arm: self.counts(arm) for arm in self.arms()}
+        rows = [dual.today(near, self.record.settings.prices, counts, at_ms) for near in held]
+        account = self.record.pace.pacer
+        if at_ms // (budget.period_s * 1000) > self.record.pace.period:
+            account = pacer.renewed(account)
+        target = pacer.target_of(account, pacer.Pace(budget.nano_usd), max(budget.requests - account.requests, 1))
+        price = dual.solved(rows, self.record.settings.chosen_from(self.record.champion), budget.nano_usd, target)
+        if price is not None:
+            self.set(pace=self.record.pace.model_copy(update={"price": price, "carried": 0}))
 
     def later(self, at_ms: int) -> None:
         """Publish when it is time: now where enough has come, else after a while without more."""
@@ -196,7 +227,7 @@ def _applied(turn: Turn, data: CommandApply, event: Event[Payload]) -> Result:
 
 def _begin_anew(turn: Turn) -> None:
     """Weights belong to a basis: with another one nothing learnt can be used. Counts of tokens and time stay."""
-    turn.forget(sorted(turn.cases()))
+    turn.forget(sorted(name for name in turn.parts if name.startswith((CASE, NEAR))))
     for arm in sorted(turn.arms()):
         turn.keep(COUNT + arm, Part(counts=turn.counts(arm).model_copy(update={"labels": 0})))
         turn.forget([ARM + arm])
@@ -250,12 +281,27 @@ def _paid(turn: Turn, case: CaseAnswered) -> None:
     )
 
 
+def _compared(turn: Turn, case: CaseClosed) -> None:
+    """For λ: what the decision compared, and what the shadows cost beside it."""
+    budget = turn.record.settings.budget
+    if budget.nano_usd is None:
+        return
+    near = dual.near_of(case)
+    if near is not None:
+        turn.keep(f"{NEAR}{turn.record.cases % dual.ROWS:03d}", Part(near=near))
+    pace = turn.record.pace
+    beside = sum(row.cost_nano_usd or 0 for row in case.arms if row.shadow and row.source == "model")
+    if beside and case.assigned_at_ms // (budget.period_s * 1000) == pace.period:
+        turn.set(pace=pace.model_copy(update={"spent": pace.spent + beside, "carried": pace.carried + beside}))
+
+
 def _closed(turn: Turn, case: CaseClosed) -> None:
     name = CASE + case.request_id
     if name in turn.parts:
         return  # told again
     turn.set(cases=turn.record.cases + 1)
     _count(turn, case)
+    _compared(turn, case)
     _prefer(turn, case)
     if not turn.record.frozen:
         labels = labels_of(case, turn.record.adapters)

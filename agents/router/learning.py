@@ -126,9 +126,9 @@ def _row(arm: str, record: RouteLearner, counts: ArmCounts, held: Posterior | No
         cases=counts.cases,
         mean=mean,
         tokens_in_milli=counts.tokens_in_milli,
-        tokens_out=-(-counts.tokens_out_milli // MILLI),
+        tokens_out=counts.tokens_out,
         latency_ms=-(-counts.latency_milli // MILLI),
-        engine_ms=-(-counts.engine_milli // MILLI),
+        engine_ms=counts.engine_ms,
     )
 
 

@@ -59,7 +59,7 @@ class Pacer:
 
 def reserved(pacer: Pacer, pace: Pace, cost: int, left: int | None = None) -> Pacer:
     """After a decision whose cost is expected to be `cost`. `left`: the period's requests still to come, None where nobody knows."""
-    target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
+    target = target_of(pacer, pace, left)
     pool = pacer.carried + cost
     taken = max(0, min(pool, MOST_RATIO * target))
     price = pacer.price + _divided(_step(pacer, pace) * (taken - target), target)
@@ -89,13 +89,13 @@ def corrected(pacer: Pacer, pace: Pace, spent: int, due: int) -> int:
 
 def felt(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
     """λ with what it has yet to feel: the price to publish, from which `corrected` starts."""
-    target = _target(pace, pacer.spent - pacer.requests * pace.budget, left)
+    target = target_of(pacer, pace, left)
     return max(0, min(pacer.price + _divided(_step(pacer, pace) * pacer.carried, target), MOST_PRICE))
 
 
 def steered(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
     """λ for a decision by the pacer's own account: `felt`, times what a request should cost over what it may for the rest."""
-    ratio = pace.budget * MICRO // _target(pace, pacer.spent - pacer.requests * pace.budget, left)
+    ratio = pace.budget * MICRO // target_of(pacer, pace, left)
     clipped = max(MICRO * MICRO // pace.most, min(ratio, pace.most))
     return min(felt(pacer, pace, left) * clipped // MICRO, MOST_PRICE)
 
@@ -115,9 +115,10 @@ def affordable(pacer: Pacer, cost: int, limit: int) -> bool:
     return pacer.spent + cost <= limit
 
 
-def _target(pace: Pace, debt: int, left: int | None) -> int:
+def target_of(pacer: Pacer, pace: Pace, left: int | None = None) -> int:
     """What a request may cost while the debt is made up for: from a quarter to four times the budget."""
     over = max(1, pace.horizon if left is None else min(pace.horizon, left))
+    debt = pacer.spent - pacer.requests * pace.budget
     return max(pace.budget // 4, 1, min(pace.budget - _divided(debt, over), 4 * pace.budget))
 
 

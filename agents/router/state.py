@@ -13,7 +13,7 @@ from agents.router.learner import Posterior
 from agents.router.pacer import Pacer
 from schemas.routing import RoutingSettings
 
-CASE, ARM, COUNT, DRIFT = "case/", "arm/", "count/", "drift"
+CASE, ARM, COUNT, NEAR, DRIFT = "case/", "arm/", "count/", "near/", "drift"
 
 
 class Frozen(BaseModel):
@@ -77,6 +77,16 @@ class ArmCounts(Frozen):
     latency_milli: int = 0
     engine_milli: int = 0
 
+    @property
+    def tokens_out(self) -> int:
+        """Of an answer, rounded up."""
+        return -(-self.tokens_out_milli // 1000)
+
+    @property
+    def engine_ms(self) -> int:
+        """Of an answer, rounded up."""
+        return -(-self.engine_milli // 1000)
+
     def with_answer(self, chars: int, tokens_in: int, tokens_out: int, latency_us: int, engine_us: int) -> "ArmCounts":
         """After one more answer to messages of so many characters."""
         weight = min(self.cases + 1, 50)
@@ -94,6 +104,13 @@ class ArmCounts(Frozen):
         )
 
 
+class Near(Frozen):
+    """What a decision compared: arm -> (quality in millionths, expected cost in nano-dollars)."""
+
+    tokens_in: int = 0
+    arms: dict[str, tuple[int, int]] = Field(default_factory=dict)
+
+
 class Label(Frozen):
     """What a case said of an arm: quality in millionths, and what it counts."""
 
@@ -103,7 +120,7 @@ class Label(Frozen):
 
 class Part(Frozen):
     """One entry. Of an arm: `posterior` (base64), written seldom, and `counts`, in an entry of its own. Of a case: its number, its
-    labels, and until it is folded its features. Of `drift`: calibration and oscillation."""
+    labels, and until it is folded its features. Of `drift`: calibration and oscillation. Of the last comparisons: `near`."""
 
     posterior: str = ""
     counts: ArmCounts | None = None
@@ -113,6 +130,7 @@ class Part(Frozen):
     features: str = ""
     calibration: Calibration | None = None
     oscillation: Oscillation | None = None
+    near: Near | None = None
 
     def regression(self) -> Posterior | None:
         """The arm's posterior; None before its first label."""
