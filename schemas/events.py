@@ -640,6 +640,7 @@ class TrustChanged(RouteEvent):
     reason: str
     by: str = ""
     refused: bool = Field(default=False, description="A grant that was asked for and is not given; nothing changed.")
+    alarm: bool = Field(default=False, description="The detector of what is released raised it: the router freezes.")
 
 
 # training: by trainer (Fold), jobs and inference (facts)

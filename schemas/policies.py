@@ -211,6 +211,11 @@ class LiveArm(BaseModel):
         default=0, ge=0, description="The breakers of all its engines are open until then; 0: it can be asked."
     )
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has as many calls under way as it may."""
+        return self.cap is not None and self.in_flight >= self.cap
+
 
 class LiveBreaker(BaseModel):
     """A breaker of an inference instance that is not closed. `engine`: the replica or provider before which it stands."""

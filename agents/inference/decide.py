@@ -307,14 +307,9 @@ def live_breakers(held: Mapping[Key, Breaker], lead_ms: int) -> tuple[LiveBreake
 def news(arms: Iterable[LiveArm], breakers: Iterable[LiveBreaker]) -> tuple[object, ...]:
     """What of an announcement cannot wait for the next one in its turn: that an arm is busy, but not how many calls it has."""
     return (
-        tuple((row.route, row.arm, row.adapter, row.replicas, row.cap, is_busy(row)) for row in arms),
+        tuple((row.route, row.arm, row.adapter, row.replicas, row.cap, row.busy) for row in arms),
         tuple((row.route, row.arm, row.engine, row.state) for row in breakers),
     )
-
-
-def is_busy(row: LiveArm) -> bool:
-    """Whether an arm has as many calls under way as it may."""
-    return row.cap is not None and row.in_flight >= row.cap
 
 
 def breaker_fact(key: Key, change: Change, lead_ms: int, tenant: str, instance: str) -> BreakerChanged:

@@ -251,9 +251,8 @@ def _replaced(turn: Turn, data: ModelPromoted | ModelRolledBack) -> None:
 
 def _trust(turn: Turn, data: TrustChanged) -> None:
     """The ladder's alarm gates an immediate route, or takes the mode back; the next change without alarm ends it."""
-    frozen = not data.refused and "alarm" in data.reason.lower()
-    if frozen != turn.record.frozen:
-        turn.set(frozen=frozen, guard=guard.frozen(turn.record.guard, alarm=frozen))
+    if not data.refused and data.alarm != turn.record.frozen:
+        turn.set(frozen=data.alarm, guard=guard.frozen(turn.record.guard, alarm=data.alarm))
         turn.publish(data.at_ms)
 
 

@@ -89,8 +89,7 @@ def loads(route: str, live: Sequence[Event[PolicyLive]], now_ms: int) -> dict[st
         for row in event.data.arms:
             if row.route == route and row.replicas > 0:
                 adapters.setdefault(row.arm, set()).add(row.adapter)
-                full = row.cap is not None and row.in_flight >= row.cap
-                shut.setdefault(row.arm, []).append((row.open_until_ms > now_ms, full))
+                shut.setdefault(row.arm, []).append((row.open_until_ms > now_ms, row.busy))
     return {
         arm: Load(
             frozenset(found), all(broken for broken, _ in shut[arm]), all(broken or full for broken, full in shut[arm])

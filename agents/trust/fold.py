@@ -95,7 +95,9 @@ class Turn:
     emits: list[Out] = field(default_factory=list[Out])
     said: int = 0
 
-    def tell(self, at_ms: int, before: str, reason: str, by: str, *, refused: bool = False) -> None:
+    def tell(
+        self, at_ms: int, before: str, reason: str, by: str, *, refused: bool = False, alarm: bool = False
+    ) -> None:
         """`trust.changed`."""
         payload = TrustChanged(
             tenant=self.standing.record.tenant,
@@ -106,6 +108,7 @@ class Turn:
             reason=reason,
             by=by,
             refused=refused,
+            alarm=alarm,
         )
         self.emits.append(Emit(payload, "changed" if not self.said else f"changed/{self.said}"))
         self.said += 1
@@ -113,9 +116,10 @@ class Turn:
     def follow(self, at_ms: int, before: str | None = None) -> bool:
         """What the ladder may do now on its own, told; whether there was any."""
         before = protocol.words(self.standing) if before is None else before
+        alarm = protocol.alarmed(self.standing.record)
         reasons = protocol.advance(self.standing)
         if reasons:
-            self.tell(at_ms, before, "; ".join(reasons), "")
+            self.tell(at_ms, before, "; ".join(reasons), "", alarm=alarm)
         return bool(reasons)
 
     def publish(self, at_ms: int) -> None:

@@ -41,11 +41,16 @@ def lacks(standing: Standing) -> tuple[str, ...]:
     return tuple(missing)
 
 
+def alarmed(record: RouteTrust) -> bool:
+    """Whether the detector says that what is released goes wrong: the next `advance` steps back."""
+    return record.mode == "ENFORCE" and record.detector is not None and record.detector.alarmed()
+
+
 def advance(standing: Standing) -> tuple[str, ...]:
     """What follows from the labels so far; the reasons of what changed, in order."""
     reasons: list[str] = []
     record = standing.record
-    if record.mode == "ENFORCE" and record.detector is not None and record.detector.alarmed():
+    if alarmed(record):
         reasons.append(_alarm(standing))
     candidate = standing.candidate
     if candidate is not None and candidate.covers() > standing.running.covers():

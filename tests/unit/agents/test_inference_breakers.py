@@ -284,7 +284,7 @@ async def test_the_announcement_tells_what_is_under_way() -> None:
     await settle()
     await stand.agent.announce_once()
     row = stand.facts.of(PolicyLive)[-1].arms[0]
-    assert (row.arm, row.in_flight, row.cap, decide.is_busy(row)) == ("a", 2, 2, True)
+    assert (row.arm, row.in_flight, row.cap, row.busy) == ("a", 2, 2, True)
     for order in orders:
         order.cancel()
     await asyncio.gather(*orders, return_exceptions=True)

@@ -199,13 +199,17 @@ def test_an_alarm_freezes_at_once_and_its_end_thaws():
     folding = taught(10)
     said = folding.take(
         TrustChanged(
-            at_ms=T0 + 50_000, route="r", before="ENFORCE", after="SHADOW, gated", reason="alarm at 50 %: rejects"
+            at_ms=T0 + 50_000, route="r", before="ENFORCE", after="SHADOW, gated", reason="rejects", alarm=True
         )
     )
     assert said[0].frozen
     before = folding.cells["r"].record.labels
     folding.take(case(50, grades_of(0)))
     assert folding.cells["r"].record.labels == before
+    refused = TrustChanged(
+        at_ms=T0 + 80_000, route="r", before="SHADOW", after="SHADOW", reason="no rung", refused=True
+    )
+    assert not folding.take(refused)  # nothing changed, so the alarm lasts
     said = folding.take(TrustChanged(at_ms=T0 + 90_000, route="r", before="SHADOW", after="ENFORCE", reason="rung 50"))
     assert not said[0].frozen
 

@@ -88,8 +88,9 @@ def test_a_model_that_becomes_worse_is_stepped_back_from(release: str) -> None:
     """By the audited labels alone: alarms come, rung after rung, until people decide again, on an immediate route too."""
     world = World(Trusted(trust=NUMBERS, release=release), release).enforced()
     world.request(1500, worse=0.4)
-    alarms = [row for row in world.ladder.of(TrustChanged) if row.reason.startswith("alarm")]
+    alarms = [row for row in world.ladder.of(TrustChanged) if row.alarm]
     assert alarms
+    assert all(row.alarm == row.reason.startswith("alarm") for row in world.ladder.of(TrustChanged))
     assert world.ladder.policy.rung < int(alarms[0].before.split()[1])
     assert world.ladder.policy.gate
     before = len(world.released)
