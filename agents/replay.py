@@ -32,7 +32,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.events import CachedAnswer, DecisionRouted, Noticed
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
-from schemas.policies import PolicyRef
+from schemas.policies import PolicyRef, PolicyRoute, PolicyRouter
 from schemas.routes import Route
 from schemas.topics import PREFIX, dlq_of, order_topic, state_topic
 from streams.difference import Difference, Field, Rederived, is_letter, written_by
@@ -99,6 +99,24 @@ def snapshots(log: RecordedLog) -> tuple[str, ...]:
         where_to_begin(log, agent, inputs_of(agent), number)[1] for agent in FOLDS for number in range(log.partitions)
     )
     return tuple(sorted({taken.digest for taken in found if taken is not None}))
+
+
+def models(log: RecordedLog) -> tuple[str, ...]:
+    """Digests of what the router's decisions were computed with: factors of the learner's policies, text bases of routes."""
+    found = set[str]()
+    for row in log.topic(POLICIES):
+        kind = (row.key or b"").partition(b"/")[0]
+        if row.value is None or kind not in (b"router", b"route"):
+            continue
+        try:
+            said = decode(row, log.partitions).data
+        except Refused:
+            continue
+        if isinstance(said, PolicyRouter):
+            found |= {said.factors, said.basis}
+        elif isinstance(said, PolicyRoute):
+            found.add(said.settings.routing.basis)
+    return tuple(sorted(found - {""}))
 
 
 async def replay(

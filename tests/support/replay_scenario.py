@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.settings import Settings, load
 from schemas import codec, ids
@@ -33,6 +34,7 @@ from schemas.events import (
 from schemas.payload import Payload
 from schemas.principal import Prove
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
+from schemas.routing import BudgetSettings, CacheSettings, QuotaSettings, RoutingSettings
 from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
 from tools.cli.bus import Bus
@@ -87,6 +89,28 @@ REFUNDS = Route(
     trust_threshold=0.5,
     training=TrainingSettings(enabled=False),
 )
+MIXED = Route(
+    route="mixed.learnt",
+    release="immediate",
+    grader="reference",
+    arms=(
+        Arm(arm="small", base="scripted", nano_usd_in=20, nano_usd_out=20),
+        Arm(arm="big", base="scripted", template="Well: {text}", nano_usd_in=400, nano_usd_out=400),
+    ),
+    champion="small",
+    window_s=15,
+    deadline_s=10,
+    training=TrainingSettings(enabled=False),
+    routing=RoutingSettings(
+        strategy="balanced",
+        arms=("big",),
+        warm_share=1.0,
+        warm_labels=10,
+        budget=BudgetSettings(nano_usd=2_000, period_s=60, requests=400),
+        quota=QuotaSettings(requests_per_s=1000, burst=1000),
+        cache=CacheSettings(exact=True),
+    ),
+)
 NOW = SystemClock().now_ms
 TWINS = 12
 Kill = Callable[[str], None]
@@ -126,7 +150,7 @@ class Scenario:
         self.live: set[str] = set()
         self.reviewed: dict[str, list[str]] = {}
         self.sent = 0
-        self.promoted = False
+        self.promoted = self.warm = self.priced = False
 
     async def send(self, *payloads: Payload, prove: Prove | None = None) -> None:
         rows = []
@@ -161,7 +185,7 @@ class Scenario:
             row = as_row(record)
             data: dict[str, Any] = row["data"] or {}
             match row["type"]:
-                case "result.completed" if data["arm"] == "better":
+                case "result.completed" if data["arm"] in ("better", "big"):
                     self.challenger[data["request_id"]] = data["text"]
                 case "case.answered":
                     self.answered.add(data["request_id"])
@@ -169,6 +193,8 @@ class Scenario:
                     self.closed.add(data["request_id"])
                 case "policy.live":
                     self.live |= {f"{arm['route']}/{arm['arm']}" for arm in data["arms"]}
+                case "policy.router" if data["warm"]:
+                    self.warm, self.priced = True, self.priced or data["lambda_cost"] > 0
                 case "policy.fleet" if data["champion"] == "better":
                     self.promoted = True
                 case "review.requested":
@@ -192,14 +218,22 @@ class Scenario:
             await self.send(self.request(CARDS, 9000))  # before any route is applied
             await self.command(CommandApply, CARDS, settings=CARDS)
             await self.command(CommandApply, REFUNDS, settings=REFUNDS)
+            await self.command(CommandApply, MIXED, settings=MIXED)
             wanted = {"cards.intent/base", "cards.intent/better", "refunds.gated/one"}
+            wanted |= {"mixed.learnt/small", "mixed.learnt/big"}
             await self.until(lambda: wanted <= self.live, "live arms")
             await asyncio.sleep(1.0)
+            await self.taught(0)
             await self.half(0)
             self.kill("router-trust")
             await self.bad()
             await self.changes()
             await self.half(self.count // 2)
+            await self.until(lambda: self.warm, "a router that is warm")
+            await self.taught(100)
+            await self.taught(200)
+            await self.until(lambda: self.priced, "a budget that is felt")
+            await self.taught(300)
             self.kill("cases-ladder-judge-estimator-learner")
             await self.command(CommandTrain, CARDS)
             await self.command(CommandTrust, REFUNDS, action="grant", threshold=0.3)
@@ -270,6 +304,18 @@ class Scenario:
             verdicts.append(VerdictGiven(route=REFUNDS.route, request_id=name, at_ms=at, by=by, **told))
         await self.send(*verdicts)
 
+    async def taught(self, first: int) -> None:
+        """Requests of the route that learns, some twice, and the verdict on each: where the big arm was asked, it is right."""
+        asked = [self.request(MIXED, n, session_id=f"s-{n % 7}") for n in range(first, first + self.count // 2)]
+        again = [row.model_copy(update={"request_id": f"{row.request_id}-again"}) for row in asked[:3]]
+        for rows in (asked, again):
+            await self.send(*rows)
+            await self.until(lambda wanted=tuple(rows): {row.request_id for row in wanted} <= self.answered, "answers")
+        at, by = NOW(), self.voices["verdicts"].name
+        right = {row.request_id: self.challenger.get(row.request_id, "another answer") for row in (*asked, *again)}
+        told = {"route": MIXED.route, "at_ms": at, "by": by, "kind": "reference"}
+        await self.send(*(VerdictGiven(request_id=name, corrected=text, **told) for name, text in right.items()))
+
     async def bad(self) -> None:
         """One of each that is refused, dead, or ignored."""
         await self.raw("not-json", b"{")
@@ -329,7 +375,8 @@ async def _record(settings: Settings, kill: Kill, file: Path, count: int) -> Non
     from tools.cli.replay import record_log
 
     await play(settings, kill, count)
-    log, size = await record_log(KafkaBroker(settings.kafka_bootstrap or ""), file)
+    artifacts = DirectoryStore(settings.state_dir / "artifacts").get_bytes
+    log, size = await record_log(KafkaBroker(settings.kafka_bootstrap or ""), file, artifact=artifacts)
     print(f"{log.size()} records, {size} bytes")  # noqa: T201  a program of its own
 
 

@@ -28,6 +28,7 @@ def changed(change: Change) -> RecordedLog:
     """The recorded log with every record put through `change`."""
     log = read_file(LOOP)
     made = RecordedLog(log.partitions, log.starts, log.committed)
+    made.artifacts |= log.artifacts
     made.add(row for old in log.all() for row in change(old))
     return made
 

@@ -1,5 +1,6 @@
 """`ratchet replay`: decisions, scores, cases, evaluations again from the log, compared bit for bit. It writes nothing but `--record`."""
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -176,6 +177,9 @@ async def record_log(
     log = await collector.collect(again.first_topics(agents), again.other_topics(agents), again.offset_groups(agents))
     if artifact is not None:
         log.artifacts |= {digest: artifact(digest) for digest in again.snapshots(log)}
+        for digest in again.models(log):
+            with contextlib.suppress(Refused):  # removed since: what it decided is told as not to be decided again
+                log.artifacts[digest] = artifact(digest)
     return log, write_file(log, file)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import pytest
 from inferring import NOW, Stand, never, settle
 
-from agents.inference import decide
 from agents.inference.breaker import CALLS
 from infra.clock import ManualClock
 from infra.store import MemoryStore
