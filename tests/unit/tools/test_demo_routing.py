@@ -1,6 +1,5 @@
 """The router's demonstration: its texts, its routes, its figures, its picture, and when it has shown what it should."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,13 @@ from tools.demo.routing.route import (
     dearer,
     frugal,
     routed,
-    router_file,
     settled,
     with_routing,
     without_large,
 )
 from tools.demo.routing.story import Story, texts
 from tools.demo.run import Mark
+from tools.routes import read_routing, table
 
 BASE = "sha256:" + "a" * 64
 
@@ -126,15 +125,13 @@ def test_the_small_model_serves_until_the_large_one_is_there() -> None:
     assert first.model_copy(update={"arms": route.arms, "routing": route.routing}) == route
 
 
-def test_router_files_say_what_their_settings_are() -> None:
+def test_router_files_say_what_their_settings_are(tmp_path: Path) -> None:
     """A file read back is the settings it was made of, prices and budget too."""
     routing = dearer(routed(Story(), BASE, "http://127.0.0.1:1/v1", "sha256:b"), Story(), since_ms=7).routing
     for made in (routing, frugal(routing), settled(routing, Story())):
-        assert RoutingSettings.model_validate(_tuples(tomllib.loads(router_file(made)))) == made
-
-
-def _tuples(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+        file = tmp_path / "router.toml"
+        file.write_text(table("routing", made))
+        assert read_routing(file) == made
 
 
 def test_settings_of_another_kind_are_refused() -> None:
@@ -218,7 +215,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "lost": 0, "duplicated": 0, "requests": 9, "answers": 9, "cases": 9, "evidence_verified": True,
         "chosen": {"right": 0.8, "at_random": 0.7, "over_budget": 0.02}, "alone": {SMALL: 0.4},
         "acts": {"learnt": {"large": 0.6}, "dearer": {"large": 0.3}, "returned": {"large": 0.2}},
-        "breaker": {"open_at_s": [1.0], "closed_at_s": [2.0]}, "may_roll_out": {"frugal": False, "settled": True},
+        "breaker": {"open_at_s": [1.0], "closed_at_s": [2.0]}, "may_roll_out": {"frugal": False, "settled": True}, "staged": True,
     } | changes  # fmt: skip
 
 
@@ -239,7 +236,9 @@ def report(**changes: Any) -> dict[str, Any]:
         ({"acts": {"learnt": {"large": 0.6}, "dearer": {"large": 0.3}, "returned": {"large": 0.0}}}, False),
         ({"breaker": {"open_at_s": [1.0], "closed_at_s": []}}, False),
         ({"may_roll_out": {"frugal": True, "settled": True}}, False),
-        ({"may_roll_out": {}}, True),
+        ({"may_roll_out": {}}, False),
+        ({"may_roll_out": {"frugal": False, "settled": False}}, False),
+        ({"staged": False}, False),
     ],
 )
 def test_a_run_passes_only_when_it_showed_what_it_should(changes: dict[str, Any], whole: bool) -> None:

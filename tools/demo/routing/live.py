@@ -21,6 +21,7 @@ from tools.demo.routing.server import Server
 from tools.demo.routing.story import Story
 from tools.demo.run import Telling, until
 from tools.demo.wire import WATCHED, KafkaWire
+from tools.routes import table
 
 CONCURRENCY = 16
 WINDOW = 60  # answers that a rolling figure looks back on
@@ -142,11 +143,11 @@ class Acts:
                 f"[red]breaker open[/]: {opened.failed} of {opened.calls} calls had failed; the small model answers"
             )
             self._mark("breaker open", opened.at_ms)
-            before = len(ledger.asked)
-            await self._ask("failure", until=lambda: len(ledger.asked) - before >= self.story.gap, pace_s=pace_s)
             self.server.start()
             self._mark("restarted")
-            await self._ask("failure", until=lambda: len(ledger.breaker(LARGE, "closed")) > closed, pace_s=3 * pace_s)
+            await self._ask("failure", count=self.story.gap, pace_s=pace_s)
+            boot_s = self.story.boot_pace_s
+            await self._ask("failure", until=lambda: len(ledger.breaker(LARGE, "closed")) > closed, pace_s=boot_s)
             await until(
                 lambda: len(ledger.breaker(LARGE, "closed")) > closed, 90, self.alive, "the breaker did not close"
             )
@@ -165,25 +166,21 @@ class Acts:
             self._mark("judged")
             for name, other in (("frugal", routes.frugal(routing)), ("settled", routes.settled(routing, self.story))):
                 file = tour.folder / f"{name}.toml"
-                file.write_text(routes.router_file(other), encoding="utf-8")
+                file.write_text(table("routing", other), encoding="utf-8")
                 found = await asyncio.to_thread(previewed, tour.stage.state, ROUTE, file, since)
-                if found is None:
-                    tour.say("this `ratchet preview` takes no router file: the judging is left out")
-                    return
                 tour.previews[name] = found
                 word = "[green]may be rolled out[/]" if found.may_roll_out else "[red]may not[/]"
                 tour.say(f"{name}: {word}; {found.words}")
 
     async def rollout(self) -> None:
-        """The new policy takes over: by shares where the route can try one, else at once."""
+        """The new policy takes over, by shares."""
         tour, story = self.tour, self.story
-        told = tour.previews.get("settled")
-        if told is not None and not told.may_roll_out:
+        if not tour.previews["settled"].may_roll_out:
             tour.say("the log does not carry the new policy: it is not rolled out")
             return
         new = routes.settled(self.route.routing, story)
         with tour.phase("rollout", "The new policy is rolled out: 20, 50, 80 %, then all"):
-            for part in STAGES if routes.can_try() else ():
+            for part in STAGES:
                 await self._apply(routes.tried(self.route, new, part), keep=False)
                 self._mark(f"{part:.0%}")
                 await self._ask("rollout", count=story.stage)

@@ -10,8 +10,6 @@ from typing import Any, cast
 from infra.settings import env_name, process_environment
 from schemas.errors import Unavailable
 
-USAGE = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -22,8 +20,8 @@ class Preview:
     told: dict[str, Any]
 
 
-def previewed(state: Path, route: str, file: Path, since_ms: int) -> Preview | None:
-    """Judge the file from the running stack's log since then. None where this version of the command takes no router file."""
+def previewed(state: Path, route: str, file: Path, since_ms: int) -> Preview:
+    """Judge the file from the running stack's log since then. Raises `Unavailable` where the command gives no verdict."""
     argv = [
         sys.executable,
         "-m",
@@ -39,8 +37,6 @@ def previewed(state: Path, route: str, file: Path, since_ms: int) -> Preview | N
     environment = process_environment() | {env_name("state_dir"): str(state)}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
     told = _last_object(done.stdout)
-    if done.returncode == USAGE and "No such option" in done.stdout + done.stderr:
-        return None
     if done.returncode > 1 or not told:
         raise Unavailable(f"preview ended with {done.returncode}: {done.stderr[-400:] or done.stdout[-400:]}")
     return Preview(done.returncode == 0, in_words(told), told)

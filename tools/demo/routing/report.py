@@ -16,6 +16,7 @@ from tools.demo.routing.log import RoutingLedger, Row, alone, mixed, periods, sh
 from tools.demo.routing.route import LARGE, SMALL
 
 CHOSEN = ("learnt", "dearer")  # the acts in which the router was free to choose
+TOLD_MS, LEAST_OPEN_MS = 1000, 5000  # until every router has heard of it; before the first probe
 MOST_OVER = 0.10  # of the budget, that a mean over these acts may cost more
 
 
@@ -111,14 +112,15 @@ def _breaker(tour: Tour, start: int) -> dict[str, Any]:
         "asked_while_open": sum(
             row.drawn == LARGE
             for row in ledger.rows("failure")
-            if opened and opened[0].at_ms + 1000 < row.at_ms < tour.times.get("restarted", 0)
+            if opened and opened[0].at_ms + TOLD_MS < row.at_ms < opened[0].at_ms + LEAST_OPEN_MS
         ),
     }
 
 
 def passed(report: dict[str, Any]) -> bool:
     """Whether the run showed what it is there to show: nothing lost or doubled, the router better than chance and than the champion at the
-    same cost, within its budget, the dearer arm used less, a breaker that opened and closed, and of two policies the right one refused."""
+    same cost, within its budget, the dearer arm used less, a breaker that opened
+    and closed, of two policies the right one refused and the other rolled out by shares."""
     told, act, breaker = report["chosen"], report["acts"], report["breaker"]
     counted = report["requests"] == report["answers"] == report["cases"]
     if report["lost"] or report["duplicated"] or not counted or not report["evidence_verified"]:
@@ -128,7 +130,7 @@ def passed(report: dict[str, Any]) -> bool:
     learnt = told["right"] > max(told["at_random"], report["alone"][SMALL]) and told["over_budget"] <= MOST_OVER
     felt = act["dearer"]["large"] < act["learnt"]["large"]
     broke = bool(breaker["open_at_s"] and breaker["closed_at_s"]) and act["returned"]["large"] > 0
-    judged = not report["may_roll_out"] or not report["may_roll_out"]["frugal"]
+    judged = report["may_roll_out"] == {"frugal": False, "settled": True} and report["staged"]
     return bool(learnt and felt and broke and judged)
 
 

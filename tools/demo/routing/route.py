@@ -1,6 +1,5 @@
 """The route of the router's demonstration, and the router files that are judged from its log. Pure."""
 
-import json
 from typing import Any
 
 from infra import banking77
@@ -10,7 +9,6 @@ from tools.demo.routing.story import Story
 
 ROUTE = "banking.routed"
 SMALL, LARGE = "small", "large"
-TABLES = ("budget", "cache", "quota", "cascade", "emergency")
 
 
 def routed(story: Story, base: str, url: str, basis: str) -> Route:
@@ -81,29 +79,6 @@ def with_routing(route: Route, routing: RoutingSettings, **more: Any) -> Route:
     return Route.model_validate(route.model_dump() | {"routing": routing.model_dump()} | more)
 
 
-def can_try() -> bool:
-    """Whether a route can try a policy on a share of its requests."""
-    return "trial" in Route.model_fields
-
-
 def tried(route: Route, routing: RoutingSettings, part: float) -> Route:
     """The route, on which the other settings decide for a share."""
     return Route.model_validate(route.model_dump() | {"trial": routing.model_dump(), "trial_share": part})
-
-
-def router_file(routing: RoutingSettings) -> str:
-    """The settings as a router file: TOML, only what is not a default."""
-    said = routing.model_dump(exclude_defaults=True, exclude_none=True)
-    prices: list[dict[str, Any]] = list(said.pop("prices", ()))
-    tables: dict[str, dict[str, Any]] = {name: said.pop(name) for name in TABLES if name in said}
-    lines = _lines(said)
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *_lines(table)]
-    for row in prices:
-        lines += ["", "[[prices]]", *_lines(row)]
-    return "\n".join(lines) + "\n"
-
-
-def _lines(rows: dict[str, Any]) -> list[str]:
-    """Texts, numbers, truths and lists of them read the same in JSON and in TOML."""
-    return [f"{name} = {json.dumps(value)}" for name, value in rows.items()]

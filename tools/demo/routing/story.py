@@ -46,7 +46,9 @@ class Story:
     whole: int = 80
     pace_s: float = 0.06
     failure_pace_s: float = 0.12
-    boot_pace_s: float = 1.0  # while the provider starts again: it needs the cores, and the acts after it the customers
+    boot_pace_s: float = (
+        1.2  # while the provider starts again: it needs the cores, and an engine asked each second never rests
+    )
     window_s: float = 30.0
     threads: int = 1
 
