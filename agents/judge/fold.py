@@ -156,7 +156,7 @@ def _due(before: int | None, wanted: int | None, *, whole: bool) -> Any:
 
 
 def _answered(judging: Judging, case: CaseAnswered, most_pending: int) -> None:
-    breaker = judging.breaker(case.arm)
+    breaker = judging.breaker(case.arm) if case.source == "model" else None  # a cache tells nothing of the arm
     if breaker is not None:
         judging.keep_breaker(breaker.answered(judging.bench.settings.judge, ok=case.ok, latency_us=case.latency_us))
         course.trip(judging, case.arm)

@@ -111,9 +111,7 @@ class Router:
             return ()
         policies = await self._models.unfolded(self._read(request))
         now_ms = self._clock.now_ms()
-        key = self._key_of(request.tenant)
-        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
-        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
+        session, subject = self._pseudonyms(request, self._key_of(request.tenant))
         route = None if policies.route is None else policies.route.data.settings
         noticed = Noticed() if route is None else await self._around.noticed(route, now_ms)
         observed = decide.Observed(now_ms, "", session=session, subject=subject, told=noticed)
@@ -185,8 +183,7 @@ class Router:
     async def _observe(self, event: Event[RequestSubmitted], policies: decide.Policies) -> decide.Observed:
         request, key = event.data, self._key_of(event.data.tenant)
         digest = self._keyed(key, "content", request.model_dump_json())
-        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
-        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
+        session, subject = self._pseudonyms(request, key)
         now_ms = self._clock.now_ms()
         settings = None if policies.route is None else policies.route.data.settings
         route = None if settings is None or not weighs_any(settings) else settings
@@ -221,6 +218,12 @@ class Router:
             likes=likes,
             told=noticed,
         )
+
+    def _pseudonyms(self, request: RequestSubmitted, key: bytes) -> tuple[str | None, str | None]:
+        """The session's and the subject's, under the tenant's key."""
+        session = None if request.session_id is None else self._keyed(key, "session", request.session_id)
+        subject = None if request.subject is None else self._keyed(key, "subject", request.subject)
+        return session, subject
 
     async def _first(self, event: Event[RequestSubmitted], digest: str) -> tuple[decide.Seen | None, bool]:
         """What the store holds for this id; and whether it answered."""

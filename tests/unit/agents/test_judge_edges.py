@@ -108,6 +108,18 @@ def test_without_stages_the_breaker_watches_each_new_champion() -> None:
     assert (second.arm, second.answers, second.detector is not None) == ("third", "", True)
 
 
+def test_answers_of_a_cache_are_not_the_arm_s() -> None:
+    """However many come, the breaker has seen none of them: a cache neither fails nor is slow."""
+    court = Court(judge=QUICK)
+    index = carried(court)
+    before = breaker_of(court).answers
+    for number in range(50):
+        court.folding.take(court.announced(index + number, arm="new", shadows=(), source="cache"))
+    assert breaker_of(court).answers == before
+    court.folding.take(court.announced(index + 50, arm="new", shadows=()))
+    assert breaker_of(court).answers != before
+
+
 def test_the_end_of_a_holdback_leaves_the_next_one_s_breaker() -> None:
     """A challenger is on its way when the holdback of the one before ends: it is watched as before."""
     court = Court(judge=QUICK)
