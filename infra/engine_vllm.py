@@ -66,6 +66,8 @@ def environment(settings: VllmSettings, cores: int) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # On a CPU this means: no worker beside the engine's process, which would spin for a second after each request.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait starve the brokers beside them
     }

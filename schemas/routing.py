@@ -106,6 +106,13 @@ class RoutingSettings(Strict):
     )
     warm_labels: int = Field(default=300, ge=10, description="Of each arm; until then the champion serves.")
     forget: float = Field(default=0.9995, gt=0.9, le=1, description="What is left of a case's weight at the next.")
+    ridge: float = Field(
+        default=1.0,
+        ge=2**-10,
+        le=2**4,
+        description="How tightly an arm's quality is held equal on all texts, against the default. 1 suits arms that differ a little "
+        "everywhere; 1/32 arms that know some kinds of text and others not at all.",
+    )
     least_gain: float = Field(default=-0.02, ge=-1, le=0, description="Of `cost_optimized`: most quality given away.")
     guard: float = Field(default=-0.01, ge=-1, lt=0, description="Lower bound of router - champion that stops it.")
     switch_gain: float = Field(default=0.01, ge=0, le=1, description="Least gain for which the preferred arm changes.")

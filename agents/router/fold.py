@@ -27,6 +27,7 @@ from agents.router.state import (
     RouteLearner,
     posterior_text,
 )
+from agents.rules import ledger
 from agents.rules.commands import objection, remembered
 from schemas.events import (
     CaseAmended,
@@ -210,6 +211,7 @@ def _applied(turn: Turn, data: CommandApply, event: Event[Payload]) -> Result:
     settings = data.settings
     adapters = dict(turn.record.adapters) | {arm.arm: arm.adapter for arm in settings.arms}
     champion = turn.record.champion or settings.champion
+    other_ridge = settings.routing.ridge != turn.record.settings.ridge
     other_basis = settings.routing.basis != turn.record.settings.basis
     turn.set(
         tenant=settings.tenant,
@@ -219,6 +221,8 @@ def _applied(turn: Turn, data: CommandApply, event: Event[Payload]) -> Result:
         settings=settings.routing,
         commands=commands,
     )
+    if other_ridge:
+        turn.set(factors_at={}, factors_ms=0)
     if other_basis:
         _begin_anew(turn)
     turn.publish(data.at_ms)
@@ -289,7 +293,12 @@ def _compared(turn: Turn, case: CaseClosed) -> None:
     if near is not None:
         turn.keep(f"{NEAR}{turn.record.cases % dual.ROWS:03d}", Part(near=near))
     pace = turn.record.pace
-    beside = sum(row.cost_nano_usd or 0 for row in case.arms if row.shadow and row.source == "model")
+    terms = {row.arm: row.terms for row in case.choices}
+    beside = sum(
+        ledger.paid(terms.get(row.arm), row.tokens_in, 0, row.tokens_out, row.engine_us / 1000) or 0
+        for row in case.arms
+        if row.shadow and row.status == "completed"
+    )
     if beside and case.assigned_at_ms // (budget.period_s * 1000) == pace.period:
         turn.set(pace=pace.model_copy(update={"spent": pace.spent + beside, "carried": pace.carried + beside}))
 

@@ -28,6 +28,7 @@ from schemas.routing import RoutingSettings
 OF_SETTINGS = frozenset(
     {"privacy", "residency", "price_unknown", "budget"}
 )  # masks that the settings make; others were observed
+RIDGE = "the ridge differs: predictions would have been others, and the log holds none of them"
 BASIS = "the text basis differs: nothing learnt carries over to it, so the log cannot say what it will know"
 
 
@@ -96,6 +97,8 @@ def look_back(told: Iterable[CaseClosed], new: RoutingSettings, today: Today) ->
     cases, current = newest(told), today.route.routing
     if new.basis != current.basis:
         return Hindsight(len(cases), (), {}, Calibration(), (), (BASIS,))
+    if new.ridge != current.ridge:
+        return Hindsight(len(cases), (), {}, Calibration(), (), (RIDGE,))
     sorting = Sorting()
     usable = [one for case in cases if (one := _usable(case, new, today, sorting)) is not None]
     policy, notes = _changed(new, current, usable)

@@ -104,6 +104,15 @@ def prior(blocks: Sequence[tuple[int, float]], mean: Sequence[int] | None = None
     return Posterior(np.diag(ridge), ridge * start, np.zeros((len(ridge), len(ridge))), np.zeros(len(ridge)))
 
 
+def held(posterior: Posterior, blocks: Sequence[tuple[int, float]], ridge: float) -> Posterior:
+    """The same cases under a prior whose ridges, the first block's (the bias) aside, are `ridge` times as large."""
+    if ridge == 1.0:
+        return posterior
+    (bias, _), *rest = blocks
+    scale = np.array([0.0] * bias + [(ridge - 1.0) * one for length, one in rest for _ in range(length)])
+    return replace(posterior, warm_a=posterior.warm_a + np.diag(scale))
+
+
 def rebased(posterior: Posterior, strength: float = 1.0) -> Posterior:
     """What was learnt becomes the warm start, counting `strength` (0 to 1) of the cases; forgetting then ends here."""
     if not 0.0 <= strength <= 1.0:

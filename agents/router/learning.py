@@ -70,13 +70,19 @@ def posteriors(
     return {arm: learner.forget(held, max(record.cases - held.cases, 0), keep) for arm, held in found.items()}
 
 
+def _held(record: RouteLearner, found: Mapping[str, Posterior]) -> dict[str, Posterior]:
+    """As the policy is made of them: under the route's own ridge. What is written down knows nothing of it."""
+    return {arm: learner.held(one, blocks(one.dims), record.settings.ridge) for arm, one in found.items()}
+
+
 def published(
     record: RouteLearner, arms: Mapping[str, Part], cases: Sequence[Part], alarms: tuple[str, ...], at_ms: int
 ) -> Published:
     """The next version of `policy.router`."""
     found = posteriors(record, arms, cases, record.dims) if record.dims else {}
     counts = {arm: part.counts or ArmCounts() for arm, part in arms.items()}
-    record, blob = _with_factors(record, found, counts, at_ms)
+    ours = _held(record, found)
+    record, blob = _with_factors(record, ours, counts, at_ms)
     among = record.settings.chosen_from(record.champion)
     least = record.settings.warm_labels
     warm = len(among) > 1 and all(arm in found and counts[arm].labels >= least for arm in among)
@@ -91,7 +97,7 @@ def published(
         champion=record.champion,
         basis=record.settings.basis,
         dims=record.dims,
-        arms=tuple(_row(arm, record, counts[arm], found.get(arm)) for arm in sorted(arms)),
+        arms=tuple(_row(arm, record, counts[arm], ours.get(arm)) for arm in sorted(arms)),
         factors=record.factors,
         warm=warm,
         frozen=record.frozen,

@@ -92,20 +92,46 @@ def alive(running: Running) -> bool:
 
 
 def stop(running: Running, *, grace_s: float = 10.0) -> bool:
-    """Ask the process to end (SIGTERM), after `grace_s` end it and all its children (SIGKILL). False: it was not alive."""
+    """Ask the process to end (SIGTERM), after `grace_s` end it and all its children (SIGKILL). False: it was not alive.
+
+    What it left behind when it ended before us goes too: children keep its session, whatever name or parent they have now.
+    """
     process = find(running)
-    if process is None:
-        return False
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = [process]
-    if grace_s > 0:
-        _signal([process], signal.SIGTERM)
-        psutil.wait_procs([process], timeout=grace_s)
+    family = _session(running)
+    if process is not None:
+        family += [process, *_below(process)]
+        if grace_s > 0:
+            _signal([process], signal.SIGTERM)
+            psutil.wait_procs([process], timeout=grace_s)
     _signal(family, signal.SIGKILL)
     psutil.wait_procs(family, timeout=5)
-    return True
+    return process is not None
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _session(running: Running) -> list[psutil.Process]:
+    """Who is in the session that the process began. No other process gets its pid while one of them lives."""
+    if psutil.pid_exists(running.pid) and find(running) is None and not _zombie(running.pid):
+        return []  # the pid is somebody else's now
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            if process.pid != os.getpid() and os.getsid(process.pid) == running.pid:
+                found.append(process)
+    return found
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill(running: Running) -> bool:
@@ -126,9 +152,12 @@ def tagged(tag: str) -> list[psutil.Process]:
 
 
 def sweep(tag: str, *, spare: Iterable[int] = ()) -> list[int]:
-    """SIGKILL what still carries the tag, this process and `spare` aside; the pids that were ended."""
+    """SIGKILL what still carries the tag, and its children: who names himself anew (vLLM's engines) loses his environment with the tag.
+    This process and `spare` aside; the pids that were ended."""
     keep = {os.getpid(), *spare}
-    left = [process for process in tagged(tag) if process.pid not in keep]
+    marked = tagged(tag)
+    family = {process.pid: process for one in marked if one.pid not in keep for process in (one, *_below(one))}
+    left = [process for pid, process in family.items() if pid not in keep]
     _signal(left, signal.SIGKILL)
     psutil.wait_procs(left, timeout=5)
     return [process.pid for process in left]

@@ -106,6 +106,13 @@ def test_a_log_without_support_is_refused():
     assert not judge(look_back([], routed.NEW, today()).rows).may_roll_out
 
 
+def test_another_ridge_cannot_be_judged():
+    """Its predictions were never made."""
+    found = look_back(log(3, big_is_better), settings(ridge=0.5), today())
+    assert not found.rows
+    assert "ridge" in found.holds[0]
+
+
 def test_another_basis_cannot_be_judged():
     """Nothing learnt carries over to it."""
     found = look_back(log(3, big_is_better), settings(basis="sha256:other"), today())

@@ -127,6 +127,28 @@ def test_what_cases_teach_is_what_the_model_predicts():
     assert {row.latency_ms for row in policy.arms} == {50}
 
 
+def test_a_smaller_ridge_lets_texts_differ_more():
+    """The same cases under another prior: at once when it is applied, factors too; what was learnt stays, and the old one comes back."""
+    folding = Keeping(Learner())
+    folding.take(applied())
+    for number in range(100):
+        folding.take(case(number, grades_of(number)))
+    folding.tick(T0 + 10**7)
+
+    def spread(at_ms, **changes):
+        folding.take(applied(route(**changes), at_ms=at_ms))
+        policy = newest(folding)
+        made = model.model_of(policy, BASIS, folding.blobs[policy.factors])
+        easy, hard = (made.predict(BASIS.vector(text)) for text in ("hello there 3", "what is 2 + 2 1"))
+        return easy["small"].quality - hard["small"].quality, easy["small"].deviation
+
+    before = spread(T0 + 2 * 10**7)
+    loose = spread(T0 + 3 * 10**7, ridge=1 / 32)
+    assert loose[0] > 2 * before[0] > 0
+    assert loose[1] > before[1]
+    assert spread(T0 + 4 * 10**7)[0] == before[0]
+
+
 def test_policies_come_seldom():
     """One in 32 cases and two seconds of event time, and a last one at the tick; versions count up by one."""
     folding = taught(100)

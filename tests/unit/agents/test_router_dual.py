@@ -135,18 +135,20 @@ class World:
         return costs[arm]
 
     def _closed(self, common, quality, costs, tokens, *, warm):
-        arm = common["arm"]
+        arm, tariffs = common["arm"], {name: dual.price_at(self.prices, name, self.now) for name in quality}
         arms = tuple(
             CaseArm(
                 arm=name, shadow=name != arm, status="completed", text="t", grade=1000, tokens_in=tokens, tokens_out=5,
-                cost_nano_usd=costs[name],
             )
             for name in (("small", "big") if warm else (arm,))
         )  # fmt: skip
         choices = tuple(
             ArmChoice(
                 arm=name, adapter=None, propensity=32_768, masks=("breaker",) if self.down and name == "big" else (),
-                terms=ArmTerms(quality=quality[name], deviation=0, score=0, cost_nano_usd=costs[name]),
+                terms=ArmTerms(
+                    quality=quality[name], deviation=0, score=0, cost_nano_usd=costs[name],
+                    nano_usd_in=tariffs[name].nano_usd_in, nano_usd_out=tariffs[name].nano_usd_out,
+                ),
             )
             for name in sorted(quality)
         )  # fmt: skip
@@ -168,6 +170,7 @@ def test_a_route_keeps_its_budget_when_prices_rise_and_an_arm_dies(delay):
         world.ask(warm=True)
     rest = 857 - 150
     assert world.mean(rest) <= BUDGET
+    assert world.spent <= 1.02 * BUDGET * 857, "the shadows of the warm-up too"
     assert world.mean(857) == pytest.approx(BUDGET, rel=0.02)
     world.prices.append(Price(arm="big", since_ms=world.now, nano_usd_in=800, nano_usd_out=800))
     world.apply()

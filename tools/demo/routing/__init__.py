@@ -32,6 +32,7 @@ def play(*, settings: Settings, story: Story, console: Console, keep: bool = Fal
     """
     stage = Stage(settings, lambda words: console.print(f"[dim]         {words}[/]", highlight=False))
     tour = Tour(stage=stage, story=story, console=console)
+    server: Server | None = None
     whole = False
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -60,6 +61,8 @@ def play(*, settings: Settings, story: Story, console: Console, keep: bool = Fal
             console.print(f"\nThe stack is left running with the route [bold]{ROUTE}[/]; `ratchet down` stops it")
         else:
             console.print("\n[dim]stopping the stack[/]")
+            if server is not None:
+                server.kill()
             stage.down()
 
 

@@ -110,7 +110,7 @@ class Acts:
             await until(lambda: live <= set(ledger.live), LIVE_PATIENCE_S, self._loads, "not every arm is live")
         with tour.phase("warm-up", f"Both arms answer every request, until each has {story.warm_labels} labels"):
             self._mark("warm-up")
-            await self._ask("warm-up", until=lambda: ledger.warm_ms is not None)
+            await self._ask("warm-up", until=lambda: ledger.warm_ms is not None, pace_s=story.warm_pace_s)
             if ledger.warm_ms is None:
                 raise Unavailable("the router did not get warm with all the messages there are")
             tour.say(f"[green]warm[/] after {len(ledger.asked)} requests; from now on the router chooses")
@@ -146,8 +146,11 @@ class Acts:
             self.server.start()
             self._mark("restarted")
             await self._ask("failure", count=self.story.gap, pace_s=pace_s)
-            boot_s = self.story.boot_pace_s
-            await self._ask("failure", until=lambda: len(ledger.breaker(LARGE, "closed")) > closed, pace_s=boot_s)
+            booting = asyncio.create_task(self.server.ready())
+            await self._ask("failure", until=booting.done, pace_s=self.story.boot_pace_s)
+            await booting
+            tour.say("the provider answers again; the breaker's next probe will find it")
+            await self._ask("failure", until=lambda: len(ledger.breaker(LARGE, "closed")) > closed, pace_s=3 * pace_s)
             await until(
                 lambda: len(ledger.breaker(LARGE, "closed")) > closed, 90, self.alive, "the breaker did not close"
             )

@@ -42,7 +42,7 @@ def routed(story: Story, base: str, url: str, basis: str) -> Route:
             warm_labels=story.warm_labels,
             explore=story.explore,
             floor=0.05,
-            alpha=0.1,
+            ridge=1 / 32,
         ),
     )
 
@@ -66,7 +66,7 @@ def dearer(route: Route, story: Story, since_ms: int) -> Route:
 
 def settled(routing: RoutingSettings, story: Story) -> RoutingSettings:
     """What shall be rolled out: the same, but with little exploration."""
-    return routing.model_copy(update={"explore": story.settled_explore, "floor": 0.01, "alpha": 0.02})
+    return routing.model_copy(update={"explore": story.settled_explore, "floor": 0.01})
 
 
 def frugal(routing: RoutingSettings) -> RoutingSettings:

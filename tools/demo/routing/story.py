@@ -45,9 +45,10 @@ class Story:
     stage: int = 60
     whole: int = 80
     pace_s: float = 0.06
+    warm_pace_s: float = 0.15  # each is answered twice, and dearly: no more of them than are needed
     failure_pace_s: float = 0.12
     boot_pace_s: float = (
-        1.2  # while the provider starts again: it needs the cores, and an engine asked each second never rests
+        3.0  # while the provider starts again: it needs the cores, and an engine asked each second never rests
     )
     window_s: float = 30.0
     threads: int = 1
