@@ -198,6 +198,8 @@ class ShadowOrdered(DerivedEvent):
     assigned_at_ms: int
     window_end_ms: int
     policies: tuple[PolicyRef, ...]
+    terms: ArmTerms | None = Field(default=None, description="What the decision knew of the arm's price.")
+    period: int | None = Field(default=None, description="Number of the budget's period that it is charged to.")
     trial: CachedAnswer | None = Field(
         default=None, description="What was served meanwhile: to be compared with this answer."
     )

@@ -29,7 +29,7 @@ from agents.ports import (
 from agents.rules.replicas import pooled
 from agents.rules.text import same
 from schemas.errors import Refused, Unavailable
-from schemas.events import DecisionRouted, ResultCompleted
+from schemas.events import ResultCompleted
 from schemas.payload import Payload
 from schemas.policies import PolicyCapacity, PolicyFleet, PolicyLive
 from schemas.routes import Arm
@@ -98,8 +98,7 @@ class Inference:
         await compare(
             self._store, order.told.trial, order.decision_id, [out.payload for out in outs if isinstance(out, Emit)]
         )
-        if isinstance(order.told, DecisionRouted):
-            await settle(self._store, order.told, [out.payload for out in outs if isinstance(out, Emit)])
+        await settle(self._store, order.told, [out.payload for out in outs if isinstance(out, Emit)])
         return outs
 
     async def _chain(self, order: decide.Order, order_id: str) -> Sequence[Out]:

@@ -8,18 +8,17 @@ from agents.rules.answers import trial_keys
 from agents.rules.ledger import charge_of, counted, emergency_of, ledger_of
 from agents.rules.text import same
 from schemas.errors import Unavailable
-from schemas.events import CachedAnswer, DecisionRouted, ResultCompleted, ResultFailed
+from schemas.events import CachedAnswer, DecisionRouted, ResultCompleted, ResultFailed, ShadowOrdered
 from schemas.payload import Payload
 
 TRIALS_S = 7 * 86_400.0
 LIFE_S = 2 * 86_400.0  # a ledger lives at least so long after its last settlement
 
 
-def charges(decision: DecisionRouted, outs: Sequence[Payload]) -> list[tuple[str, str, int]]:
-    """(ledger, charge, nano-USD) of what came of a decision. An arm that failed cost nothing that anybody knows of."""
-    terms = decision.routing
-    if terms is None:
-        return []
+def charges(order: DecisionRouted | ShadowOrdered, outs: Sequence[Payload]) -> list[tuple[str, str, int]]:
+    """(ledger, charge, nano-USD) of what came of a decision or a shadow's order. An arm that failed cost nothing that anybody knows of."""
+    terms = order.routing if isinstance(order, DecisionRouted) else None
+    period = order.period if isinstance(order, ShadowOrdered) else None if terms is None else terms.period
     costs: dict[str, int] = {}
     for out in outs:
         if isinstance(out, ResultFailed):
@@ -27,18 +26,23 @@ def charges(decision: DecisionRouted, outs: Sequence[Payload]) -> list[tuple[str
         elif isinstance(out, ResultCompleted):
             costs[out.arm] = (out.cost_nano_usd or 0) if out.source == "model" else 0
     found: list[tuple[str, str, int]] = []
-    place = (decision.request_partition, decision.request_offset)
-    if terms.period is not None:
-        ledger = ledger_of(decision.route, terms.period)
+    place = (order.request_partition, order.request_offset)
+    if period is not None and not _asked_beside(order):
+        ledger = ledger_of(order.route, period)
         found += [(ledger, charge_of(*place, arm), cost) for arm, cost in costs.items()]
     answered = {out.arm for out in outs if isinstance(out, ResultCompleted)}
-    if terms.emergency_arm in answered:
-        ledger, charge = emergency_of(decision.route, decision.assigned_at_ms), charge_of(*place, "emergency")
+    if terms is not None and terms.emergency_arm in answered:
+        ledger, charge = emergency_of(order.route, order.assigned_at_ms), charge_of(*place, "emergency")
         found += [(ledger, charge, costs[terms.emergency_arm]), (counted(ledger), charge, 1)]
     return found
 
 
-async def settle(store: Store, decision: DecisionRouted, outs: Sequence[Payload]) -> None:
+def _asked_beside(order: DecisionRouted | ShadowOrdered) -> bool:
+    """Whether it only checks an answer of the cache: nothing was reserved for it."""
+    return isinstance(order, ShadowOrdered) and order.trial is not None
+
+
+async def settle(store: Store, order: DecisionRouted | ShadowOrdered, outs: Sequence[Payload]) -> None:
     """Tell the ledger. One that is away keeps what was reserved: the period then counts too much, never too little."""
 
     async def tell(ledger: str, charge: str, nano_usd: int) -> None:
@@ -47,7 +51,7 @@ async def settle(store: Store, decision: DecisionRouted, outs: Sequence[Payload]
         except Unavailable:
             return
 
-    await asyncio.gather(*(tell(*one) for one in charges(decision, outs)))
+    await asyncio.gather(*(tell(*one) for one in charges(order, outs)))
 
 
 async def compare(store: Store, trial: CachedAnswer | None, decision_id: str, outs: Sequence[Payload]) -> None:

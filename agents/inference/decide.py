@@ -127,9 +127,9 @@ def hedges_of(order: Order, arm: str) -> tuple[str, ...]:
 
 
 def terms_of(order: Order, arm: str) -> ArmTerms | None:
-    """What the decision knew of the arm's price; a shadow order does not say."""
-    if not isinstance(order.told, DecisionRouted):
-        return None
+    """What the decision knew of the arm's price."""
+    if isinstance(order.told, ShadowOrdered):
+        return order.told.terms
     return next((choice.terms for choice in order.told.arms if choice.arm == arm), None)
 
 

@@ -216,6 +216,7 @@ def _emergency_arm(settings: Route, choice: Choice) -> str:
 
 def _order(decision: DecisionRouted, arm: str, decision_id: str) -> ShadowOrdered:
     refs: tuple[PolicyRef, ...] = decision.policies
+    terms = next((row.terms for row in decision.arms if row.arm == arm), None)
     return ShadowOrdered(
         tenant=decision.tenant,
         at_ms=decision.at_ms,
@@ -231,4 +232,6 @@ def _order(decision: DecisionRouted, arm: str, decision_id: str) -> ShadowOrdere
         assigned_at_ms=decision.assigned_at_ms,
         window_end_ms=decision.window_end_ms,
         policies=refs,
+        terms=terms,
+        period=None if decision.routing is None else decision.routing.period,
     )

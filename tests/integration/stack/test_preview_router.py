@@ -21,7 +21,16 @@ from tools.routes import table
 from tools.voice import voices
 
 ROUTED = MIXED.model_copy(
-    update={"sticky": False, "routing": MIXED.routing.model_copy(update={"explore": 0.4, "floor": 0.2})}
+    update={
+        "sticky": False,
+        "routing": MIXED.routing.model_copy(
+            update={
+                "explore": 0.2,
+                "floor": 0.05,
+                "budget": MIXED.routing.budget.model_copy(update={"nano_usd": 20_000}),
+            }
+        ),
+    }
 )
 
 
@@ -51,19 +60,19 @@ async def preview(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 async def asked(played: Scenario, told: Told, numbers: Sequence[int]) -> None:
-    """Requests, and the verdict on each: nine of ten answers of the big arm are right, three of ten of the small."""
+    """Requests, and the verdict on each: of ten the small arm answers three rightly, the big one the others."""
     rows = [played.request(MIXED, number) for number in numbers]
     await played.send(*rows)
     names = [row.request_id for row in rows]
     await played.until(lambda: {*names} <= played.answered & told.rows.keys() & played.texts.keys(), "answers")
     verdicts: list[VerdictGiven] = []
     for number, name in zip(numbers, names, strict=True):
-        arm = told.rows[name]["arm"]
-        right = number % 10 < (9 if arm == "big" else 3)
+        served = played.texts[name] if told.rows[name]["arm"] == "small" else "another answer"
+        right = served if number % 10 < 3 else played.challenger.get(name, "another answer")
         verdicts.append(
             VerdictGiven(
                 route=MIXED.route, request_id=name, at_ms=NOW(), by=played.voices["verdicts"].name, kind="reference",
-                corrected=played.texts[name] if right else "another answer",
+                corrected=right,
             )
         )  # fmt: skip
     await played.send(*verdicts)
@@ -100,7 +109,7 @@ async def try_it(settings: Settings, kill: Kill, folder: Path) -> None:
         await played.until(lambda: {"mixed.learnt/small", "mixed.learnt/big"} <= played.live, "live arms")
         await asyncio.sleep(1.0)
         await asked(played, told, range(40))
-        new = ROUTED.routing.model_copy(update={"explore": 0.2})
+        new = ROUTED.routing.model_copy(update={"explore": 0.1})
         likely, never = (
             file_of(folder, "likely", new),
             file_of(folder, "never", new.model_copy(update={"arms": ("other",)})),

@@ -29,7 +29,7 @@ PRICED = Route(
         Arm(arm="own", base="scripted"),
         Arm(
             arm="outside", provider="stand_in", url="stand-in:?answers=one two three four", nano_usd_out=PRICE,
-            max_tokens=TOKENS, clearance="secret",
+            max_tokens=TOKENS, outside=True, clearance="secret",
         ),
     ),
     champion="own",

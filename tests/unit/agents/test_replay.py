@@ -51,7 +51,7 @@ def test_the_recorded_log_is_worth_replaying(log: RecordedLog) -> None:
     routed = [said for row in log.topic("ratchet.decisions") if (said := json.loads(row.value or b""))["routing"]]
     assert {"champion", "balanced", "session", "cache"} <= {said["strategy"] for said in routed}
     learnt = [said for said in routed if all(arm["terms"]["quality"] is not None for arm in said["arms"])]
-    assert {True, False} == {said["routing"]["lambda_cost"] > 0 for said in learnt}
+    assert any(said["routing"]["lambda_cost"] > 0 for said in learnt)
     assert {row.topic for row in log.all()} >= {"ratchet.requests.dlq", "ratchet.verdicts.dlq"}
     assert {topic for topic, _ in log.starts} <= set(other_topics(AGENTS)) | {f"ratchet.{name}.order" for name in FOLDS}
 
