@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -16,7 +16,30 @@ from infra.redis_line import Line
 from schemas.errors import Unavailable
 
 CONNECT_S = 0.25  # more than a call has, for the first connection and for finding a lost server again
+PARTS = 16  # in which a bound is counted
 PROBE_S = 0.05
+
+
+@contextlib.asynccontextmanager
+async def _within(bound_s: float) -> AsyncGenerator[None]:
+    """`TimeoutError` after the bound, counted in parts: what this process is late itself, for it has more to do than it can, is not the
+    server's. Else quota, ledger and cache would be gone under load, when they are needed most."""
+    loop, left = asyncio.get_running_loop(), PARTS
+    async with asyncio.timeout(None) as limit:
+
+        def gone() -> None:
+            nonlocal left, handle
+            left -= 1
+            if left:
+                handle = loop.call_later(bound_s / PARTS, gone)
+            else:
+                limit.reschedule(loop.time())
+
+        handle = loop.call_later(bound_s / PARTS, gone)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 class RedisStore:
@@ -143,7 +166,7 @@ class RedisStore:
 
     async def _bounded(self, do: Callable[..., Awaitable[Any]], *args: Any, **named: Any) -> Any:
         try:
-            async with asyncio.timeout(self._bound_s if self._proven else self._bound_s + CONNECT_S):
+            async with _within(self._bound_s if self._proven else self._bound_s + CONNECT_S):
                 answer = await do(*args, **named)
         except (RedisError, OSError, TimeoutError) as fault:
             if not isinstance(fault, ResponseError) and self._probe is None:
