@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from typing import Any
 
@@ -15,7 +14,7 @@ from tools.demo.live import live
 from tools.demo.picture import draw
 from tools.demo.report import began_ms, passed, report_of, show
 from tools.demo.route import ROUTE
-from tools.demo.run import Run, Shown
+from tools.demo.run import Run, Shown, interruptible
 from tools.demo.stage import Stage
 
 
@@ -27,7 +26,6 @@ def play(*, shown: Shown, settings: Settings, scale: Scale, console: Console, ke
     stage = Stage(settings, lambda words: console.print(f"[dim]         {words}[/]", highlight=False))
     run = Run(stage=stage, scale=scale, shown=shown, console=console)
     whole = False
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with run.phase("up", "The stack starts: Kafka, Redis, Ray, agents"):
             stage.up()
@@ -42,7 +40,6 @@ def play(*, shown: Shown, settings: Settings, scale: Scale, console: Console, ke
         whole = True
         return report
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if keep and whole:
             console.print(f"\nThe stack is left running with the route [bold]{ROUTE}[/]: try")
             console.print('  ratchet submit "my card was swallowed" --route banking.intent', highlight=False)
@@ -66,7 +63,8 @@ def main(*, shown: Shown, keep: bool, as_json: bool) -> int:
     console = Console(stderr=as_json)
     settings = load()
     try:
-        report = play(shown=shown, settings=settings, scale=Scale(), console=console, keep=keep)
+        with interruptible():
+            report = play(shown=shown, settings=settings, scale=Scale(), console=console, keep=keep)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         return 130

@@ -1,11 +1,13 @@
 """One run of the demonstration: what is shown, where it stands, and what it says while it goes."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from rich.console import Console
@@ -88,6 +90,26 @@ class Run(Telling):
     kills: list[str] = field(default_factory=list[str])
     route: dict[str, Any] = field(default_factory=dict[str, Any])
     damage: Damage | None = None
+
+
+@contextmanager
+def interruptible() -> Generator[None]:
+    """SIGTERM and SIGINT both as Ctrl-C, also where a shell's background job had SIGINT ignored: an event loop then ends its tasks one by
+    one, and what was started is stopped."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)  # the event loop's own while one runs
+        if callable(handler):
+            handler(number, frame)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def until(met: Callable[[], bool], timeout_s: float, alive: Callable[[], None], otherwise: str) -> None:

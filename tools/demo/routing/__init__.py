@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import sys
 from collections import deque
 from typing import Any
@@ -20,6 +19,7 @@ from tools.demo.routing.report import passed, report_of, show
 from tools.demo.routing.route import LARGE, ROUTE, SMALL, routed
 from tools.demo.routing.server import Server
 from tools.demo.routing.story import Story, texts
+from tools.demo.run import interruptible
 from tools.demo.stage import Stage
 
 BASIS_SEED = 1
@@ -34,7 +34,6 @@ def play(*, settings: Settings, story: Story, console: Console, keep: bool = Fal
     tour = Tour(stage=stage, story=story, console=console)
     server: Server | None = None
     whole = False
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tour.phase("up", "The stack starts: Kafka, Redis, Ray, agents"):
             stage.up()
@@ -56,7 +55,6 @@ def play(*, settings: Settings, story: Story, console: Console, keep: bool = Fal
         whole = True
         return report
     finally:
-        signal.signal(signal.SIGTERM, previous)
         if keep and whole:
             console.print(f"\nThe stack is left running with the route [bold]{ROUTE}[/]; `ratchet down` stops it")
         else:
@@ -88,7 +86,8 @@ def main(*, keep: bool, as_json: bool) -> int:
     console = Console(stderr=as_json)
     settings = load()
     try:
-        report = play(settings=settings, story=Story(), console=console, keep=keep)
+        with interruptible():
+            report = play(settings=settings, story=Story(), console=console, keep=keep)
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         return 130
