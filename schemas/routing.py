@@ -50,6 +50,10 @@ class BudgetSettings(Strict):
     period_s: int = Field(default=86_400, ge=60, le=31 * 86_400, description="Over which it must hold.")
     requests: int = Field(default=10_000, ge=1, le=10**9, description="Requests expected in a period.")
 
+    def period_at(self, at_ms: int) -> int:
+        """The number of the period in which a time lies."""
+        return at_ms // (self.period_s * 1000)
+
 
 class CacheSettings(Strict):
     """Answers given before. Only what was released and never rejected; a promotion, rollback or rejection empties it."""

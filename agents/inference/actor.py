@@ -95,10 +95,9 @@ class Inference:
         if before is not None:
             return (Emit(before, f"completed/{before.arm}"),)
         outs = await self._chain(order, event.id)
-        await compare(
-            self._store, order.told.trial, order.decision_id, [out.payload for out in outs if isinstance(out, Emit)]
-        )
-        await settle(self._store, order.told, [out.payload for out in outs if isinstance(out, Emit)])
+        told = [out.payload for out in outs if isinstance(out, Emit)]
+        await compare(self._store, order.told.trial, order.decision_id, told)
+        await settle(self._store, order.told, told)
         return outs
 
     async def _chain(self, order: decide.Order, order_id: str) -> Sequence[Out]:

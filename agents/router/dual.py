@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from agents.router.masks import CODES, TRANSIENT
 from agents.router.pacer import MICRO, MOST_PRICE
 from agents.router.state import ArmCounts, Near
 from agents.rules.prices import cost_nano, price_at
@@ -16,9 +17,7 @@ from schemas.events import CaseClosed
 from schemas.routing import Price
 
 ROWS, LEAST_ROWS = 128, 32
-NEVER = frozenset(
-    {"privacy", "residency", "capability", "context", "price_unknown"}
-)  # masks that the request itself brings
+LASTING = frozenset(CODES) - TRANSIENT - {"slo", "budget"}  # masks that no waiting and no price takes back
 MOST_SHARE = 1_000_000_000  # of the budget, in millionths: a thousand of it
 MOST_COST = 10**15
 NO_ARM = -(2**62)
@@ -31,7 +30,7 @@ def near_of(case: CaseClosed) -> Near | None:
     told = {
         row.arm: (row.terms.quality, row.terms.cost_nano_usd)
         for row in case.choices
-        if row.terms is not None and not NEVER.intersection(row.masks)
+        if row.terms is not None and not LASTING.intersection(row.masks)
     }
     arms = {arm: (quality, cost) for arm, (quality, cost) in told.items() if quality is not None and cost is not None}
     return Near(tokens_in=case.routing.tokens_in, arms=arms) if len(arms) > 1 else None

@@ -166,7 +166,7 @@ class Turn:
         counts = {arm: self.counts(arm) for arm in self.arms()}
         rows = [dual.today(near, self.record.settings.prices, counts, at_ms) for near in held]
         account = self.record.pace.pacer
-        if at_ms // (budget.period_s * 1000) > self.record.pace.period:
+        if budget.period_at(at_ms) > self.record.pace.period:
             account = pacer.renewed(account)
         target = pacer.target_of(account, pacer.Pace(budget.nano_usd), max(budget.requests - account.requests, 1))
         price = dual.solved(rows, self.record.settings.chosen_from(self.record.champion), budget.nano_usd, target)
@@ -268,7 +268,7 @@ def _paid(turn: Turn, case: CaseAnswered) -> None:
     budget = turn.record.settings.budget
     if budget.nano_usd is None or case.source != "model" or case.cost_nano_usd is None:
         return
-    period = case.assigned_at_ms // (budget.period_s * 1000)
+    period = budget.period_at(case.assigned_at_ms)
     pace = turn.record.pace
     account = pace.pacer if period <= pace.period else pacer.renewed(pace.pacer)
     left = max(budget.requests - account.requests, 1)
@@ -299,7 +299,7 @@ def _compared(turn: Turn, case: CaseClosed) -> None:
         for row in case.arms
         if row.shadow and row.status == "completed"
     )
-    if beside and case.assigned_at_ms // (budget.period_s * 1000) == pace.period:
+    if beside and budget.period_at(case.assigned_at_ms) == pace.period:
         turn.set(pace=pace.model_copy(update={"spent": pace.spent + beside, "carried": pace.carried + beside}))
 
 

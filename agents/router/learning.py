@@ -22,7 +22,6 @@ WARM_STRENGTH = 0.1
 FOLD_EVERY = 64
 SLOWLY_FROM = 2000
 SLOWLY_MS = 600_000
-MILLI = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def _row(arm: str, record: RouteLearner, counts: ArmCounts, held: Posterior | No
         mean=mean,
         tokens_in_milli=counts.tokens_in_milli,
         tokens_out=counts.tokens_out,
-        latency_ms=-(-counts.latency_milli // MILLI),
+        latency_ms=counts.latency_ms,
         engine_ms=counts.engine_ms,
     )
 

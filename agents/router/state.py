@@ -83,6 +83,11 @@ class ArmCounts(Frozen):
         return -(-self.tokens_out_milli // 1000)
 
     @property
+    def latency_ms(self) -> int:
+        """Of an answer, rounded up."""
+        return -(-self.latency_milli // 1000)
+
+    @property
     def engine_ms(self) -> int:
         """Of an answer, rounded up."""
         return -(-self.engine_milli // 1000)

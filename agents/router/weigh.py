@@ -53,7 +53,7 @@ def sensitivity_of(request: RequestSubmitted, settings: RoutingSettings) -> Sens
 
 def period_of(settings: RoutingSettings, now_ms: int) -> int | None:
     """The number of the budget's period; None without a budget."""
-    return None if settings.budget.nano_usd is None else now_ms // (settings.budget.period_s * 1000)
+    return None if settings.budget.nano_usd is None else settings.budget.period_at(now_ms)
 
 
 def weigh(

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from infra.settings import Settings, load
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused
 from tools.demo.champion import Scale, train_champion
 from tools.demo.live import live
 from tools.demo.picture import draw
 from tools.demo.report import began_ms, passed, report_of, show
 from tools.demo.route import ROUTE
-from tools.demo.run import Run, Shown, interruptible
+from tools.demo.run import Run, Shown, played
 from tools.demo.stage import Stage
 
 
@@ -62,18 +62,9 @@ def main(*, shown: Shown, keep: bool, as_json: bool) -> int:
         raise Refused("--rollback goes alone: it shows a useless adapter too, and no other damage", kind="usage")
     console = Console(stderr=as_json)
     settings = load()
-    try:
-        with interruptible():
-            report = play(shown=shown, settings=settings, scale=Scale(), console=console, keep=keep)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is left running")
-        return 130
-    except Refused as fault:
-        console.print(f"[red]{fault}[/]", highlight=False)
-        return 2
-    except Unavailable as fault:
-        console.print(f"[red]{fault}[/]", highlight=False)
-        return 3
+    report = played(lambda: play(shown=shown, settings=settings, scale=Scale(), console=console, keep=keep), console)
+    if isinstance(report, int):
+        return report
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:

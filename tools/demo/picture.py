@@ -53,7 +53,7 @@ def draw(ledger: Ledger, start_ms: int, marks: Sequence[Mark], path: Path, title
             colour = MUTED if mark.ending is None else ENDINGS[mark.ending]
             axes.axvline(at, color=colour, lw=0.7 if mark.ending is None else 1.2, ls=":", zorder=0)
     _damage(top, marks, start_ms, end_s)
-    _label(top, marks, start_ms, end_s)
+    label(top, marks, start_ms, end_s)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -107,12 +107,12 @@ def _damage(axes: Any, marks: Sequence[Mark], start_ms: int, end_s: float) -> No
     axes.axvspan((begun - start_ms) / 1000, until, color=RED, alpha=0.10, lw=0)
 
 
-def _label(axes: Any, marks: Sequence[Mark], start_ms: int, end_s: float) -> None:
-    """Words beside the lines, on rows that do not meet: a row is free where its last words have ended."""
+def label(axes: Any, marks: Sequence[Mark], start_ms: int, end_s: float, letter: float = 0.0078) -> None:
+    """Words beside the lines, on rows that do not meet: a row is free where its last words have ended. `letter`: its width."""
     free = [-1e9] * 5
     for mark in marks:
         at = (mark.at_ms - start_ms) / 1000
-        width = end_s * 0.0078 * len(mark.words)
+        width = end_s * letter * len(mark.words)
         late = at + width > end_s
         left = at - width if late else at
         row = next((i for i, taken in enumerate(free) if taken <= left), free.index(min(free)))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from infra.clock import SystemClock
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
 from tools.demo.champion import Scale
 from tools.demo.ledger import ROLLING, Contest, Ledger
 from tools.demo.stage import Stage
@@ -110,6 +110,22 @@ def interruptible() -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def played(play: Callable[[], dict[str, Any]], console: Console) -> dict[str, Any] | int:
+    """A demonstration's report; where it was interrupted or could not be played, that is said, and the command's exit code."""
+    try:
+        with interruptible():
+            return play()
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        return 130
+    except Refused as fault:
+        console.print(f"[red]{fault}[/]", highlight=False)
+        return 2
+    except Unavailable as fault:
+        console.print(f"[red]{fault}[/]", highlight=False)
+        return 3
 
 
 async def until(met: Callable[[], bool], timeout_s: float, alive: Callable[[], None], otherwise: str) -> None:

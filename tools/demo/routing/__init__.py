@@ -10,7 +10,6 @@ from rich.console import Console
 
 from agents.router.basis_build import build
 from infra.settings import Settings, load
-from schemas.errors import Refused, Unavailable
 from tools.demo.champion import train
 from tools.demo.report import began_ms
 from tools.demo.routing.live import WINDOW, Tour, live
@@ -19,7 +18,7 @@ from tools.demo.routing.report import passed, report_of, show
 from tools.demo.routing.route import LARGE, ROUTE, SMALL, routed
 from tools.demo.routing.server import Server
 from tools.demo.routing.story import Story, texts
-from tools.demo.run import interruptible
+from tools.demo.run import played
 from tools.demo.stage import Stage
 
 BASIS_SEED = 1
@@ -85,18 +84,9 @@ def main(*, keep: bool, as_json: bool) -> int:
     """The command. Exit 0 when the run showed what it should, 1 when not, 2 used wrongly, 3 when something is away."""
     console = Console(stderr=as_json)
     settings = load()
-    try:
-        with interruptible():
-            report = play(settings=settings, story=Story(), console=console, keep=keep)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is left running")
-        return 130
-    except Refused as fault:
-        console.print(f"[red]{fault}[/]", highlight=False)
-        return 2
-    except Unavailable as fault:
-        console.print(f"[red]{fault}[/]", highlight=False)
-        return 3
+    report = played(lambda: play(settings=settings, story=Story(), console=console, keep=keep), console)
+    if isinstance(report, int):
+        return report
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
     else:

@@ -14,7 +14,7 @@ mpl.use("Agg")
 
 from matplotlib.figure import Figure
 
-from tools.demo.picture import BLUE, GREEN, INK, MUTED, ORANGE, RED
+from tools.demo.picture import BLUE, GREEN, INK, MUTED, ORANGE, RED, label
 from tools.demo.routing.log import Row, alone, answered_by, cost, good, periods, rolling, share
 from tools.demo.run import Mark
 
@@ -60,7 +60,7 @@ def draw(rows: Sequence[Row], start_ms: int, drawn: Drawn, path: Path) -> None:
             axes.axvline((mark.at_ms - start_ms) / 1000, color=MUTED, lw=0.8, ls=":", zorder=3)
         for begun, ended in drawn.down:
             axes.axvspan((begun - start_ms) / 1000, (ended - start_ms) / 1000, color=RED, alpha=0.10, lw=0)
-    _label(top, drawn.marks, start_ms, end_s)
+    label(top, sorted(drawn.marks, key=lambda mark: mark.at_ms), start_ms, end_s, letter=0.0082)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -112,19 +112,3 @@ def _shares(axes: Any, rows: Sequence[Row], drawn: Drawn, seconds: Callable[[Poi
     axes.set_ylim(0, 1)
     axes.set_ylabel("share of answers", color=INK)
     axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK, ncols=2)
-
-
-def _label(axes: Any, marks: Sequence[Mark], start_ms: int, end_s: float) -> None:
-    """Words beside the lines, on rows that do not meet."""
-    free = [-1e9] * 5
-    for mark in sorted(marks, key=lambda one: one.at_ms):
-        at = (mark.at_ms - start_ms) / 1000
-        width = end_s * 0.0082 * len(mark.words)
-        late = at + width > end_s
-        left = at - width if late else at
-        row = next((index for index, taken in enumerate(free) if taken <= left), free.index(min(free)))
-        free[row] = left + width
-        axes.annotate(
-            mark.words, (at, 1.29 - 0.062 * row), xytext=(-3 if late else 3, 0), textcoords="offset points",
-            fontsize=8.5, color=INK, va="top", ha="right" if late else "left",
-        )  # fmt: skip
