@@ -1,14 +1,30 @@
 """What the evidence collector needs from the world. The composition root gives adapters; tests give fakes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from agents.ports import Clock
 from infra.notary import Notary
 from schemas.payload import Payload
+from schemas.tlog.note import Checkpoint
 from streams.shapes import Gap, Record
 
-__all__ = ["AuditPublisher", "Clock", "EvidenceKeys", "Fence", "Gap", "LogReader", "Notary", "Read", "Source"]
+__all__ = [
+    "AuditPublisher",
+    "Clock",
+    "Cosigned",
+    "EvidenceKeys",
+    "Fence",
+    "Gap",
+    "LogReader",
+    "Notary",
+    "Read",
+    "RolledBack",
+    "Source",
+    "SplitView",
+    "Witnesses",
+]
 
 Source = tuple[str, int]
 """(topic, partition)."""
@@ -57,4 +73,33 @@ class AuditPublisher(Protocol):
 
     async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
         """`(payload, identity)` each. After Unavailable the outcome is unknown: `start` tells."""
+        ...
+
+
+class RolledBack(Exception):
+    """A witness has seen a larger log than ours: our directory is an old one. Nothing may be signed until a person has looked."""
+
+
+class SplitView(Exception):
+    """A witness has seen another history of this log. Nothing may be published until a person has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """What the witnesses of a policy said of one checkpoint."""
+
+    lines: tuple[str, ...]
+    """Their signature lines, each with its newline, verified, in the policy's order."""
+    missing: Mapping[str, str]
+    """Why a witness's line is not among them, by its petname."""
+
+
+class Witnesses(Protocol):
+    """Everybody of the policy who watches that the log shows all the same history."""
+
+    async def cosign(self, checkpoint: Checkpoint, note: bytes, prove: Callable[[int], Sequence[bytes]]) -> Cosigned:
+        """Ask each of them, at once; bounded in time. `prove(old)` is the consistency proof from `old` entries to these.
+
+        Who is away is `missing`; whether enough answered is the policy's to say. Raises RolledBack, SplitView.
+        """
         ...
