@@ -23,12 +23,16 @@ def test_a_witness_has_nothing_of_the_log() -> None:
     assert "agents.evidence.sequencer" not in loaded.splitlines()
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
 async def test_the_local_key_is_made_once_and_is_its_own(tmp_path: Path) -> None:
     """The key lies in the witness's folder, 0600, is a witness's kind, and stays; another name must begin dev."""
     settings = load({"RATCHET_STATE_DIR": str(tmp_path), "RATCHET_INSTANCE": "here"})
     key = parse_vkey(await witnessing.vkey(settings))
     assert (key.kind, key.name) == (COSIGNER, "dev.ratchet-witness/here")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["key", "witness"]
+    assert names_in(tmp_path) == ["key", "witness"]
     assert (tmp_path / "witness" / "key").stat().st_mode & 0o777 == 0o600
     assert parse_vkey(await witnessing.vkey(settings)) == key
     with pytest.raises(Refused, match="dev"):
