@@ -1,0 +1,199 @@
+"""Facts by kind: what a value must be to stand in the log in plain. The kinds are those of the event models. Pure.
+
+Rules:
+1. A fact's kind is its field's annotation with its bounds: integers below 2^53, finite numbers, booleans, words of a `Literal`,
+   lists and maps of these (at most 64), parts. Nothing is converted but a number that is no integer, which becomes its decimal.
+2. A string without pattern or `Literal` has no kind. `table.STRINGS` declares one for its name, or it is no fact.
+3. What is not of its kind is left out here and committed to by the record: never refused, never repaired.
+"""
+
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, cast
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
+
+from schemas import canonical, codec
+from schemas.payload import ID_PATTERN, REGISTRY
+
+assert codec.MODULES  # importing it fills the registry
+MAX_ITEMS = 64
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`core` reads a value, `document` says as JSON Schema what is written of it."""
+
+    core: CoreSchema
+    document: Document
+
+
+def text(pattern: str, most: int) -> Kind:
+    """A string by its pattern (anchored; of what Python's `re` and Rust's `regex` have in common) and greatest length."""
+    core = core_schema.str_schema(pattern=pattern, max_length=most, strict=True)
+    return Kind(core, {"type": "string", "pattern": pattern, "maxLength": most})
+
+
+# A row of seven digits or more is a telephone or card number for all we know: no name and no token.
+NAME = text(r"^[0-9.-]*[A-Za-z_][A-Za-z0-9._-]*$|^[0-9.-]{1,6}$", 64)
+TOKEN = text(r"^[0-9][0-9./:+-]*[A-Za-z_][A-Za-z0-9._:/+-]*$|^[A-Za-z][A-Za-z0-9._:/+-]*$|^[0-9][0-9./:+-]{0,5}$", 128)
+WORD = text(r"^[a-z][a-z0-9_-]*$", 48)
+UUID = text(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36)
+DIGEST = text(r"^[a-z][a-z0-9]{0,15}:[0-9a-f]{64}$|^[0-9a-f]{64}$|^[0-9a-f]{32}$", 80)
+VERSIONED = text(r"^[a-z][a-z_]*(?:/[0-9]{1,9})?$", 48)
+STANDING = text(
+    r"^(?:SHADOW|SHADOW, [0-9]{1,3} % certified|ENFORCE [0-9]{1,3} %|GRANTED >= (?:[01]|0\.[0-9]{1,9}|[0-9](?:\.[0-9]{1,6})?e-[0-9]{2}))"
+    r"(?:, gated)?$",
+    48,
+)
+SETTING = text(r"^[a-z_]{1,24}(?:,[a-z_]{1,24}){0,7}$|^0\.[0-9]{1,9}(?:,0\.[0-9]{1,9}){0,7}$", 200)
+
+_TOKEN = re.compile(TOKEN.document["pattern"])
+_BOOLEAN = Kind(core_schema.bool_schema(strict=True), {"type": "boolean"})
+
+
+def is_token(value: str) -> bool:
+    """Whether an id of a header may stand in the log in plain."""
+    return len(value) <= TOKEN.document["maxLength"] and _TOKEN.fullmatch(value) is not None
+
+
+def reader(fields: Mapping[str, Kind]) -> SchemaValidator:
+    """Reads an object's fields: those of their kind, by name. Reads any object, and refuses none."""
+    return SchemaValidator(_object(fields).core)
+
+
+def kinds(model: type[BaseModel], wanted: tuple[str, ...], strings: Mapping[str, Kind]) -> dict[str, Kind]:
+    """The kinds of the wanted fields of a model. TypeError names a field that has none."""
+    return {name: _of_field(model, name, strings) for name in wanted}
+
+
+def parts(
+    model: type[BaseModel], wanted: Mapping[str, tuple[str, ...]], strings: Mapping[str, Kind]
+) -> dict[str, Kind]:
+    """The kinds of fields that hold objects, or lists of objects: of each the wanted fields."""
+    found: dict[str, Kind] = {}
+    for name, fields in wanted.items():
+        annotation = _without_none(model.model_fields[name].annotation)
+        many = typing.get_origin(annotation) is tuple
+        part = typing.get_args(annotation)[0] if many else annotation
+        item = _object(kinds(part, fields, strings))
+        found[name] = _list(item, most=None) if many else item
+    return found
+
+
+def _of_field(model: type[BaseModel], name: str, strings: Mapping[str, Kind]) -> Kind:
+    field = model.model_fields.get(name)
+    if field is None:
+        raise TypeError(f"{model.__name__} has no field {name!r}; accepted: {', '.join(model.model_fields)}")
+    try:
+        return _of(_without_none(field.annotation), field, strings.get(name))
+    except TypeError as error:
+        raise TypeError(f"{model.__name__}.{name} is no fact: {error}") from error
+
+
+def _of(annotation: Any, field: FieldInfo, declared: Kind | None) -> Kind:
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        words = [word for word in inside if word != ""]
+        return Kind(core_schema.literal_schema(words), {"enum": words})
+    if origin is tuple and len(inside) == 2 and inside[1] is Ellipsis:
+        return _list(_of(inside[0], field, declared))
+    if origin is dict and inside[0] is str:
+        return _map(_of(_without_none(inside[1]), field, declared))
+    if origin in (types.UnionType, typing.Union):
+        found = [_of(one, field, declared) for one in inside]
+        core = core_schema.union_schema([kind.core for kind in found], mode="left_to_right")
+        return Kind(core, {"anyOf": [kind.document for kind in found]})
+    if annotation is bool:
+        return _BOOLEAN
+    if annotation is int:
+        return _integer(field)
+    if annotation is float:
+        return _number(field)
+    if annotation is str:
+        return declared or _patterned(field)
+    raise TypeError(f"{annotation} is no kind; accepted: numbers, booleans, literals, strings of a kind, lists and maps")
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return annotation
+    left = [one for one in typing.get_args(annotation) if one is not types.NoneType]
+    return typing.Union[tuple(left)]  # noqa: UP007  of as many as there are
+
+
+def _bounds(field: FieldInfo) -> dict[str, Any]:
+    """The bounds that the model sets on a number, or on the numbers inside of a list."""
+    found: dict[str, Any] = {}
+    for row in field.metadata:
+        for name, kind in (("ge", annotated_types.Ge), ("gt", annotated_types.Gt), ("le", annotated_types.Le), ("lt", annotated_types.Lt)):
+            if isinstance(row, kind):
+                found[name] = getattr(row, name)
+    return found
+
+
+def _integer(field: FieldInfo) -> Kind:
+    """Below 2^53. `5.0` is the integer 5, as it is for the decoder of events."""
+    bounds = _bounds(field)
+    least = max(bounds.get("ge", -canonical.MAX_INT), bounds.get("gt", -canonical.MAX_INT - 1) + 1)
+    most = min(bounds.get("le", canonical.MAX_INT), bounds.get("lt", canonical.MAX_INT + 1) - 1)
+    core = core_schema.int_schema(strict=True, ge=least, le=most)
+    whole = core_schema.chain_schema([core_schema.float_schema(strict=True), core_schema.int_schema(ge=least, le=most)])
+    return Kind(
+        core_schema.union_schema([core, whole], mode="left_to_right"),
+        {"type": "integer", "minimum": least, "maximum": most},
+    )
+
+
+def _number(field: FieldInfo) -> Kind:
+    """Written as its shortest decimal: evidence holds no floats."""
+    core = core_schema.float_schema(strict=True, allow_inf_nan=False, **_bounds(field))
+    written = core_schema.no_info_after_validator_function(canonical.decimal, core)
+    return Kind(written, {"type": "string", "pattern": r"^-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?$"})
+
+
+def _patterned(field: FieldInfo) -> Kind:
+    pattern = next((row.pattern for row in field.metadata if getattr(row, "pattern", None)), None)
+    if pattern is None:
+        raise TypeError("a string without pattern; accepted: a kind in table.STRINGS, or a commitment")
+    return NAME if pattern == ID_PATTERN else text(pattern, 256)
+
+
+def _list(item: Kind, most: int | None = MAX_ITEMS) -> Kind:
+    core = core_schema.list_schema(item.core, max_length=most, strict=True)
+    return Kind(core, {"type": "array", "items": item.document, "maxItems": MAX_ITEMS})
+
+
+def _map(value: Kind) -> Kind:
+    """By name. A value of None says nothing and is left out."""
+    core = core_schema.dict_schema(
+        NAME.core, core_schema.nullable_schema(value.core), max_length=MAX_ITEMS, strict=True
+    )
+    document = {"type": "object", "propertyNames": NAME.document, "additionalProperties": value.document}
+    return Kind(core_schema.no_info_after_validator_function(_said, core), document)
+
+
+def _said(items: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in items.items() if value is not None}
+
+
+def _object(fields: Mapping[str, Kind]) -> Kind:
+    core = core_schema.typed_dict_schema(
+        {
+            name: core_schema.typed_dict_field(
+                core_schema.with_default_schema(kind.core, on_error="omit"), required=False
+            )
+            for name, kind in fields.items()
+        },
+        extra_behavior="ignore",
+    )
+    document = {"type": "object", "properties": {name: kind.document for name, kind in fields.items()}}
+    return Kind(core, document | {"additionalProperties": False})
