@@ -12,19 +12,18 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
-from schemas import canonical, codec
-from schemas.payload import ID_PATTERN, REGISTRY
+from schemas import canonical
+from schemas.payload import ID_PATTERN
 
-assert codec.MODULES  # importing it fills the registry
 MAX_ITEMS = 64
+_DEFS = "#/$defs/"
 Document = dict[str, Any]
 
 
@@ -36,33 +35,64 @@ class Kind:
     document: Document
 
 
-def text(pattern: str, most: int) -> Kind:
+DEFINED: dict[str, Document] = {}
+"""The documents of named kinds, to which all others refer as `#/$defs/<name>`."""
+
+
+def _defined(name: str, core: CoreSchema, document: Document) -> Kind:
+    DEFINED[name] = document
+    return Kind(core, {"$ref": _DEFS + name})
+
+
+def _pattern(pattern: str, most: int) -> Kind:
     """A string by its pattern (anchored; of what Python's `re` and Rust's `regex` have in common) and greatest length."""
     core = core_schema.str_schema(pattern=pattern, max_length=most, strict=True)
     return Kind(core, {"type": "string", "pattern": pattern, "maxLength": most})
 
 
+def _text(name: str, most: int, pattern: str) -> Kind:
+    kind = _pattern(pattern, most)
+    return _defined(name, kind.core, kind.document)
+
+
 # A row of seven digits or more is a telephone or card number for all we know: no name and no token.
-NAME = text(r"^[0-9.-]*[A-Za-z_][A-Za-z0-9._-]*$|^[0-9.-]{1,6}$", 64)
-TOKEN = text(r"^[0-9][0-9./:+-]*[A-Za-z_][A-Za-z0-9._:/+-]*$|^[A-Za-z][A-Za-z0-9._:/+-]*$|^[0-9][0-9./:+-]{0,5}$", 128)
-WORD = text(r"^[a-z][a-z0-9_-]*$", 48)
-UUID = text(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", 36)
-DIGEST = text(r"^[a-z][a-z0-9]{0,15}:[0-9a-f]{64}$|^[0-9a-f]{64}$|^[0-9a-f]{32}$", 80)
-VERSIONED = text(r"^[a-z][a-z_]*(?:/[0-9]{1,9})?$", 48)
-STANDING = text(
+NAME = _text("name", 64, r"^[0-9.-]*[A-Za-z_][A-Za-z0-9._-]*$|^[0-9.-]{1,6}$")
+TOKEN = _text(
+    "token", 128, r"^[0-9][0-9./:+-]*[A-Za-z_][A-Za-z0-9._:/+-]*$|^[A-Za-z][A-Za-z0-9._:/+-]*$|^[0-9][0-9./:+-]{0,5}$"
+)
+WORD = _text("word", 48, r"^[a-z][a-z0-9_-]*$")
+UUID = _text("uuid", 36, r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+DIGEST = _text("digest", 80, r"^[a-z][a-z0-9]{0,15}:[0-9a-f]{64}$|^[0-9a-f]{64}$|^[0-9a-f]{32}$")
+VERSIONED = _text("versioned", 48, r"^[a-z][a-z_]*(?:/[0-9]{1,9})?$")
+STANDING = _text(
+    "standing",
+    48,
     r"^(?:SHADOW|SHADOW, [0-9]{1,3} % certified|ENFORCE [0-9]{1,3} %|GRANTED >= (?:[01]|0\.[0-9]{1,9}|[0-9](?:\.[0-9]{1,6})?e-[0-9]{2}))"
     r"(?:, gated)?$",
-    48,
 )
-SETTING = text(r"^[a-z_]{1,24}(?:,[a-z_]{1,24}){0,7}$|^0\.[0-9]{1,9}(?:,0\.[0-9]{1,9}){0,7}$", 200)
+SETTING = _text("setting", 200, r"^[a-z_]{1,24}(?:,[a-z_]{1,24}){0,7}$|^0\.[0-9]{1,9}(?:,0\.[0-9]{1,9}){0,7}$")
 
-_TOKEN = re.compile(TOKEN.document["pattern"])
+_UNIONS = (types.UnionType, typing.Union)
+_ORDER = (bool, int, float, str)  # of a union: an integer is not to be read as a number that happens to be whole
+_MAX = canonical.MAX_INT
+INTEGER = _defined(
+    "integer",
+    core_schema.int_schema(strict=True, ge=-_MAX, le=_MAX),
+    {"type": "integer", "minimum": -_MAX, "maximum": _MAX},
+)
+COUNT = _defined(
+    "count", core_schema.int_schema(strict=True, ge=0, le=_MAX), {"type": "integer", "minimum": 0, "maximum": _MAX}
+)
+_DECIMAL = _defined(
+    "decimal", core_schema.str_schema(), {"type": "string", "pattern": r"^-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?$"}
+).document
 _BOOLEAN = Kind(core_schema.bool_schema(strict=True), {"type": "boolean"})
+_TOKEN = re.compile(DEFINED["token"]["pattern"])
 
 
 def is_token(value: str) -> bool:
     """Whether an id of a header may stand in the log in plain."""
-    return len(value) <= TOKEN.document["maxLength"] and _TOKEN.fullmatch(value) is not None
+    return len(value) <= DEFINED["token"]["maxLength"] and _TOKEN.fullmatch(value) is not None
 
 
 def reader(fields: Mapping[str, Kind]) -> SchemaValidator:
@@ -70,9 +100,19 @@ def reader(fields: Mapping[str, Kind]) -> SchemaValidator:
     return SchemaValidator(_object(fields).core)
 
 
+def described(fields: Mapping[str, Kind]) -> Document:
+    """What `reader` leaves of an object, as JSON Schema."""
+    return _object(fields).document
+
+
 def kinds(model: type[BaseModel], wanted: tuple[str, ...], strings: Mapping[str, Kind]) -> dict[str, Kind]:
     """The kinds of the wanted fields of a model. TypeError names a field that has none."""
     return {name: _of_field(model, name, strings) for name in wanted}
+
+
+def listed(fields: Mapping[str, Kind]) -> Kind:
+    """A list of objects, of whatever length: who writes them shows the first `MAX_ITEMS`."""
+    return _list(_object(fields), most=None)
 
 
 def parts(
@@ -84,8 +124,8 @@ def parts(
         annotation = _without_none(model.model_fields[name].annotation)
         many = typing.get_origin(annotation) is tuple
         part = typing.get_args(annotation)[0] if many else annotation
-        item = _object(kinds(part, fields, strings))
-        found[name] = _list(item, most=None) if many else item
+        inside = kinds(part, fields, strings)
+        found[name] = listed(inside) if many else _object(inside)
     return found
 
 
@@ -108,8 +148,8 @@ def _of(annotation: Any, field: FieldInfo, declared: Kind | None) -> Kind:
         return _list(_of(inside[0], field, declared))
     if origin is dict and inside[0] is str:
         return _map(_of(_without_none(inside[1]), field, declared))
-    if origin in (types.UnionType, typing.Union):
-        found = [_of(one, field, declared) for one in inside]
+    if origin in _UNIONS and set(inside) <= set(_ORDER):
+        found = [_of(one, field, declared) for one in sorted(inside, key=_ORDER.index)]
         core = core_schema.union_schema([kind.core for kind in found], mode="left_to_right")
         return Kind(core, {"anyOf": [kind.document for kind in found]})
     if annotation is bool:
@@ -120,11 +160,13 @@ def _of(annotation: Any, field: FieldInfo, declared: Kind | None) -> Kind:
         return _number(field)
     if annotation is str:
         return declared or _patterned(field)
-    raise TypeError(f"{annotation} is no kind; accepted: numbers, booleans, literals, strings of a kind, lists and maps")
+    raise TypeError(
+        f"{annotation} is no kind; accepted: numbers, booleans, literals, strings of a kind, lists and maps"
+    )
 
 
 def _without_none(annotation: Any) -> Any:
-    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+    if typing.get_origin(annotation) not in _UNIONS:
         return annotation
     left = [one for one in typing.get_args(annotation) if one is not types.NoneType]
     return typing.Union[tuple(left)]  # noqa: UP007  of as many as there are
@@ -134,7 +176,12 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
     """The bounds that the model sets on a number, or on the numbers inside of a list."""
     found: dict[str, Any] = {}
     for row in field.metadata:
-        for name, kind in (("ge", annotated_types.Ge), ("gt", annotated_types.Gt), ("le", annotated_types.Le), ("lt", annotated_types.Lt)):
+        for name, kind in (
+            ("ge", annotated_types.Ge),
+            ("gt", annotated_types.Gt),
+            ("le", annotated_types.Le),
+            ("lt", annotated_types.Lt),
+        ):
             if isinstance(row, kind):
                 found[name] = getattr(row, name)
     return found
@@ -143,28 +190,29 @@ def _bounds(field: FieldInfo) -> dict[str, Any]:
 def _integer(field: FieldInfo) -> Kind:
     """Below 2^53. `5.0` is the integer 5, as it is for the decoder of events."""
     bounds = _bounds(field)
-    least = max(bounds.get("ge", -canonical.MAX_INT), bounds.get("gt", -canonical.MAX_INT - 1) + 1)
-    most = min(bounds.get("le", canonical.MAX_INT), bounds.get("lt", canonical.MAX_INT + 1) - 1)
+    least = max(bounds.get("ge", -_MAX), bounds.get("gt", -_MAX - 1) + 1)
+    most = min(bounds.get("le", _MAX), bounds.get("lt", _MAX + 1) - 1)
     core = core_schema.int_schema(strict=True, ge=least, le=most)
     whole = core_schema.chain_schema([core_schema.float_schema(strict=True), core_schema.int_schema(ge=least, le=most)])
-    return Kind(
-        core_schema.union_schema([core, whole], mode="left_to_right"),
-        {"type": "integer", "minimum": least, "maximum": most},
-    )
+    document: Document = {"type": "integer", "minimum": least, "maximum": most}
+    for named in (INTEGER, COUNT):
+        if DEFINED[named.document["$ref"].removeprefix(_DEFS)] == document:
+            document = named.document
+    return Kind(core_schema.union_schema([core, whole], mode="left_to_right"), document)
 
 
 def _number(field: FieldInfo) -> Kind:
     """Written as its shortest decimal: evidence holds no floats."""
     core = core_schema.float_schema(strict=True, allow_inf_nan=False, **_bounds(field))
     written = core_schema.no_info_after_validator_function(canonical.decimal, core)
-    return Kind(written, {"type": "string", "pattern": r"^-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?$"})
+    return Kind(written, _DECIMAL)
 
 
 def _patterned(field: FieldInfo) -> Kind:
     pattern = next((row.pattern for row in field.metadata if getattr(row, "pattern", None)), None)
     if pattern is None:
         raise TypeError("a string without pattern; accepted: a kind in table.STRINGS, or a commitment")
-    return NAME if pattern == ID_PATTERN else text(pattern, 256)
+    return NAME if pattern == ID_PATTERN else _pattern(pattern, 256)
 
 
 def _list(item: Kind, most: int | None = MAX_ITEMS) -> Kind:

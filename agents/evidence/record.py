@@ -18,26 +18,23 @@ from typing import Any, cast
 import orjson
 from pydantic_core import SchemaValidator
 
-from agents.evidence.facts import MAX_ITEMS, NAME, is_token, kinds, parts, reader
+from agents.evidence.facts import MAX_ITEMS, NAME, Kind, is_token, kinds, listed, parts, reader
 from agents.evidence.table import STRINGS, TABLE, Row
-from schemas import canonical, topics
-from schemas.events import DecisionRouted
-from schemas.payload import REGISTRY, TYPE_PREFIX, TYPE_SUFFIX
+from schemas import canonical, codec, topics
+from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
+from schemas.policies import PolicyRef
 from schemas.tlog.tiles import MAX_ENTRY
 from streams.shapes import Record
 
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[+-][0-9]{2}:[0-9]{2})")
 _PLACE = re.compile(r"[a-z.]{1,80}\[[0-9]{1,6}\]@[0-9]{1,18}")
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
-_NUMBER = re.compile(r"[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]+")
 _WORD = re.compile(r"[a-z][a-z0-9._-]{0,79}")
 _TYPES = {f"{TYPE_PREFIX}{name}{TYPE_SUFFIX}".encode(): name for name in TABLE}
 _SORTED = orjson.OPT_SORT_KEYS
 NOBODY = "unattributed"
 """The tenant of records that name none."""
-
-_REFS = ("kind", "name", "version", "id")
-_NAMES = reader({"tenant": NAME, "route": NAME, "request_id": NAME} | parts(DecisionRouted, {"policies": _REFS}, STRINGS))
 
 
 def pseudonym(key: bytes, label: str, identifier: str) -> str:
@@ -220,9 +217,9 @@ class Draft:
             text = self._text(f"ratchet-dlq-{name}")
             if text is not None and _WORD.fullmatch(text):
                 facts[name] = text
-        for name in ("partition", "offset"):
+        for name, digits in (("partition", 6), ("offset", 15)):
             text = self._text(f"ratchet-dlq-{name}")
-            if text is not None and _NUMBER.fullmatch(text):
+            if text is not None and len(text) <= digits and _NUMBER.fullmatch(text):
                 facts[name] = int(text)
         if self._type:
             facts["of"] = self._type
@@ -244,11 +241,23 @@ class Draft:
         return text if text is not None and is_token(text) else None
 
 
+def fields_of(name: str) -> dict[str, Kind]:
+    """The kinds of an event type's facts, those of people left out. TypeError where the table names what has none."""
+    row, model = TABLE[name], codec.payload_class(f"{TYPE_PREFIX}{name}{TYPE_SUFFIX}")
+    return kinds(model, row.facts, STRINGS) | parts(model, row.parts, STRINGS)
+
+
+def references() -> dict[str, Kind]:
+    """The kinds of a reference to a policy."""
+    return kinds(PolicyRef, tuple(PolicyRef.model_fields), STRINGS)
+
+
 @cache
 def _reader(name: str) -> SchemaValidator:
-    """Reads the facts of an event type, those of people left out."""
-    row, model = TABLE[name], REGISTRY[name]
-    return reader(kinds(model, row.facts, STRINGS) | parts(model, row.parts, STRINGS))
+    return reader(fields_of(name))
+
+
+_NAMES = reader({"tenant": NAME, "route": NAME, "request_id": NAME, "policies": listed(references())})
 
 
 def _parse(value: bytes | None) -> Mapping[str, Any] | None:

@@ -177,13 +177,27 @@ TABLE: Mapping[str, Row] = {
 
 
 _ARMS = dict.fromkeys(
-    ("arm", "arms", "chain", "shadows", "second_arm", "session_arm", "hedges", "lost", "drawn", "champion", "challenger", "rollback",
+    ("arm", "chain", "shadows", "second_arm", "session_arm", "hedges", "lost", "drawn", "champion", "challenger", "rollback",
      "loaded", "preferred"), NAME
 )  # fmt: skip
-_ENGINES = dict.fromkeys(("engine", "replica", "instance", "base", "sent_id", "evaluation", "topic", "letter_topic"), TOKEN)
+_ENGINES = dict.fromkeys(
+    ("engine", "replica", "instance", "base", "sent_id", "evaluation", "topic", "letter_topic"), TOKEN
+)
 _EVENTS = dict.fromkeys(("decision_id", "result_id", "kept_result", "amends", "order_id", "id"), UUID)
 _DIGESTS = dict.fromkeys(
-    ("adapter", "parent", "parent_adapter", "dataset", "tree", "arena", "arenas", "experiment", "cache_key", "basis", "factors"),
+    (
+        "adapter",
+        "parent",
+        "parent_adapter",
+        "dataset",
+        "tree",
+        "arena",
+        "arenas",
+        "experiment",
+        "cache_key",
+        "basis",
+        "factors",
+    ),
     DIGEST,
 )
 _WORDS = dict.fromkeys(("masks", "relaxed", "strategy", "finish_reason", "kind", "name", "signals", "needs"), WORD)
@@ -193,7 +207,7 @@ STRINGS: Mapping[str, Kind] = {
     **_ARMS, **_ENGINES, **_EVENTS, **_DIGESTS, **_WORDS, **_VERSIONS,
     "route": NAME, "before": STANDING, "after": STANDING, "settings": SETTING,
 }  # fmt: skip
-"""Kinds of strings that the models leave free, by the field's name. What is not of its kind, as an upstream's own spelling, is committed to."""
+"""Kinds of strings that the models leave free, by the field's name."""
 
 ENVELOPE = frozenset({"tenant", "at_ms", "route", "request_id", "subject", "policies"})
 """Fields of every event that the entry says itself."""
