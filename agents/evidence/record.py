@@ -74,6 +74,8 @@ class Draft:
         self._id = self._token("ce_id") or str(record.place)
         self._key = self._pseudonym_key = b""
         self._commit: dict[str, str] = {}
+        self.refused = ""
+        """Once built: why the entry has no facts (`facts-too-large`, `too-deep`), for the collector's finding; else ""."""
 
     def build(self, commitment_key: bytes, pseudonym_key: bytes) -> bytes:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole.
@@ -85,12 +87,13 @@ class Draft:
         try:
             data = self._whole()
         except orjson.JSONEncodeError:  # nested deeper than any event is
-            return self._envelope_only({"too_deep": True})
-        return data if len(data) <= MAX_ENTRY else self._envelope_only({"facts_too_large": True})
+            return self._envelope_only("too-deep")
+        return data if len(data) <= MAX_ENTRY else self._envelope_only("facts-too-large")
 
-    def _envelope_only(self, facts: dict[str, Any]) -> bytes:
+    def _envelope_only(self, refused: str) -> bytes:
+        self.refused = refused
         self._commit.clear()
-        return self._finish(self._envelope(), facts)
+        return self._finish(self._envelope(), {refused.replace("-", "_"): True})
 
     def _whole(self) -> bytes:
         facts: dict[str, Any] = {}

@@ -48,6 +48,11 @@ def made(name: str, payload: Any, *, topic: str = "ratchet.cases", key: bytes = 
     return canonical.decode(record.Draft(Record(topic, 0, 1, key, value, raw, 5)).build(KEY, KEY))
 
 
+def against_schema(entry: Any) -> list[str]:
+    """What in an entry its schema does not allow."""
+    return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(entry)]  # pyright: ignore[reportUnknownMemberType]
+
+
 def part_of(name: str, field: str) -> Any:
     """The model inside a field that holds objects."""
     annotation = REGISTRY[name].model_fields[field].annotation
@@ -60,13 +65,13 @@ def test_each_field_is_accounted_for(name: str) -> None:
     """Each field of an event, and of its parts, is a fact, a commitment, a person, counted, of the envelope, or left out with a reason."""
     row, fields = TABLE[name], set(REGISTRY[name].model_fields)
     left = LEFT_OUT.get("case.closed" if name == "case.amended" else name, {})
-    plain = [set(row.facts), set(row.parts), set(row.people)]
-    assert sum(map(len, plain)) == len(set.union(*plain)), "a field is a fact in one way"
-    assert not set(row.commits) & (set(row.facts) | set(row.people)), "what is shown is not committed to as well"
-    assert not ENVELOPE & set.union(*plain, set(row.commits))
+    plain = {*row.facts, *row.parts, *row.people}
+    assert len(plain) == len(row.facts) + len(row.parts) + len(row.people), "a field is a fact in one way"
+    assert not {*row.commits} & {*row.facts, *row.people}, "what is shown is not committed to as well"
+    assert not ENVELOPE & {*plain, *row.commits}
     out = {field for field in left if "." not in field}
-    assert set.union(*plain, set(row.commits), set(row.counts), ENVELOPE & fields, out) == fields
-    assert not out & set.union(*plain, set(row.commits))
+    assert {*plain, *row.commits, *row.counts, *out} | ENVELOPE & fields == fields
+    assert not out & {*plain, *row.commits}
     for field, shown in row.parts.items():
         hidden = {one.removeprefix(f"{field}.") for one in left if one.startswith(f"{field}.")}
         assert set(shown) | hidden == set(part_of(name, field).model_fields)
@@ -199,19 +204,17 @@ def everywhere(name: str, canary: str) -> list[dict[str, Any]]:
 def test_no_canary_in_any_entry(canary: str) -> None:
     """E-mails, telephone, card and social security numbers, addresses, names and text, as each field of each type, as record key, in
 
-    headers and as a dead letter: no entry holds them, and each entry keeps to its schema.
+    headers and as a dead letter: no entry holds them.
     """
     headers = dict.fromkeys(HEADERS, canary)
-    validator = Draft202012Validator(SCHEMA)
     for name in TABLE:
         for payload in everywhere(name, canary):
             entry = made(name, payload, key=canary.encode(), **headers)
             assert canary not in json.dumps(entry, ensure_ascii=False), name
-        assert not list(validator.iter_errors(entry))
     letter = made(
         "case.closed", {"tenant": canary}, topic="ratchet.cases.dlq", **headers, **dict.fromkeys(LETTER, canary)
     )
-    assert canary not in json.dumps(letter, ensure_ascii=False).replace(letter["type"], "")
+    assert canary not in json.dumps(letter, ensure_ascii=False)
 
 
 def opened(raw: Record, entry: Any) -> None:
@@ -231,14 +234,13 @@ def opened(raw: Record, entry: Any) -> None:
 
 def test_recorded_entries_keep_to_the_schema() -> None:
     """The entry of every record of a real log is as its schema says, shows no text, and its commitments open."""
-    validator = Draft202012Validator(SCHEMA)
     Draft202012Validator.check_schema(SCHEMA)
     seen: set[str] = set()
     for raw in LOG:
         entry = canonical.decode(record.Draft(raw).build(KEY, KEY))
         assert isinstance(entry, dict)
         seen.add(str(entry["type"]))
-        assert [error.message for error in validator.iter_errors(entry)] == [], raw.place
+        assert against_schema(entry) == [], raw.place
         if not raw.topic.endswith(".dlq") and entry["type"] != "unknown":
             opened(raw, entry)
     assert seen >= set(TABLE)
@@ -279,7 +281,9 @@ values = st.recursive(
 def test_any_record_has_a_canonical_entry(name: str, data: st.DataObject, at_ms: int) -> None:
     """Valid or garbage, a record gives RFC 8785's own bytes, the same again, within the schema, without a canary; commitments open."""
     real = [raw for raw in LOG if dict(raw.headers).get("ce_type") == f"ratchet.{name}.v1".encode()]
-    payload = json.loads(data.draw(st.sampled_from(real)).value or b"{}") if data.draw(st.booleans()) else {}
+    payload: dict[str, Any] = json.loads(
+        data.draw(st.sampled_from(real)).value or b"{}" if data.draw(st.booleans()) else b"{}"
+    )
     payload |= data.draw(st.dictionaries(st.sampled_from(sorted(REGISTRY[name].model_fields)), values, max_size=6))
     headers = (("ce_id", data.draw(st.text(max_size=9)).encode()), ("ce_type", f"ratchet.{name}.v1".encode()))
     raw = Record("ratchet.cases", 0, 1, data.draw(st.binary(max_size=9)), json.dumps(payload).encode(), headers, at_ms)
@@ -287,7 +291,7 @@ def test_any_record_has_a_canonical_entry(name: str, data: st.DataObject, at_ms:
     entry: Any = json.loads(built)
     assert rfc8785.dumps(entry) == built
     assert record.Draft(raw).build(KEY, KEY) == built
-    assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(entry)] == []
+    assert against_schema(entry) == []
     text = json.dumps(entry, ensure_ascii=False)
     assert not [canary for canary in CANARIES if canary in text]
     if not entry["facts"].keys() & {"too_deep", "undecodable"}:

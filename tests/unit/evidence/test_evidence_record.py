@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.evidence import record
-from schemas import canonical, codec
+from schemas import canonical
 from schemas.payload import REGISTRY
 from schemas.topics import BY_NAME
 from streams.shapes import Record
 
-assert codec.MODULES  # importing it fills the registry
 KEY = b"k" * 32
 RECORDED = sorted(name for name, model in REGISTRY.items() if model.TOPIC in BY_NAME and BY_NAME[model.TOPIC].recorded)
 
@@ -107,6 +106,23 @@ def test_facts_that_do_not_fit_are_refused_whole() -> None:
     assert (made["tenant"], made["route"], made["request"]) == ("acme", "r", "q1")
     assert made["subject"] == record.pseudonym(KEY, "subject", "ada")
     assert len(canonical.encode(made)) <= 65_535
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        ({"choices": [{"arm": "a", "masks": ["m" * 48] * 64}] * 64}, "facts-too-large"),
+        ({"messages": json.loads("[" * 300 + "]" * 300)}, "too-deep"),
+        ({"messages": []}, ""),
+    ],
+)
+def test_a_draft_tells_what_it_refused(value: Any, refused: str) -> None:
+    """Why an entry has no facts, for the collector's finding; nothing where all was taken."""
+    headers = (("ce_id", b"x"), ("ce_type", b"ratchet.case.closed.v1"))
+    draft = record.Draft(Record("ratchet.cases", 0, 1, b"k", json.dumps(value).encode(), headers, 5))
+    assert draft.refused == ""
+    draft.build(KEY, KEY)
+    assert draft.refused == refused
 
 
 junk = st.recursive(
