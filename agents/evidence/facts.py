@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
@@ -174,17 +173,8 @@ def _without_none(annotation: Any) -> Any:
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
     """The bounds that the model sets on a number, or on the numbers inside of a list."""
-    found: dict[str, Any] = {}
-    for row in field.metadata:
-        for name, kind in (
-            ("ge", annotated_types.Ge),
-            ("gt", annotated_types.Gt),
-            ("le", annotated_types.Le),
-            ("lt", annotated_types.Lt),
-        ):
-            if isinstance(row, kind):
-                found[name] = getattr(row, name)
-    return found
+    said = ((name, getattr(row, name, None)) for row in field.metadata for name in ("ge", "gt", "le", "lt"))
+    return {name: bound for name, bound in said if bound is not None}
 
 
 def _integer(field: FieldInfo) -> Kind:
