@@ -194,7 +194,7 @@ def _integer(field: FieldInfo) -> Kind:
 def _number(field: FieldInfo) -> Kind:
     """Written as its shortest decimal: evidence holds no floats."""
     core = core_schema.float_schema(strict=True, allow_inf_nan=False, **_bounds(field))
-    written = core_schema.no_info_after_validator_function(canonical.decimal, core)
+    written = core_schema.no_info_after_validator_function(repr, core)  # `canonical.decimal` of what is finite
     return Kind(written, _DECIMAL)
 
 
