@@ -174,6 +174,7 @@ TABLE: Mapping[str, Row] = {
     "adapter.live": Row((*_LIVE, "load_ms")),
     "adapter.refused": Row(_LIVE, ("reason",)),
     "breaker.changed": Row(("arm", "engine", "instance", "before", "after", "until_ms", "calls", "failed")),
+    "export.made": Row(("manifest", "kind", "files"), (), ("by",)),
     "command.apply": Row((), ("reason", "settings"), ("operator",)),
     "command.promote": Row(("challenger",), ("reason",), ("operator",)),
     "command.reject": Row(("challenger",), ("reason",), ("operator",)),
