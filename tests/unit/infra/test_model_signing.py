@@ -57,14 +57,14 @@ def test_their_verifier_takes_it(signed: verifying.Config, adapter: Path, tmp_pa
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
-        ("changed", "Hash mismatch for 'a/c'"),
+        ("changed", "Hash mismatch for"),
         ("added", "Extra files"),
         ("missing", "Missing files"),
-        ("statement", ""),
+        ("statement", None),
     ],
 )
 def test_their_verifier_refuses_a_change(
-    signed: verifying.Config, adapter: Path, tmp_path: Path, spoil: str, error: str
+    signed: verifying.Config, adapter: Path, tmp_path: Path, spoil: str, error: str | None
 ) -> None:
     """A changed, added or missing file, or one changed byte of the statement."""
     if spoil == "changed":
