@@ -28,31 +28,20 @@ _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 Sign = Callable[[bytes], Awaitable[bytes]]
 """The raw Ed25519 signature over these bytes by the attester's key. Raises Unavailable."""
-Keep = Callable[[str, bytes], None]
-"""Make the file of this path in the log's directory durable. Called again with the same bytes after a crash."""
 
 
 class SigningAttestor:
-    """Signs a statement for each entry that makes one, and keeps it. `keyid` is that of the log's `trust` entry."""
+    """Makes the envelope of an entry's statement. `keyid` is that of the log's `trust` entry."""
 
-    def __init__(self, origin: str, keyid: str, sign: Sign, keep: Keep) -> None:
+    def __init__(self, origin: str, keyid: str, sign: Sign) -> None:
         self._origin = origin
         self._keyid = keyid
         self._sign = sign
-        self._keep = keep
 
-    async def attest(self, index: int, entry: bytes) -> str | None:
-        """Keep the statement of a signed entry; its path, None for an entry that makes none. Cheap for those.
-
-        The same entry gives the same bytes: after Unavailable, or a crash, call again.
-        """
-        kind = kind_of(entry)
-        if kind is None:
-            return None
+    async def attest(self, index: int, entry: bytes) -> bytes:
+        """The envelope; the same entry gives the same bytes. Raises Unavailable. Only for entries that `kind_of` names."""
         payload = statement(self._origin, index, entry)
-        path = path_of(index, kind)
-        self._keep(path, envelope(payload, self._keyid, await self._sign(pae(PAYLOAD_TYPE, payload))))
-        return path
+        return envelope(payload, self._keyid, await self._sign(pae(PAYLOAD_TYPE, payload)))
 
 
 def kind_of(entry: bytes) -> str | None:
