@@ -19,9 +19,9 @@ from typing import Any
 
 from agents.evidence import attest
 from agents.evidence.controls import Ledger
+from agents.evidence.edge import Edge
 from agents.evidence.log import CHECKPOINT, POLICY, export, tile_bytes
 from agents.evidence.oscal import assessment_results
-from agents.evidence.sequencer import Edge
 from agents.evidence.snapshot import Say, Snapshot, name_of, parsed, silent
 from schemas import canonical
 from schemas.errors import Refused, Unavailable

@@ -54,9 +54,9 @@ def assessment_results(log: Checkpoint, results: Sequence[Result], first_ms: int
     end = instant(last_ms)
     assessed = [one for one in results if one.state != "not-applicable"]
     excluded = [one for one in results if one.state == "not-applicable"]
-    selection: dict[str, canonical.Json] = {}
-    if assessed:
-        selection["include-controls"] = [{"control-id": one.control} for one in assessed]
+    selection: dict[str, canonical.Json] = {"include-controls": [{"control-id": one.control} for one in assessed]}
+    if not assessed:
+        selection = {"include-all": {}}  # the schema asks for one; all of them are excluded below
     if excluded:
         selection["exclude-controls"] = [{"control-id": one.control} for one in excluded]
         selection["remarks"] = " ".join(f"{one.control}: {one.why}" for one in excluded)
