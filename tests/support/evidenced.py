@@ -25,7 +25,8 @@ ADAPTER = b'{"payload":"eyJ9","payloadType":"application/vnd.in-toto+json","sign
 ADAPTER_HEX = hashlib.sha256(ADAPTER).hexdigest()
 AT_MS = 1_790_000_000_000
 TENANTS = ("acme", "globex", "initech")
-KNOWN_TAGS = {tenant: hashlib.sha256(tenant.encode()).hexdigest()[:32] for tenant in TENANTS}
+DEFAULT = "default"
+KNOWN_TAGS = {tenant: hashlib.sha256(tenant.encode()).hexdigest()[:32] for tenant in (*TENANTS, DEFAULT)}
 
 
 class NoFence:
