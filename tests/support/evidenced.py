@@ -16,12 +16,21 @@ from agents.evidence.sequencer import Sequencer
 from infra.notary import LocalNotary, verify
 from infra.secrets import LocalSecrets
 from schemas import canonical
+from schemas.dsse import PAYLOAD_TYPE, STATEMENT_TYPE, envelope, pae
 from streams.shapes import Record
 
 ATTESTER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 ATTESTER_KEY = ATTESTER.public_key().public_bytes_raw()
 KEY_ID = hashlib.sha256(ATTESTER_KEY).hexdigest()[:16]
-ADAPTER = b'{"payload":"eyJ9","payloadType":"application/vnd.in-toto+json","signatures":[]}'
+_ABOUT = {
+    "_type": STATEMENT_TYPE,
+    "subject": [{"name": "banking", "digest": {"sha256": "4" * 64}}],
+    "predicateType": "https://model_signing/signature/v1.0",
+    "predicate": {"resources": []},
+}
+_PAYLOAD = canonical.encode(_ABOUT)
+ADAPTER = envelope(_PAYLOAD, "adapters", ATTESTER.sign(pae(PAYLOAD_TYPE, _PAYLOAD)))
+"""An adapter's statement, as the artifact store has it."""
 ADAPTER_HEX = hashlib.sha256(ADAPTER).hexdigest()
 AT_MS = 1_790_000_000_000
 TENANTS = ("acme", "globex", "initech")
@@ -47,6 +56,7 @@ class Book:
     covered: Counter[str] = field(default_factory=Counter[str])
     batch: list[bytes] = field(default_factory=list[bytes])
     counts: Counter[str] = field(default_factory=Counter[str])
+    last: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     index: dict[str, int] = field(default_factory=dict[str, int])
     size: int = 1
     """With the batch that is not written yet; 1 for the `trust` entry that the sequencer puts first."""
@@ -71,6 +81,7 @@ class Book:
         offset = self.offsets[full] + skip
         self.offsets[full] = offset + 1
         event_id = event_id or f"{kind}-{offset}"
+        self.last[full] = [offset, AT_MS + self.size, event_id]
         self.raw(
             {
                 "v": 1, "id": event_id, "type": kind, "tenant": tenant, "retention": "time", "time": "2026-09-21T14:13:20Z",
@@ -115,7 +126,15 @@ class Book:
             known = (skips or {}).get(topic, ())
             first, end = self.covered[topic], self.offsets[topic]
             entries = end - first - sum(b - a + 1 for a, b, _ in known)
-            span = {"inc": 0, "from": first, "next": end, "entries": entries, "skips": [list(skip) for skip in known]}
+            span: dict[str, Any] = {
+                "inc": 0,
+                "from": first,
+                "next": end,
+                "entries": entries,
+                "skips": [list(skip) for skip in known],
+            }
+            if topic in self.last:
+                span["last"] = self.last[topic]
             partitions[f"{topic}/0"] = span
             self.covered[topic] = end
         tenants = {self.tags[tenant]: count for tenant, count in self.counts.items()}

@@ -18,6 +18,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, tiles
 from schemas.tlog.policy import parse_policy
 from schemas.tlog.proof import open_proof
+from tools import verify_evidence
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ async def tell_of(book: Book, plan: Plan) -> None:
 
 def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_valid(out: Path, book: Book) -> None:
+    """The verifier that auditors are given accepts the bundle under the log's policy."""
+    assert verify_evidence.main([str(out), "--policy", str(book.root / "policy.txt"), "--json"]) == 0
 
 
 def left(folder: Path) -> list[str]:
@@ -83,6 +89,7 @@ async def test_a_full_bundle(book: Book, tmp_path: Path) -> None:
     entry = Snapshot.open(out).entry(book.index["request-3"])
     proof, opened = open_proof((out / "proofs/request-3.tlog-proof").read_bytes(), entry, policy, verify)
     assert (proof.index, opened.checkpoint) == (book.index["request-3"], checkpoint)
+    assert_valid(out, book)
 
 
 async def test_what_is_not_kept_is_said(book: Book) -> None:
@@ -152,6 +159,7 @@ async def test_a_tenants_bundle(book: Book, tmp_path: Path, tenant: str) -> None
     assert [index for index, ours in enumerate(concern) if ours] == sorted(shown)
     assert shown == {index: whole[index] for index in shown}
     everything = b"".join((out / path).read_bytes() for path in files_of(out))
+    assert_valid(out, book)
     assert not [other for other in KNOWN_TAGS if other != tenant and other.encode() in everything]
 
 
@@ -171,14 +179,18 @@ def read_disclosed(out: Path, size: int) -> dict[int, bytes]:
     return found
 
 
-async def test_a_tenant_gets_its_own_statements(book: Book) -> None:
+async def test_a_tenant_gets_its_own_statements(book: Book, tmp_path: Path) -> None:
     """Those about its trainings and promotions, and no control results of the whole."""
-    plan = plan_tenant(Snapshot.open(book.root), kept, {}, "acme", KNOWN_TAGS["acme"])
+    log = Snapshot.open(book.root)
+    plan = plan_tenant(log, kept, chosen(log, ["request-1"], tenant="acme"), "acme", KNOWN_TAGS["acme"])
     assert sorted(path.split("-")[0] for path in plan.files if path != "policy.txt") == sorted(
         f"attestations/{word}"
         for word in (book.index["training.completed-0"], book.index["model.promoted-1"], "adapter")
     )
     assert "oscal.json" not in plan.files
+    await tell_of(book, plan)
+    write(book.root, plan, tmp_path / "bundle")
+    assert_valid(tmp_path / "bundle", book)
 
 
 async def test_tags_by_count(tmp_path: Path) -> None:
@@ -262,8 +274,9 @@ async def test_one_export_at_a_time(book: Book, tmp_path: Path) -> None:
         write_log(book.root, tmp_path / "bundle", {})
     (tmp_path / ".bundle.partial").rmdir()
     (tmp_path / "bundle").mkdir()  # an empty folder is taken
-    assert write_log(book.root, tmp_path / "bundle", {"request-3": 7}).size == book.size
+    assert write_log(book.root, tmp_path / "bundle", {"request-3": book.index["request-3"]}).size == book.size
     assert files_of(tmp_path / "bundle") >= {"checkpoint", "policy.txt", "proofs/request-3.tlog-proof"}
+    assert_valid(tmp_path / "bundle", book)
 
 
 async def test_events_by_name(book: Book) -> None:
