@@ -108,7 +108,7 @@ class Snapshot:
     def sample(self, count: int, seed: str) -> list[int]:
         """The `count` indices with the lowest SHA-256(root ‖ seed ‖ index), lowest first.
 
-        Nobody can choose them: root and seed are each known to the other side only after it has settled its own.
+        Neither side can choose them where the seed is named by who already holds the checkpoint.
         """
         start = hashlib.sha256(self.checkpoint.root + seed.encode())
 

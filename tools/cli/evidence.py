@@ -299,9 +299,9 @@ def _unknown(screen: Screen, event: str, log: Snapshot) -> int:
 
 def _policy_words() -> str:
     """Which file that is, on the machine of the log."""
-    own = state_file(POLICY)
+    own = next((path for path in (state_file(POLICY), state_file(LOG) / "policy.txt") if path.exists()), None)
     return (
-        f"\n         FILE is the log's policy, got by another way; this stack's is {clean(str(own))}"
-        if own.exists()
-        else ""
+        ""
+        if own is None
+        else f"\n         FILE is the log's policy, got by another way; this stack's is {clean(str(own))}"
     )
