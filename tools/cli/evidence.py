@@ -171,18 +171,17 @@ def _export(screen: Screen, folder: Path, out: Path, asked: Asked, progress: Pro
 
 async def _announce(folder: Path, plan: bundles.Plan, asked: Asked, progress: Progress) -> str:
     """Have `export.made` recorded and wait until the published checkpoint covers it. Who made it."""
-    by = (await voice("operator", asked.by)).name
-    tenant = {} if plan.tenant is None else {"tenant": plan.tenant}
-    event = ExportMade(
-        at_ms=now_ms(),
-        manifest=plan.digest,
-        kind="tenant" if tenant else "full",
-        files=len(plan.files),
-        by=by,
-        **tenant,
-    )
     progress.say("telling the log of the bundle")
     try:
+        by = (await voice("operator", asked.by)).name
+        event = ExportMade(
+            at_ms=now_ms(),
+            tenant=plan.tenant or "default",
+            manifest=plan.digest,
+            kind="full" if plan.tenant is None else "tenant",
+            files=len(plan.files),
+            by=by,
+        )
         facts = Facts(await open_broker(), "cli")
         try:
             await facts.send(event, plan.digest)
