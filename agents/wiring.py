@@ -372,9 +372,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     reader = EveryOffset(broker, topics.recorded())
     process.stack.push_async_callback(reader.stop)
     store = await asyncio.to_thread(LogDirectory, log_dir(settings))
-    sequencer = await Sequencer.open(
-        store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum
-    )
+    sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)
     process.stack.callback(sequencer.close)
     await Collector(sequencer, reader, process.keys, publisher, clock).run(stop)
 
