@@ -63,7 +63,7 @@ class Collector:
         finally:
             if self._publishing is not None:
                 self._publishing.cancel()
-                await asyncio.wait({self._publishing})
+                await asyncio.gather(self._publishing, return_exceptions=True)
 
     async def _resume(self) -> None:
         """Go on where the signed bytes say, and announce what was published but not announced."""
@@ -113,7 +113,7 @@ class Collector:
         """Append and sign, or finish what is bound already."""
         if self._sequencer.pending:
             return await self._sequencer.finish()
-        return await self._sequencer.commit(entries)
+        return await self._sequencer.append(entries)
 
     async def _publish_aside(self) -> None:
         """Have what is signed published without holding up the recording. Raises what ended the last attempt."""

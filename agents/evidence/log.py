@@ -6,6 +6,7 @@
     attestations/         DSSE envelopes about entries, named after them
     state/intent          what is being signed: binding
     state/signed          the highest signed note
+    state/stopped         what a witness refused for good: until a person has looked
     state/lock            held by the one writer
     state/aside/          files of batches that a crash left unsigned
     state/temp/           files before they have their name
@@ -33,6 +34,7 @@ CHECKPOINT = "checkpoint"
 POLICY = "policy.txt"
 INTENT = "state/intent"
 SIGNED = "state/signed"
+STOPPED = "state/stopped"
 
 
 class LogLocked(RuntimeError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from agents.evidence import disk
 from agents.evidence.intent import Signed
-from agents.evidence.log import CHECKPOINT, POLICY, LogDamaged
+from agents.evidence.log import CHECKPOINT, POLICY, STOPPED, LogDamaged
 from agents.evidence.ports import Cosigned, LogStore, RolledBack, SplitView
 from agents.evidence.quorum import Quorum
 from agents.evidence.trust import NO_WITNESS, Trust
@@ -43,9 +43,18 @@ class Publication:
         return self._quorum is not None
 
     def go_on(self) -> None:
-        """Raise what a witness has once said against this log: it stands until a person has looked."""
+        """Raise what a witness has once said against this log: it stands, over restarts, until a person has looked."""
         if self._stopped is not None:
             raise self._stopped
+
+    def check_stopped(self) -> None:
+        """At the start: raise LogDamaged where a witness stopped the log. It may be away now, and could not say it again."""
+        said = self._store.read(STOPPED)
+        if said is not None:
+            raise LogDamaged(
+                f"{said.decode().strip()}; accepted: the newest directory of this log, without {STOPPED}, once a person "
+                "knows what happened"
+            )
 
     def finding(self, *, said_away: bool) -> bytes | None:
         """The entry that the log owes about its witnesses."""
@@ -85,6 +94,7 @@ class Publication:
             said = await self._quorum.ask(signed.checkpoint, signed.note, lambda old: self._proof(old, signed))
         except (RolledBack, SplitView) as exc:
             self._stopped = exc
+            await asyncio.to_thread(self._store.replace, STOPPED, f"{type(exc).__name__}: {exc}\n".encode())
             raise
         self._passed("answered")
         return said

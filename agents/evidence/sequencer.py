@@ -310,6 +310,7 @@ class Sequencer:
         return _noted(checkpoint, [line for line in lines if line])
 
     def _load(self) -> None:
+        self._publication.check_stopped()
         found = resume.found(self._store, self._notary, self._check)
         self._signed, self._publication.published = found.signed, found.published
         size = found.intent.checkpoint.size if found.intent else 0

@@ -1,5 +1,6 @@
 """What a sequencer's tests take away from it: witnesses that go away, a notary that rotates, a disk that fills up."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ class Stand(httpx.AsyncBaseTransport):
 
     def __init__(self, folder: Path, logs: Callable[[], Sequence[str]]) -> None:
         self.away: set[str] = set()
+        self.open: asyncio.Event | None = None  # set: nobody answers before
         self.asked = 0
         self._logs = logs
         self._real = {
@@ -40,6 +42,8 @@ class Stand(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
         self.asked += 1
+        if self.open is not None:
+            await self.open.wait()
         if request.url.host in self.away:
             raise httpx.ConnectError("nobody listens")
         answer = self._real[request.url.host].add_checkpoint(body, [parse_vkey(vkey) for vkey in self._logs()])

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sequencing import Stand
 
-from agents.evidence import quorum
+from agents.evidence import actor, quorum
 from agents.evidence.actor import Collector
-from agents.evidence.log import CHECKPOINT, POLICY, SIGNED
+from agents.evidence.log import CHECKPOINT, POLICY, SIGNED, LogDamaged
 from agents.evidence.ports import RolledBack, SplitView
 from infra.notary import verify
 from schemas.events import AuditFinding
@@ -166,6 +166,9 @@ async def test_a_rolled_back_directory_does_not_start(lab: Any, stand: Stand, tm
     with pytest.raises(RolledBack):
         await lab.open()
     assert signed(lab) == 2
+    stand.away = {"w1", "w2"}
+    with pytest.raises(LogDamaged, match=r"RolledBack: .*state/stopped"):
+        await lab.open()
 
 
 async def test_an_empty_directory_does_not_start(lab: Any, stand: Stand) -> None:
@@ -199,7 +202,8 @@ async def test_a_copy_stops_when_the_other_was_seen(lab: Any, stand: Stand) -> N
     assert ((copy.root / SIGNED).read_bytes(), published(copy)) == (before, 2)
     first.close()
     second.close()
-    with pytest.raises(SplitView):
+    stand.away = {"w1", "w2"}
+    with pytest.raises(LogDamaged, match=r"SplitView: .*state/stopped"):
         await copy.open()
 
 
@@ -241,6 +245,25 @@ async def test_a_collector_does_not_wait_for_witnesses(lab: Any, stand: Stand) -
     assert published(lab) == sequencer.size
     found = [payload.kind for payload, _ in lab.publisher.sent if isinstance(payload, AuditFinding)]
     assert found == kinds(sequencer)
+    sequencer.close()
+
+
+async def test_a_hanging_witness_holds_up_nothing(lab: Any, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a witness keeps a question open the next batches are signed; when it answers, the newest is published."""
+    monkeypatch.setattr(actor, "LINGER_S", 0.01)
+    sequencer = await lab.open()
+    stand.open = asyncio.Event()
+    reader = lab.reader([lab.request(offset) for offset in range(900)], lab.clock, at_once=5)
+    stop = asyncio.Event()
+    running = asyncio.create_task(Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock).run(stop))
+    async with asyncio.timeout(20):
+        while sequencer.size < 900:  # noqa: ASYNC110  a collector never says that it has caught up
+            await asyncio.sleep(0.01)
+    assert published(lab) == 0
+    stop.set()
+    stand.open.set()
+    await running
+    assert published(lab) == sequencer.size == lab.publisher.cursor
     sequencer.close()
 
 
