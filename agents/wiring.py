@@ -332,6 +332,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     """Read everything, log it, sign it, announce it; until `stop`."""
     from agents.evidence.actor import Collector
     from agents.evidence.log import policy_text
+    from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
 
     settings, broker, clock = process.settings, process.broker, process.clock
@@ -341,7 +342,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     process.stack.push_async_callback(fence.stop)
     publisher = Publisher(broker, settings.partitions)
     process.stack.push_async_callback(publisher.stop)
-    reader = EveryOffset(broker, topics.recorded())
+    reader = EveryOffset(broker, topics.recorded(), lambda record: Draft(record).id, topics.compacted())
     process.stack.push_async_callback(reader.stop)
     directory = log_dir(settings)
     sequencer = await Sequencer.open(directory, notary=notary, fence=fence, check=verify)

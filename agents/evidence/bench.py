@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.evidence import coverage
-from agents.evidence.ports import Fence, Notary
-from agents.evidence.record import Draft
+from agents.evidence.ports import Fence, Frontier, Notary, Source
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import MAX_BATCH, Sequencer
 from schemas.tlog.note import SignatureCheck
 from streams.shapes import Record
@@ -36,7 +36,7 @@ async def bench_log(
     """
     sequencer = await Sequencer.open(root, notary=notary, fence=fence or _NoFence(), check=check)
     key = bytes(32)
-    frontiers: dict[tuple[str, int], int] = {}
+    frontiers: dict[Source, Frontier] = {}
     building: list[float] = []
     committing: list[float] = []
     try:
@@ -46,7 +46,7 @@ async def bench_log(
             for record in records[at : at + batch]:
                 reads.add(record)
             entries = await asyncio.to_thread(_build, reads.records, key)
-            entries += reads.closing({"bench": len(reads.records)}, full=at == 0)
+            entries += reads.closing({pseudonym(key, "tenant", "bench"): len(reads.records)}, full=at == 0)
             built = time.perf_counter()
             await sequencer.commit(entries)
             frontiers = reads.next()
@@ -67,5 +67,5 @@ async def bench_log(
     }
 
 
-def _build(records: Sequence[Record], key: bytes) -> list[bytes]:
-    return [Draft(record).build(key, key) for record in records]
+def _build(records: Sequence[tuple[Record, int]], key: bytes) -> list[bytes]:
+    return [Draft(record, inc).build(key, key) for record, inc in records]

@@ -217,8 +217,9 @@ def is_token(value: str) -> bool:
 class Draft:
     """A record on its way to an entry. Ask `tenant`, then `build` with that tenant's keys."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, inc: int = 0) -> None:
         self._record = record
+        self._inc = inc
         self._headers = dict(reversed(record.headers))  # the first of equal names wins
         self._payload = _parse(record.value)
         self._type = self._event_type()
@@ -227,6 +228,11 @@ class Draft:
         self._id = self._token("ce_id") or str(record.place)
         self._key = self._pseudonym_key = b""
         self._commit: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """The entry's id: the event's own where it is a token, else the record's place."""
+        return self._id
 
     def build(self, commitment_key: bytes, pseudonym_key: bytes) -> bytes:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole."""
@@ -278,7 +284,7 @@ class Draft:
             "src": {
                 "topic": record.topic,
                 "partition": record.partition,
-                "inc": 0,
+                "inc": self._inc,
                 "offset": record.offset,
                 "broker_ms": _scalar(record.timestamp_ms),
             },
