@@ -16,7 +16,7 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from streams.kafka_names import AnyNames
 from streams.kafka_reader import KafkaReader
-from streams.port import TP
+from streams.port import TP, Lost
 from streams.security import PLAINTEXT, Security
 from streams.shapes import Gap, Record
 from streams.wire import valued
@@ -73,7 +73,7 @@ class EachOffset(AnyNames):
         first = self.next_fetch_offset
         if until > first:
             self.next_fetch_offset = until
-            yield Gap(*self._tp, first, until - 1, kind)
+            yield Gap(self._tp.topic, self._tp.partition, first, until - 1, kind)
 
 
 class KafkaWholeReader:
@@ -81,6 +81,7 @@ class KafkaWholeReader:
 
     def __init__(self, bootstrap: str, positions: Mapping[TP, int], security: Security = PLAINTEXT) -> None:
         self._reader = KafkaReader(bootstrap, security=security, positions=positions, gives=EachOffset)
+        self._there: set[str] = set()  # topics that the cluster had once it answered
 
     async def start(self) -> None:
         await self._reader.start()
@@ -89,5 +90,13 @@ class KafkaWholeReader:
         await self._reader.stop()
 
     async def poll(self, *, timeout_s: float, max_items: int) -> Mapping[TP, Sequence[Record | Gap]]:
+        self._check_there()
         found = await self._reader.polled(timeout_s, max_items)
         return {(tp.topic, tp.partition): rows for tp, rows in found.items()}
+
+    def _check_there(self) -> None:
+        """Lost where a topic is there no more: the client would wait, and go on in another one of the same name."""
+        there = set(self._reader.consumer._client.cluster.topics())  # noqa: SLF001  told nowhere else
+        if gone := sorted(self._there - there):
+            raise Lost(f"there is no topic {', '.join(gone)} any more")
+        self._there = there & {topic for topic, _ in self._reader.positions}

@@ -15,8 +15,8 @@ from streams.reader import EveryOffset, Read
 from streams.shapes import Frontier, Gap, Last, Record, Reset
 
 __all__ = [
-    "Operator",
     "Logs",
+    "Operator",
     "test_a_gap_behind_the_last_record_is_told_without_waiting",
     "test_a_log_made_anew_is_known_by_its_newest_record",
     "test_a_log_made_anew_while_we_read_is_told",
@@ -24,6 +24,7 @@ __all__ = [
     "test_a_partition_that_is_there_no_more_is_told",
     "test_a_position_inside_an_aborted_transaction",
     "test_a_topic_that_is_missing_is_named",
+    "test_a_topic_that_vanishes_while_we_read_is_looked_at_again",
     "test_compacted_offsets_are_told_where_keys_are_compacted",
     "test_every_offset_is_told_once",
     "test_nothing_is_told_of_a_transaction_before_it_ends",
@@ -62,7 +63,7 @@ class Logs:
         name = name or f"offsets-{next(NAMES)}"
         await self.admin.create([TopicSpec(name, partitions, 1, config or {})])
         async with asyncio.timeout(20):  # the broker answers before every part of it knows of the topic
-            while await self.admin.partitions([name]) != {name: partitions}:
+            while await self.admin.partitions([name]) != {name: partitions}:  # noqa: ASYNC110  nobody signals it
                 await asyncio.sleep(0.05)
         return name
 
@@ -119,11 +120,27 @@ async def read(
         await reader.stop()
 
 
+async def answer(reader: EveryOffset) -> Sequence[Read]:
+    """What a poll gives, asked again while the broker does not answer."""
+    while True:
+        try:
+            return await reader.poll(0.1)
+        except Unavailable:
+            await asyncio.sleep(0.1)
+
+
+async def ever(reader: EveryOffset) -> None:
+    """Poll until it raises."""
+    async with asyncio.timeout(20):
+        while True:
+            await reader.poll(0.1)
+
+
 async def follow(reader: EveryOffset, until: int, following: int, resets: int = 0) -> list[Read]:
     found: list[Read] = []
     async with asyncio.timeout(30):
         while resets or following < until:
-            for row in await reader.poll(0.1):
+            for row in await answer(reader):
                 found.append(row)
                 if isinstance(row, Reset):
                     assert row.frontier == following
@@ -163,8 +180,8 @@ async def test_every_offset_is_told_once(logs: Logs) -> None:
     wanted = "rrmaamrrmaam"
     for start in range(12):
         found = await read(logs, topic, 12, Frontier(0, start))
-        told = "".join("r" if isinstance(row, Record) else row.kind[0] * (row.last - row.first + 1) for row in found)
-        assert told == wanted[start:]
+        told = [row.kind[0] * (row.last - row.first + 1) if isinstance(row, Gap) else "r" for row in found]
+        assert "".join(told) == wanted[start:]
 
 
 async def test_transactions_that_interleave_are_told_apart(logs: Logs) -> None:
@@ -264,7 +281,7 @@ async def test_compacted_offsets_are_told_where_keys_are_compacted(logs: Logs) -
     await logs.plain(topic, b"behind", key=b"h")  # the cleaner leaves the segment alone that is written to
     await logs.operator.compact(topic)
     async with asyncio.timeout(60):
-        while not kinds(found := await read(logs, topic, 7, compacted=True)):
+        while not kinds(found := await read(logs, topic, 7, compacted=True)):  # noqa: ASYNC110  nobody signals it
             await asyncio.sleep(0.5)
     assert (kinds(found), values(found)) == ({"compacted": 4}, [b"4", b"other", b"behind"])
     assert kinds(await read(logs, topic, 7)) == {"unknown": 4}
@@ -274,10 +291,9 @@ async def test_compacted_offsets_are_told_where_keys_are_compacted(logs: Logs) -
 
 async def newest(logs: Logs, topic: str) -> Frontier:
     """How far the topic can be read, as a log would know it."""
-    rows = [row for row in await read(logs, topic, (await logs.admin.ends([(topic, 0)]))[topic, 0])]
-    record = [row for row in rows if isinstance(row, Record)][-1]
-    last = Last(record.offset, record.timestamp_ms, identity(record))
-    return Frontier(0, (await logs.admin.ends([(topic, 0)]))[topic, 0], last)
+    end = (await logs.admin.ends([(topic, 0)]))[topic, 0]
+    record = [row for row in await read(logs, topic, end) if isinstance(row, Record)][-1]
+    return Frontier(0, end, Last(record.offset, record.timestamp_ms, identity(record)))
 
 
 async def test_the_same_log_goes_on_behind_its_newest_record(logs: Logs) -> None:
@@ -342,6 +358,24 @@ async def test_a_log_made_anew_while_we_read_is_told(logs: Logs) -> None:
     found = await follow(reader, 1, 3, resets=1)
     await reader.stop()
     assert (found[0], values(found)) == (Reset(topic, 0, 3), [b"x"])
+
+
+async def test_a_topic_that_vanishes_while_we_read_is_looked_at_again(logs: Logs) -> None:
+    """Made anew and longer than before: our position is in the new log, too, but its newest record is not."""
+    topic = await logs.topic()
+    await logs.plain(topic, b"a", b"b", b"c")
+    reader = EveryOffset(logs.broker, [topic], identity)
+    await reader.seek({})
+    await follow(reader, 3, 0)
+    assert list(await reader.poll(0.3)) == []
+    await logs.operator.delete(topic)
+    with pytest.raises(Unavailable):
+        await ever(reader)
+    await logs.topic(name=topic)
+    await logs.plain(topic, b"v", b"w", b"x", b"y")
+    found = await follow(reader, 4, 3, resets=1)
+    await reader.stop()
+    assert values(found) == [b"v", b"w", b"x", b"y"]
 
 
 async def test_a_partition_that_is_there_no_more_is_told(logs: Logs) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -202,7 +203,8 @@ def histories(draw: st.DrawFn) -> list[Read]:
         elif step == "again":
             size, made = 0, told[partition][-3:]
         elif step == "reset":
-            following[partition], size, made = 0, 0, [Reset(TOPIC, partition, first)]
+            following[partition], size = 0, 0
+            made = [Reset(TOPIC, partition, first)]
             told[partition].clear()
         else:
             made = []
@@ -221,7 +223,7 @@ def test_each_offset_is_accounted_for_once(reads: list[Read], cuts: list[int]) -
     covered: dict[tuple[str, int], list[dict[str, Any]]] = {}
     found: Counter[tuple[str, int, str, int, int]] = Counter()
     edges = sorted({0, *cuts, len(reads)})
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         batch = fill(frontiers, reads[low:high])
         entries += [(f"{TOPIC}/{row.partition}", inc, row.offset) for row, inc in batch.records]
         for row in closing(batch):

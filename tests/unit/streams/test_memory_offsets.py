@@ -1,7 +1,5 @@
 """What is told of each offset, on the broker in memory; and what only there can be done to a log."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from offsets_contract import *  # noqa: F403  the suite's tests are collected here
 from offsets_contract import Logs, identity, kinds, read, values
@@ -30,10 +28,10 @@ class Memory:
 
 
 @pytest.fixture
-async def logs() -> AsyncIterator[Logs]:
+async def logs() -> Logs:
     """A fresh broker in memory."""
     broker = MemoryBroker()
-    yield Logs(broker, broker.admin(), broker.producer(), Memory(broker))
+    return Logs(broker, broker.admin(), broker.producer(), Memory(broker))
 
 
 @pytest.fixture
