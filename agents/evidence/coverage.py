@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from agents.evidence.ports import Frontier, Gap, Last, Read, Reset, Source
+from agents.evidence.ports import Frontier, Gap, Last, Read, Source
 from agents.evidence.record import Draft
 from schemas import canonical, topics
 from schemas.tlog.tiles import MAX_ENTRY
@@ -63,30 +63,37 @@ class Batch:
         """Take a read. Below the frontier it is a duplicate and falls silently; what is left out becomes a skip."""
         source = (read.topic, read.partition)
         spans = self.spans.get(source)
-        known = self.frontiers.get(source, _FIRST)
-        if isinstance(read, Reset):
-            at = spans[-1].frontier() if spans else known
+        span = spans[-1] if spans is not None else self._untouched(source)
+        if isinstance(read, Record):
+            first = last = read.offset
+        elif isinstance(read, Gap):
+            first, last = read.first, read.last
+        else:
+            at = span.frontier()
             self.spans.setdefault(source, []).append(_Span(at.inc + 1, 0, 0, None, at.next))
             return
-        following = spans[-1].next if spans else known.next
-        first, last = (read.first, read.last) if isinstance(read, Gap) else (read.offset, read.offset)
-        if last < following:
+        if last < span.next:
             return
-        if not spans:
-            self.spans[source] = [_Span(known.inc, following, following, known.last)]
-        if first > following:
-            fresh = not spans and source not in self.frontiers
-            self._skip(source, first - 1, "before-first-read" if fresh else "unknown")
+        fresh = spans is None
+        if fresh:
+            self.spans[source] = [span]
+        if first > span.next:
+            unread = fresh and source not in self.frontiers
+            span = self._skip(source, first - 1, "before-first-read" if unread else "unknown")
         if isinstance(read, Gap):
             self._skip(source, last, _named(read))
             return
-        span = self.spans[source][-1]
         span.entries += 1
         span.next, span.newest = last + 1, read
         self.records.append((read, span.inc))
 
-    def _skip(self, source: Source, last: int, kind: str) -> None:
-        """Leave out what lies from the frontier to `last`."""
+    def _untouched(self, source: Source) -> _Span:
+        """A span in which nothing lies yet."""
+        at = self.frontiers.get(source, _FIRST)
+        return _Span(at.inc, at.next, at.next, at.last)
+
+    def _skip(self, source: Source, last: int, kind: str) -> _Span:
+        """Leave out what lies from the frontier to `last`. The span that goes on behind it."""
         span = self.spans[source][-1]
         if span.skips and span.skips[-1][1] == span.next - 1 and span.skips[-1][2] == kind:
             span.skips[-1] = (span.skips[-1][0], last, kind)
@@ -97,6 +104,7 @@ class Batch:
                 self.spans[source].append(span)
             span.skips.append((span.next, last, kind))
         span.next = last + 1
+        return span
 
     def next(self) -> dict[Source, Frontier]:
         """The frontiers after this batch."""
@@ -109,8 +117,7 @@ class Batch:
         """
         spans = dict(self.spans)
         if full:
-            for source, at in self.frontiers.items():
-                spans.setdefault(source, [_Span(at.inc, at.next, at.next, at.last)])
+            spans = {source: [self._untouched(source)] for source in self.frontiers} | spans
         ordered = sorted(spans.items())
         found = [finding for source, parts in ordered for span in parts for finding in _findings(source, span)]
         return found + _packed([(source, span) for source, parts in ordered for span in parts], tags, full=full)

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient
 from offsets_contract import answer, batches, identity, kinds, values
 
 from streams.kafka import KafkaBroker
@@ -32,8 +33,16 @@ async def write(broker: KafkaBroker, name: str) -> None:
     await producer.stop(2.0)
 
 
+async def leader(bootstrap: str) -> int:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    (topic,) = await admin.describe_topics([TOPIC])
+    await admin.close()
+    return topic["partitions"][0]["leader"]
+
+
 async def test_each_offset_once_over_the_deaths_of_leaders(tmp_path: Path, cache_dir: Path) -> None:
-    """Three times the leader is killed and started again while a reader follows what is written."""
+    """Twice the leader is killed and started again while a reader follows what is written."""
     with running_cluster(tmp_path, cache_dir) as cluster:
         broker = KafkaBroker(cluster.bootstrap)
         admin = broker.admin()
@@ -50,14 +59,15 @@ async def test_each_offset_once_over_the_deaths_of_leaders(tmp_path: Path, cache
                     found.extend(await answer(reader))
 
         await follow(ROWS)
-        for number, node in enumerate(cluster.nodes, start=1):
+        for number in (1, 2):
+            node = await leader(cluster.bootstrap)
             cluster.kill(node)
-            await write(broker, f"after-{node}")
+            await write(broker, f"after-{number}")
             following = asyncio.create_task(follow((number + 1) * ROWS))
             await asyncio.to_thread(cluster.start, node)
             await following
         async with asyncio.timeout(30):
-            while kinds(found).get("marker") != 8:
+            while kinds(found).get("marker") != 6:
                 found.extend(await answer(reader))
         await reader.stop()
         await admin.stop()
@@ -67,6 +77,6 @@ async def test_each_offset_once_over_the_deaths_of_leaders(tmp_path: Path, cache
         first, last = (row.offset, row.offset) if isinstance(row, Record) else (row.first, row.last)
         assert first == following
         following = last + 1
-    names = ["before", *(f"after-{node}" for node in cluster.nodes)]
+    names = ["before", "after-1", "after-2"]
     assert values(found) == [f"{name}-{number}".encode() for name in names for number in range(ROWS)]
-    assert kinds(found) == {"marker": 8, "aborted": 4 * ROWS}
+    assert kinds(found) == {"marker": 6, "aborted": 3 * ROWS}
