@@ -12,6 +12,11 @@ from hypothesis import strategies as st
 
 from agents.evidence import coverage
 from agents.evidence.ports import Frontier, Gap, Last, Read, Reset, Source
+from agents.evidence.record import Draft
+from schemas import topics
+from streams.memory import MemoryBroker
+from streams.port import Outgoing
+from streams.reader import EveryOffset
 from streams.shapes import Record
 
 TOPIC = "ratchet.results"
@@ -182,6 +187,27 @@ def test_many_partitions_and_skips_are_split() -> None:
     assert all(
         piece["last"][0] == piece["next"] - 1 - (piece is not told[-1] and piece["next"] % 2 == 0) for piece in told
     )
+
+
+@pytest.mark.parametrize("taken", [None, 2, 8])
+async def test_an_offset_taken_out_of_the_source_is_a_finding(taken: int | None) -> None:
+    """From a broker to the log: markers and aborted records are none, an offset that somebody removed is, wherever it lay."""
+    broker = MemoryBroker(1)
+    producer = broker.transactional("t")
+    await producer.start()
+    for decide in (producer.commit, producer.abort, producer.commit):
+        await producer.begin()
+        await producer.send(TOPIC, 0, [Outgoing(b"k", b"v"), Outgoing(b"k", b"w")])
+        await decide()
+    if taken is not None:
+        broker.remove((TOPIC, 0), taken)
+    reader = EveryOffset(broker, [TOPIC], lambda record: Draft(record).id, topics.compacted())
+    await reader.seek({})
+    batch = fill({}, await reader.poll(0.1))
+    await reader.stop()
+    found = [(row["kind"], row["from"], row["to"]) for row in closing(batch) if row["type"] == "finding"]
+    assert found == ([] if taken is None else [("offset-gap", taken, taken)])
+    assert batch.next()[TOPIC, 0].next == 9
 
 
 @st.composite
