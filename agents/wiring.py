@@ -358,6 +358,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     """Read everything, log it, sign it, have it witnessed, announce it; until `stop`."""
     from agents.evidence.actor import Collector
     from agents.evidence.log import LogDirectory
+    from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
 
     settings, broker, clock = process.settings, process.broker, process.clock
@@ -369,7 +370,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     process.stack.push_async_callback(fence.stop)
     publisher = Publisher(broker, settings.partitions)
     process.stack.push_async_callback(publisher.stop)
-    reader = EveryOffset(broker, topics.recorded())
+    reader = EveryOffset(broker, topics.recorded(), lambda record: Draft(record).id, topics.compacted())
     process.stack.push_async_callback(reader.stop)
     store = await asyncio.to_thread(LogDirectory, log_dir(settings))
     sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agents.evidence import coverage
 from agents.evidence.log import LogDirectory
-from agents.evidence.ports import Fence, Notary
-from agents.evidence.record import Draft
+from agents.evidence.ports import Fence, Frontier, Notary, Source
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import MAX_BATCH, Sequencer
 from schemas.tlog.note import SignatureCheck, parse_vkey
 from streams.shapes import Record
@@ -43,7 +43,7 @@ async def bench_log(
         attester=parse_vkey(notary.vkey(1)).public_key,
     )
     key = bytes(32)
-    frontiers: dict[tuple[str, int], int] = {}
+    frontiers: dict[Source, Frontier] = {}
     building: list[float] = []
     committing: list[float] = []
     try:
@@ -53,7 +53,7 @@ async def bench_log(
             for record in records[at : at + batch]:
                 reads.add(record)
             entries = await asyncio.to_thread(_build, reads.records, key)
-            entries += reads.closing({"bench": len(reads.records)}, full=at == 0)
+            entries += reads.closing({pseudonym(key, "tenant", "bench"): len(reads.records)}, full=at == 0)
             built = time.perf_counter()
             await sequencer.commit(entries)
             frontiers = reads.next()
@@ -74,5 +74,5 @@ async def bench_log(
     }
 
 
-def _build(records: Sequence[Record], key: bytes) -> list[bytes]:
-    return [Draft(record).build(key, key) for record in records]
+def _build(records: Sequence[tuple[Record, int]], key: bytes) -> list[bytes]:
+    return [Draft(record, inc).build(key, key) for record, inc in records]
