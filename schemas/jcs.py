@@ -7,7 +7,7 @@ this shows that the two agree where both speak, and checks foreign documents.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from schemas.canonical import MAX_INT, NotCanonical
 
@@ -32,6 +32,8 @@ def encode(value: Json) -> bytes:
         return _encode(value).encode()
     except UnicodeEncodeError as exc:
         raise NotCanonical("a string holds a lone surrogate") from exc
+    except RecursionError as exc:
+        raise NotCanonical("nested too deeply") from exc
 
 
 def number(value: float) -> str:

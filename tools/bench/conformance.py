@@ -19,6 +19,7 @@ from tools.bench.options import parsed, parser_of
 
 USAGE = "ratchet bench conformance --data DIR; DIR is a folder of published vectors"
 SHOWN = 200
+_OF_A_NODE = (merkle.probes, merkle.roots, merkle.paths, values.signatures, values.pairs, notes.vkeys)
 NOTES = (
     "inclusion, consistency: RFC 6962 probes; roots: leaves and the roots of their trees; tile-paths: tlog-tiles",
     "notes, cosignatures, vkeys, checkpoints, proofs: C2SP formats, strict; `extra` in a proof and types of keys that are not ours must be refused",
@@ -56,7 +57,8 @@ def judged(root: Path) -> dict[str, Any]:
         "families": dict(sorted(families.items())),
         "failures": failures,
         "left_out": folder.left_out,
-        "tables": ({"families": shown} if shown else {}) | ({"failures": [{"failure": one} for one in failures[:SHOWN]]} if failures else {}),
+        "tables": ({"families": shown} if shown else {})
+        | ({"failures": [{"failure": one} for one in failures[:SHOWN]]} if failures else {}),
         "notes": list(NOTES),
         "summary": {
             "families": figure(len(families), at_least=1),
@@ -71,10 +73,12 @@ def _cases(folder: Folder) -> Iterator[Case]:
     yield from merkle.logs(folder, of_logs)
     yield from values.documents(folder)
     for file in folder.files:
-        for judge in (merkle.probes, merkle.roots, merkle.paths, values.signatures, values.pairs, values.numbers):
-            yield from judge(file)
-        yield from notes.vkeys(folder, file)
+        for node in file.nodes():
+            for judge in _OF_A_NODE:
+                yield from judge(file, node)
+        yield from values.numbers(file)
         if file.name not in of_logs:
             yield from notes.notes(folder, file)
             yield from notes.checkpoints(file)
             yield from notes.proofs(folder, file)
+        file.forget()

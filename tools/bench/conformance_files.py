@@ -77,10 +77,22 @@ class File:
         except (ValueError, RecursionError):
             return None
 
+    def forget(self) -> None:
+        """Let go of what was read: a folder may be larger than the memory."""
+        for name in ("data", "text", "document"):
+            self.__dict__.pop(name, None)
+
     def nodes(self) -> Iterator[Node]:
         """Everything in its JSON document, the document first."""
-        if self.document is not None:
-            yield from _nodes(self.document, (), {})
+        left = [] if self.document is None else [Node(self.document, (), {})]
+        while left:
+            node = left.pop()
+            yield node
+            if isinstance(node.value, dict):
+                inside = cast("dict[str, Any]", node.value)
+                left += [Node(item, (*node.keys, key), inside) for key, item in reversed(inside.items())]
+            elif isinstance(node.value, list):
+                left += [Node(item, node.keys, node.beside) for item in reversed(cast("list[Any]", node.value))]
 
     def passages(self) -> Iterator[str]:
         """Its text, and each fenced block of it."""
@@ -128,21 +140,10 @@ class Folder:
         return self._keys[folder]
 
 
-def faulted(check: Callable[[], None], *refusals: type[Exception], refused: bool = False) -> Fault:
+def faulted(check: Callable[[], object], *refusals: type[Exception], refused: bool = False) -> Fault:
     """Run a check that raises one of `refusals` when our code refuses, and say what is wrong with that."""
     try:
         check()
     except refusals as fault:
         return None if refused else f"refused: {fault}"
     return "accepted; it is to be refused" if refused else None
-
-
-def _nodes(value: Any, keys: tuple[str, ...], beside: Mapping[str, Any]) -> Iterator[Node]:
-    yield Node(value, keys, beside)
-    if isinstance(value, dict):
-        inside = cast("dict[str, Any]", value)
-        for key, item in inside.items():
-            yield from _nodes(item, (*keys, key), inside)
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from _nodes(item, keys, beside)

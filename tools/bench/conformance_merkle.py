@@ -5,7 +5,8 @@ import binascii
 import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, permutations
 from typing import Any, cast
 
 from schemas.tlog import merkle, note, tiles
@@ -20,16 +21,15 @@ _PATH = re.compile(r"tile/(?:-?[0-9]+|data|entries)/")
 _WITH_HEIGHT = re.compile(r"tile/[0-9]+/(-?[0-9]{1,2}|data)/(.+)")  # golang.org/x/mod's form, our height is always 8
 
 
-def probes(file: File) -> Iterator[Case]:
+def probes(file: File, node: Node) -> Iterator[Case]:
     """Inclusion and consistency proofs, each with whether it must be refused, in the form of transparency-dev/merkle."""
-    for node in file.nodes():
-        if not isinstance(node.value, dict):
-            continue
-        row = cast("dict[str, Any]", node.value)
-        where = f"{file.name} {row.get('name') or row.get('desc') or ''}".strip()
-        for family, wanted in (("inclusion", _INCLUSION), ("consistency", _CONSISTENCY)):
-            if wanted | {"wantErr"} <= row.keys() and not row.keys() - wanted - _ABOUT:
-                yield Case(family, where, _probe(family, row))
+    if not isinstance(node.value, dict):
+        return
+    row = cast("dict[str, Any]", node.value)
+    for family, wanted in (("inclusion", _INCLUSION), ("consistency", _CONSISTENCY)):
+        if wanted | {"wantErr"} <= row.keys() and not row.keys() - wanted - _ABOUT:
+            where = f"{file.name} {row.get('name') or row.get('desc') or ''}".strip()
+            yield Case(family, where, _probe(family, row))
 
 
 def _probe(family: str, row: Mapping[str, Any]) -> Fault:
@@ -49,17 +49,16 @@ def _hash(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def roots(file: File) -> Iterator[Case]:
+def roots(file: File, node: Node) -> Iterator[Case]:
     """Leaf inputs as hex and, for each size up to their number, the root."""
-    for node in file.nodes():
-        lists = _hex_lists(node.value)
-        for leaves in lists.values():
-            for name, heads in lists.items():
-                if len(leaves) == len(heads) > 1 and leaves is not heads and _are_roots(leaves, heads):
-                    for size, head in enumerate(heads, 1):
-                        got = _root_of(leaves[:size])
-                        fault = None if got == head else f"our root is {got.hex()}"
-                        yield Case("roots", f"{file.name} {name} size {size}", fault)
+    lists = _hex_lists(node.value)
+    for (_, leaves), (name, heads) in permutations(lists.items(), 2):
+        if len(leaves) == len(heads) > 1 and _are_roots(leaves, heads):
+            for size, head in enumerate(heads, 1):
+                got = _root_of(leaves[:size])
+                yield Case(
+                    "roots", f"{file.name} {name} size {size}", None if got == head else f"our root is {got.hex()}"
+                )
 
 
 def _hex_lists(value: Any) -> dict[str, list[bytes]]:
@@ -83,17 +82,18 @@ def _are_roots(leaves: Sequence[bytes], heads: Sequence[bytes]) -> bool:
 
 def _root_of(leaves: Sequence[bytes]) -> bytes:
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
-    return merkle.root(len(hashes), lambda level, index: merkle.perfect_root(hashes[index << level : index + 1 << level]))
+    return merkle.root(
+        len(hashes), lambda level, index: merkle.perfect_root(hashes[index << level : index + 1 << level])
+    )
 
 
-def paths(file: File) -> Iterator[Case]:
+def paths(file: File, node: Node) -> Iterator[Case]:
     """Paths of tiles, each with whether it is one."""
-    for node in file.nodes():
-        for path, good in _judged_paths(node):
-            match = _WITH_HEIGHT.fullmatch(path)
-            ours = path if match is None else f"tile/{match[1].replace('data', tiles.ENTRIES)}/{match[2]}"
-            fault = faulted(lambda ours=ours: _same_path(ours), Malformed, refused=not good)
-            yield Case("tile-paths", f"{file.name} {path}", fault)
+    for path, good in _judged_paths(node):
+        match = _WITH_HEIGHT.fullmatch(path)
+        ours = path if match is None else f"tile/{match[1].replace('data', tiles.ENTRIES)}/{match[2]}"
+        fault = faulted(partial(_same_path, ours), Malformed, refused=not good)
+        yield Case("tile-paths", f"{file.name} {path}", fault)
 
 
 def _judged_paths(node: Node) -> Iterator[tuple[str, bool]]:
@@ -143,9 +143,7 @@ def _is_tile(path: str) -> bool:
         return False
 
 
-def _point(
-    log: "_Log", file: File, keys: Sequence[note.VerifierKey], known: list[note.Checkpoint]
-) -> Fault:
+def _point(log: "_Log", file: File, keys: Sequence[note.VerifierKey], known: list[note.Checkpoint]) -> Fault:
     """Signed by a key near by, and the tiles have its root; then it is added to `known`."""
     try:
         checkpoint = note.parse_checkpoint(opened(file.data, keys))
@@ -216,5 +214,3 @@ class _Log:
         leaves = [merkle.leaf_hash(entry) for entry in tiles.decode_bundle(plain, wide)]
         if leaves[: tile.width] != self._hashes(tiles.Tile(0, tile.number, tile.width)):
             raise merkle.ProofRefused(f"{tile.path} does not have the hashes of its tile")
-
-

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -26,17 +27,13 @@ def opened(data: bytes, keys: Sequence[note.VerifierKey]) -> str:
     return note.open_note(data, keys, verify)[0]
 
 
-def vkeys(folder: Folder, file: File) -> Iterator[Case]:
-    """Verifier keys in JSON: read and written alike, or refused where a name on the way says so."""
-    for node in file.nodes():
-        if not isinstance(node.value, str) or VKEY.fullmatch(node.value) is None:
-            continue
-        kind = base64.b64decode(node.value.split("+", 2)[2] + "==")[:1]
-        if kind and kind[0] not in _KINDS and not node.refused:
-            folder.left_out[f"{file.name} {node.value}"] = f"a key of type 0x{kind.hex()}, which is not Ed25519's"
-            continue
-        fault = faulted(lambda node=node: _same_vkey(node.value), Malformed, refused=node.refused)
-        yield Case("vkeys", f"{file.name} {node.value}", fault)
+def vkeys(file: File, node: Node) -> Iterator[Case]:
+    """Verifier keys in JSON: read and written alike, or refused where a name on the way says so. Other types are not ours."""
+    if isinstance(node.value, str) and VKEY.fullmatch(node.value) is not None:
+        kind = base64.b64decode(node.value.split("+", 2)[2][:4] + "==")[0]
+        if kind in _KINDS or node.refused:
+            fault = faulted(partial(_same_vkey, node.value), Malformed, refused=node.refused)
+            yield Case("vkeys", f"{file.name} {node.value}", fault)
 
 
 def _same_vkey(text: str) -> None:
@@ -51,7 +48,7 @@ def notes(folder: Folder, file: File) -> Iterator[Case]:
     """
     own = file.keys()
     for number, (text, node) in enumerate(_texts(file)):
-        if _SIGNED.search(text) is None or text.startswith(_PROOF):
+        if _SIGNED.search(text) is None or text.startswith((_PROOF, "old ")):  # a proof, what a witness is asked
             continue
         names = set(_LINE.findall(text[text.rindex("\n\n") :]))
         keys = [key for key in own or folder.keys_near(file.path.parent) if key.name in names]
@@ -62,12 +59,9 @@ def notes(folder: Folder, file: File) -> Iterator[Case]:
             mine = [key for key in keys if key.kind == kind]
             if mine:
                 refused = node is not None and node.refused
-                yield Case(family, where, faulted(lambda: _opens(text, mine), Malformed, note.Untrusted, refused=refused))  # noqa: B023 - called at once
+                fault = faulted(partial(opened, text.encode(), mine), Malformed, note.Untrusted, refused=refused)
+                yield Case(family, where, fault)
         yield from _signed_again(file, text, where)
-
-
-def _opens(text: str, keys: Sequence[note.VerifierKey]) -> None:
-    opened(text.encode(), keys)
 
 
 def _signed_again(file: File, text: str, where: str) -> Iterator[Case]:
@@ -87,7 +81,7 @@ def checkpoints(file: File) -> Iterator[Case]:
     for text, node in _texts(file):
         if _CHECKPOINT.fullmatch(text) is not None:
             refused = node is not None and node.refused
-            fault = faulted(lambda text=text, node=node: _same_checkpoint(text, node), Malformed, refused=refused)
+            fault = faulted(partial(_same_checkpoint, text, node), Malformed, refused=refused)
             yield Case("checkpoints", f"{file.name} {text.splitlines()[0]}", fault)
 
 
@@ -105,7 +99,11 @@ def proofs(folder: Folder, file: File) -> Iterator[Case]:
             continue
         refused = "\nextra " in text or (node is not None and node.refused)
         fault = faulted(
-            lambda text=text: _proves(folder, file, text), Malformed, note.Untrusted, merkle.ProofRefused, refused=refused
+            partial(_proves, folder, file, text),
+            Malformed,
+            note.Untrusted,
+            merkle.ProofRefused,
+            refused=refused,
         )
         yield Case("proofs", file.name, fault)
 
@@ -132,5 +130,3 @@ def _texts(file: File) -> Iterator[tuple[str, Node | None]]:
         yield from ((node.value, node) for node in file.nodes() if isinstance(node.value, str))
     else:
         yield from ((text, None) for text in file.passages())
-
-

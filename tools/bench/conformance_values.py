@@ -1,5 +1,7 @@
 """Published signatures of Ed25519 (Wycheproof) and canonical JSON (RFC 8785) against our own code."""
 
+import functools
+import hashlib
 import json
 import re
 import struct
@@ -10,35 +12,37 @@ from typing import Any, cast
 from infra.notary import verify
 from schemas import canonical, jcs
 from schemas.tlog.curve import has_prime_order
-from tools.bench.conformance_files import NEAR, Case, Fault, File, Folder, faulted
+from tools.bench.conformance_files import NEAR, Case, Fault, File, Folder, Node, faulted
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}\s*)+")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NUMBER = re.compile(r"([0-9a-f]{1,16}),(-?[0-9.e+-]+)")
 _EXPECTED = re.compile(r"out|expect|canonical|result", re.IGNORECASE)
+_worthy = functools.cache(has_prime_order)
 _OUTCOMES = {"valid": True, "invalid": False, "acceptable": None}
 
 
-def signatures(file: File) -> Iterator[Case]:
+def signatures(file: File, node: Node) -> Iterator[Case]:
     """Test groups of Wycheproof over edwards25519. A signature counts under a key of prime order only."""
-    for node in file.nodes():
-        if not isinstance(node.value, dict):
-            continue
-        group = cast("dict[str, Any]", node.value)
-        key = group.get("publicKey", group.get("key"))
-        if isinstance(key, dict) and isinstance(group.get("tests"), list):
-            public = cast("dict[str, Any]", key)
-            if public.get("curve") in ("edwards25519", "Ed25519") and isinstance(public.get("pk"), str):
-                yield from _signatures(file, bytes.fromhex(public["pk"]), group["tests"])
+    if not isinstance(node.value, dict):
+        return
+    group = cast("dict[str, Any]", node.value)
+    key = group.get("publicKey", group.get("key"))
+    if isinstance(key, dict) and isinstance(group.get("tests"), list):
+        public = cast("dict[str, Any]", key)
+        if public.get("curve") in ("edwards25519", "Ed25519") and isinstance(public.get("pk"), str):
+            for test in group["tests"]:
+                yield Case("wycheproof", f"{file.name} tcId {test.get('tcId')}", _signature(public["pk"], test))
 
 
-def _signatures(file: File, key: bytes, tests: Sequence[Mapping[str, Any]]) -> Iterator[Case]:
-    worthy = has_prime_order(key)
-    for test in tests:
-        wanted = _OUTCOMES.get(test["result"])
-        said = worthy and verify(key, bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
-        fault = None if wanted in (None, said) else f"we say {'valid' if said else 'invalid'}"
-        yield Case("wycheproof", f"{file.name} tcId {test.get('tcId')}", fault)
+def _signature(key_hex: str, test: Mapping[str, Any]) -> Fault:
+    try:
+        key, message, signature = (bytes.fromhex(text) for text in (key_hex, test["msg"], test["sig"]))
+        wanted = _OUTCOMES[test["result"]]
+    except (KeyError, TypeError, ValueError) as fault:
+        return f"not understood: {fault}"
+    said = _worthy(key) and verify(key, message, signature)
+    return None if wanted in (None, said) else f"we say {'valid' if said else 'invalid'}"
 
 
 def documents(folder: Folder) -> Iterator[Case]:
@@ -47,22 +51,24 @@ def documents(folder: Folder) -> Iterator[Case]:
     Hex belongs to the documents of its value, and to those of its name in folders beside its own: so a form that is
     wrong still meets its document.
     """
-    small = [file for file in folder.files if file.size <= NEAR]
-    sources = [file for file in small if file.document is not None]
     by_value: dict[str, list[File]] = {}
-    for file in sources:
-        by_value.setdefault(_value_of(file.document), []).append(file)
     by_name: dict[tuple[Path, str], list[File]] = {}
-    for file in sources:
-        by_name.setdefault(_name_of(file), []).append(file)
-    told: set[str] = set()
-    for file in small:
-        form = _unhexed(file)
-        if form is None:
+    forms: list[tuple[File, bytes]] = []
+    for file in folder.files:
+        if file.size > NEAR:
             continue
+        if file.document is not None:
+            by_value.setdefault(_value_of(file.document), []).append(file)
+            by_name.setdefault(_name_of(file), []).append(file)
+        elif (form := _unhexed(file.text)) is not None:
+            forms.append((file, form))
+        file.forget()
+    told: set[str] = set()
+    for file, form in forms:
         value = _parsed(form)
         named = [other for other in by_name.get(_name_of(file), []) if other.path.parent != file.path.parent]
-        partners = {other.name: other for other in (*named, *(by_value.get(_value_of(value), []) if value else []))}
+        alike = by_value.get(_value_of(value), []) if value is not None else []
+        partners = {other.name: other for other in (*named, *alike)}
         if not partners:
             folder.left_out[file.name] = "hex of JSON, and no document of that value or name"
             continue
@@ -77,14 +83,12 @@ def documents(folder: Folder) -> Iterator[Case]:
             yield Case("jcs", form_file.name, _all_become(found, form_file.data))
 
 
-def pairs(file: File) -> Iterator[Case]:
+def pairs(file: File, node: Node) -> Iterator[Case]:
     """Documents and the hex of their canonical form inside one JSON document."""
-    for node in file.nodes():
-        if not isinstance(node.value, dict):
-            continue
+    if isinstance(node.value, dict):
         texts = [text for text in cast("dict[str, Any]", node.value).values() if isinstance(text, str)]
-        forms = [bytes.fromhex(text) for text in texts if _HEX.fullmatch(text) and _parsed(bytes.fromhex(text)) is not None]
-        found = [text.encode() for text in texts if _parsed(text.encode("utf-8", "surrogatepass")) is not None]
+        forms = [form for text in texts if (form := _unhexed(text)) is not None]
+        found = [data for text in texts if _parsed(data := text.encode("utf-8", "replace")) is not None]
         if len(forms) == 1 and found:
             yield Case("jcs", f"{file.name} {'.'.join(node.keys)}", _all_become(found, forms[0]))
 
@@ -148,14 +152,14 @@ def _parsed(data: bytes) -> Any:
 
 def _value_of(value: Any) -> str:
     """Alike for equal values, however they are written: as Python's own printer has it, not ours."""
-    return json.dumps(value, sort_keys=True) if value else ""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _unhexed(file: File) -> bytes | None:
+def _unhexed(text: str | None) -> bytes | None:
     """The bytes of a text that is nothing but hex of something that opens like a JSON object or list."""
-    if file.text is None or _HEX.fullmatch(file.text) is None:
+    if text is None or _HEX.fullmatch(text) is None:
         return None
-    data = bytes.fromhex(file.text)
+    data = bytes.fromhex(text)
     return data if data[:1] in (b"{", b"[") else None
 
 
