@@ -13,69 +13,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-from agents.evidence import disk
+from agents.evidence import disk, resume
 from agents.evidence.edge import Edge
+from agents.evidence.intent import Intent, Signed
 from agents.evidence.log import CHECKPOINT, INTENT, POLICY, SIGNED, LogDamaged
-from agents.evidence.ports import Fence, LogStore, Notary, RolledBack, SplitView
+from agents.evidence.ports import Cosigned, Fence, LogStore, Notary, RolledBack, SplitView
 from agents.evidence.quorum import Quorum
 from agents.evidence.trust import NO_WITNESS, Trust, renewed
-from schemas import canonical
 from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, note, tiles
-from schemas.tlog.policy import open_checkpoint, parse_policy
-from schemas.tlog.strict import Malformed, decode_base64, encode_base64
+from schemas.tlog.policy import Policy, open_checkpoint
 
 MAX_BATCH = 4096
 """Records of one checkpoint; findings and coverage come on top."""
 _ROOM = 4 * MAX_BATCH
 Passed = Callable[[str], None]
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What is being signed, by which key versions, and what its readers are asked to trust."""
-
-    checkpoint: note.Checkpoint
-    versions: tuple[int, ...]
-    trust: Trust
-    trust_index: int
-    """Where the last `trust` entry below this checkpoint is."""
-    away: bool
-    """Whether the last entry about the witnesses says that they are away."""
-
-    def encode(self) -> bytes:
-        return canonical.encode(
-            {
-                "body": self.checkpoint.text,
-                "versions": self.versions,
-                "policy": self.trust.text,
-                "attester": encode_base64(self.trust.attester),
-                "trust": self.trust_index,
-                "away": self.away,
-            }
-        )
-
-    @staticmethod
-    def decode(data: bytes) -> "Intent":
-        """Raises LogDamaged."""
-        try:
-            value = cast("dict[str, Any]", canonical.decode(data))
-            trust = Trust(parse_policy(value["policy"]), decode_base64(value["attester"], "the attester"))
-            checkpoint = note.parse_checkpoint(value["body"])
-            return Intent(checkpoint, tuple(value["versions"]), trust, int(value["trust"]), bool(value["away"]))
-        except (canonical.NotCanonical, Malformed, KeyError, TypeError) as exc:
-            raise LogDamaged(f"{INTENT} is not one of ours: {exc!r}") from exc
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """A checkpoint and the note that carries it."""
-
-    checkpoint: note.Checkpoint
-    note: bytes
 
 
 @dataclass(slots=True)
@@ -137,10 +91,12 @@ class Sequencer:
         self = cls(store, notary, fence, check, attester, quorum, passed)
         try:
             await asyncio.to_thread(self._load)
-            if self._signed is not None:
-                await self._witness(self._signed)
             if self._batch is not None:
+                if self._signed is not None:
+                    await self._ask(self._signed)
                 await self.finish()
+            elif self._signed is not None:
+                await self._witness(self._signed)
         except BaseException:
             store.close()
             raise
@@ -149,6 +105,11 @@ class Sequencer:
     def close(self) -> None:
         """Release the store."""
         self._store.close()
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._notary.name
 
     @property
     def size(self) -> int:
@@ -185,6 +146,15 @@ class Sequencer:
             for index, entry in enumerate(self._store.entries(self.size, number), number * tiles.WIDTH):
                 if first <= index < end:
                     yield index, entry
+
+    def attached(self, name: str) -> bool:
+        """Whether a file stands beside the log."""
+        return self._store.read(name) is not None
+
+    def attach(self, name: str, data: bytes) -> None:
+        """Put a file beside the log, durably and for ever with these bytes."""
+        for _ in self._store.add([(name, data)]):
+            self._passed("attached")
 
     async def commit(self, entries: Sequence[bytes]) -> Signed:
         """Append the entries, all or none, and sign the checkpoint over them; before them stand the log's own.
@@ -262,7 +232,7 @@ class Sequencer:
         return _Batch(intent, edge, tail, files)
 
     @property
-    def _policy(self) -> Any:
+    def _policy(self) -> Policy:
         return self._quorum.policy if self._quorum else NO_WITNESS
 
     def _announced(self, able: Sequence[int], trust: Trust) -> tuple[int, ...]:
@@ -341,29 +311,32 @@ class Sequencer:
             raise LogDamaged(f"the notary's signature does not verify under its own key {key}")
         return note.sign_line(key, signature)
 
+    async def _ask(self, signed: Signed) -> Cosigned:
+        """Step 4. What a witness refuses for good stops everything."""
+        if self._quorum is None:
+            return Cosigned((), {})
+        self._passed("asking")
+        try:
+            said = await self._quorum.ask(signed.checkpoint, signed.note, lambda old: self._proof(old, signed))
+        except (RolledBack, SplitView) as exc:
+            self._stopped = exc
+            raise
+        self._passed("answered")
+        return said
+
     async def _witness(self, signed: Signed) -> None:
         """Steps 4 and 5: ask, and publish what the policy accepts."""
         intent = self._last
         if intent is None or (self._quorum is not None and not self._quorum.due):
             return
-        data = signed.note
-        missing: Sequence[str] = ()
-        if self._quorum is not None:
-            self._passed("asking")
-            try:
-                said = await self._quorum.ask(signed.checkpoint, signed.note, lambda old: self._proof(old, signed))
-            except (RolledBack, SplitView) as exc:
-                self._stopped = exc
-                raise
-            self._passed("answered")
-            data += "".join(_known(said.lines, intent.trust)).encode()
-            missing = list(said.missing)
+        said = await self._ask(signed)
+        data = signed.note + "".join(_known(said.lines, intent.trust)).encode()
         try:
             open_checkpoint(data, intent.trust.policy, self._check)
         except note.Untrusted as exc:
             if self._quorum is None:
                 raise LogDamaged(f"the checkpoint of {signed.checkpoint.size} entries: {exc}") from exc
-            self._quorum.missed(missing)
+            self._quorum.missed(list(said.missing))
             _log.warning("the checkpoint of %d entries waits for its witnesses: %s", signed.checkpoint.size, exc)
             return
         if self._quorum is not None:
@@ -385,23 +358,31 @@ class Sequencer:
         self._passed("checkpoint")
 
     def _load(self) -> None:
-        signed, intent = self._store.read(SIGNED), self._store.read(INTENT)
-        bound = Intent.decode(intent) if intent is not None else None
-        if signed is not None:
-            self._signed = self._believe(signed)
-        self._check_published()
-        if self._signed is not None and (bound is None or bound.checkpoint.size < self.size):
-            raise LogDamaged(f"{INTENT} is older than {SIGNED}: they are not of one crash")
-        size = bound.checkpoint.size if bound is not None else 0
+        found = resume.found(self._store, self._notary, self._check)
+        self._signed, self._published = found.signed, found.published
+        size = found.intent.checkpoint.size if found.intent else 0
         self._store.set_aside(self._store.beyond(size, _ROOM))
         self._edge, self._tail = disk.edge(self._store, size)
-        if bound is None:
-            return
-        self._last = bound
-        if self._signed is None or size > self.size:
-            self._batch = _Batch(bound, self._edge, self._tail, bound=True)
-        elif bound.checkpoint != self._signed.checkpoint:
-            raise LogDamaged(f"{INTENT} and {SIGNED} have {size} entries, but other roots")
-        self._check_trust(bound)
+        if found.intent is not None and size > self.size:
+            self._batch = _Batch(found.intent, self._edge, self._tail, bound=True)
+        else:
+            self._last = found.intent
         for tile in _completed(max(0, self.size - _ROOM), self.size):
             self._store.drop_partials(tile)
+
+
+def _known(lines: Sequence[str], trust: Trust) -> Iterator[str]:
+    """The lines of witnesses that the readers of this checkpoint know: they refuse all others."""
+    keys = {(witness.key.name, witness.key.key_id) for witness in trust.policy.witnesses.values()}
+    for line in lines:
+        if any((sign.name, sign.key_id) in keys for sign in note.parse_note(f"\n\n{line}".encode())[1]):
+            yield line
+
+
+def _completed(before: int, after: int) -> Iterator[tiles.Tile]:
+    """The tiles that are full in the log of `after` entries and were not in that of `before`."""
+    yield from (tiles.Tile(None, number) for number in range(before >> tiles.HEIGHT, after >> tiles.HEIGHT))
+    level = 0
+    while (end := after >> (tiles.HEIGHT * (level + 1))) > 0:
+        yield from (tiles.Tile(level, number) for number in range(before >> (tiles.HEIGHT * (level + 1)), end))
+        level += 1

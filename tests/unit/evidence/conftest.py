@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence import coverage
+from agents.evidence.log import LogDirectory
 from agents.evidence.ports import Read, Source
+from agents.evidence.quorum import Quorum
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
@@ -20,6 +23,7 @@ from streams.shapes import Record
 KEY = bytes(range(32))
 TEXT = "canary-text-7d1e: my card does not work"
 EMAIL = "canary.person@example.org"
+ATTESTER = Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()
 
 
 class Fenced(Exception):
@@ -153,9 +157,19 @@ class Lab:
     fenced: type[Exception] = Fenced
     canaries: tuple[str, ...] = (TEXT, "canary", EMAIL, "customer-4711", "session-9", "example.org")
     key: bytes = KEY
+    attester: bytes = ATTESTER
+    quorum: Quorum | None = None
 
     async def open(self, passed: Passed = lambda _: None) -> Sequencer:
-        return await Sequencer.open(self.root, notary=self.notary, fence=self.fence, check=verify, passed=passed)
+        return await Sequencer.open(
+            LogDirectory(self.root),
+            notary=self.notary,
+            fence=self.fence,
+            check=verify,
+            attester=self.attester,
+            quorum=self.quorum,
+            passed=passed,
+        )
 
 
 @pytest.fixture
