@@ -22,11 +22,12 @@ SHOWN = 200
 _OF_A_NODE = (merkle.probes, merkle.roots, merkle.paths, values.signatures, values.pairs, notes.vkeys)
 NOTES = (
     "inclusion, consistency: RFC 6962 probes; roots: leaves and the roots of their trees; tile-paths: tlog-tiles",
-    "notes, cosignatures, vkeys, checkpoints, proofs: C2SP formats, strict; `extra` in a proof and types of keys that are not ours must be refused",
+    "notes, cosignatures, vkeys, checkpoints, proofs: C2SP's formats, read strictly; a proof with `extra` must be refused",
     "logs: every checkpoint of a folder against its tiles, and each against the one before",
     "wycheproof: a signature counts under a key of prime order only",
-    "jcs: the whole of RFC 8785; and what evidence writes itself gives the same bytes or is refused where it holds floats, great integers or keys "
-    "outside ASCII; numbers: lines of a double and its ECMAScript form",
+    "jcs: all of RFC 8785; what evidence itself writes gives the same bytes, or is refused for a float, a great integer, a key "
+    "outside ASCII",
+    "numbers: lines of a double and its ECMAScript form",
 )
 
 

@@ -40,8 +40,8 @@ USAGE = (
     "DIR on the disk that is to be measured"
 )
 NOTES = (
-    "appends_per_s: entries of full batches from bytes to a published checkpoint: bundles, tiles, every sync, proof from disk, Vault's signature, "
-    "the witness's cosignature; without Kafka's fence",
+    "appends_per_s: entries of full batches from bytes to a published checkpoint: bundles, tiles, every sync, the proof from disk, "
+    "Vault's signature, the witness's cosignature; without Kafka's fence",
     "records_per_s: the same from Kafka's records on; one process, building and appending in turn",
     "raw_per_s: a plain loop over the same bytes, batch by batch in between: SHA-256 of each entry, one file, fsync of file and folder",
     "checkpoint_ms: one batch from bytes to published",

@@ -1,4 +1,4 @@
-"""Entries into a log on disk, signed by a real Vault and cosigned by a real witness, and beside each batch a plain loop over the same bytes."""
+"""Entries into a log on disk, signed by a real Vault and cosigned by a real witness; beside each batch a plain loop over its bytes."""
 
 import asyncio
 import hashlib
@@ -123,7 +123,6 @@ async def appended(
 
 
 async def _appended(sequencer: Sequencer, records: Sequence[Record], batch: int, raw: Path) -> tuple[Appended, bytes]:
-    raw.mkdir()
     took, frontiers, since_full = Appended(), {}, FULL_EVERY
     tag = pseudonym(KEY, "tenant", TENANT)
     for number, at in enumerate(range(0, len(records), batch)):
@@ -158,6 +157,7 @@ def _built(records: Sequence[Record]) -> list[bytes]:
 
 def _raw(folder: Path, number: int, entries: Sequence[bytes]) -> float:
     """What any log must do: hash each entry, write them all, wait for the disk."""
+    folder.mkdir(exist_ok=True)
     start = time.perf_counter()
     hashes = b"".join(hashlib.sha256(entry).digest() for entry in entries)
     with (folder / str(number)).open("wb") as file:
