@@ -39,6 +39,11 @@ class Node:
     beside: Mapping[str, Any]
 
     @property
+    def row(self) -> dict[str, Any] | None:
+        """The value, where it is an object."""
+        return cast("dict[str, Any]", self.value) if isinstance(self.value, dict) else None
+
+    @property
     def refused(self) -> bool:
         """Whether the document says that this must not be accepted: by a name on the way to it, or a verdict beside it."""
         if any(_REFUSED.search(key) for key in self.keys):
@@ -88,8 +93,7 @@ class File:
         while left:
             node = left.pop()
             yield node
-            if isinstance(node.value, dict):
-                inside = cast("dict[str, Any]", node.value)
+            if (inside := node.row) is not None:
                 left += [Node(item, (*node.keys, key), inside) for key, item in reversed(inside.items())]
             elif isinstance(node.value, list):
                 left += [Node(item, node.keys, node.beside) for item in reversed(cast("list[Any]", node.value))]

@@ -23,9 +23,8 @@ _WITH_HEIGHT = re.compile(r"tile/[0-9]+/(-?[0-9]{1,2}|data)/(.+)")  # golang.org
 
 def probes(file: File, node: Node) -> Iterator[Case]:
     """Inclusion and consistency proofs, each with whether it must be refused, in the form of transparency-dev/merkle."""
-    if not isinstance(node.value, dict):
+    if (row := node.row) is None:
         return
-    row = cast("dict[str, Any]", node.value)
     for family, wanted in (("inclusion", _INCLUSION), ("consistency", _CONSISTENCY)):
         if wanted | {"wantErr"} <= row.keys() and not row.keys() - wanted - _ABOUT:
             where = f"{file.name} {row.get('name') or row.get('desc') or ''}".strip()
@@ -34,7 +33,7 @@ def probes(file: File, node: Node) -> Iterator[Case]:
 
 def _probe(family: str, row: Mapping[str, Any]) -> Fault:
     def check() -> None:
-        proof = [_hash(text) for text in row["proof"] or []]
+        proof = [_hash(text) for text in cast("list[str]", row["proof"] or [])]
         if family == "inclusion":
             index, size = int(row["leafIdx"]), int(row["treeSize"])
             merkle.verify_inclusion(index, size, _hash(row["leafHash"]), proof, _hash(row["root"]))
@@ -51,7 +50,7 @@ def _hash(text: str) -> bytes:
 
 def roots(file: File, node: Node) -> Iterator[Case]:
     """Leaf inputs as hex and, for each size up to their number, the root."""
-    lists = _hex_lists(node.value)
+    lists = _hex_lists(node.row or {})
     for (_, leaves), (name, heads) in permutations(lists.items(), 2):
         if len(leaves) == len(heads) > 1 and _are_roots(leaves, heads):
             for size, head in enumerate(heads, 1):
@@ -61,11 +60,9 @@ def roots(file: File, node: Node) -> Iterator[Case]:
                 )
 
 
-def _hex_lists(value: Any) -> dict[str, list[bytes]]:
-    if not isinstance(value, dict):
-        return {}
+def _hex_lists(row: Mapping[str, Any]) -> dict[str, list[bytes]]:
     found: dict[str, list[bytes]] = {}
-    for key, item in cast("dict[str, Any]", value).items():
+    for key, item in row.items():
         if isinstance(item, list) and all(isinstance(text, str) for text in cast("list[Any]", item)):
             try:
                 found[key] = [bytes.fromhex(text) for text in cast("list[str]", item)]
@@ -99,10 +96,9 @@ def paths(file: File, node: Node) -> Iterator[Case]:
 def _judged_paths(node: Node) -> Iterator[tuple[str, bool]]:
     if isinstance(node.value, str) and _PATH.match(node.value) and node.keys[-1:] == ("path",):
         yield node.value, not node.refused
-    if isinstance(node.value, dict):
-        for path, good in cast("dict[str, Any]", node.value).items():
-            if isinstance(good, bool) and _PATH.match(path):
-                yield path, good
+    for path, good in (node.row or {}).items():
+        if isinstance(good, bool) and _PATH.match(path):
+            yield path, good
 
 
 def _same_path(path: str) -> None:

@@ -24,9 +24,8 @@ _OUTCOMES = {"valid": True, "invalid": False, "acceptable": None}
 
 def signatures(file: File, node: Node) -> Iterator[Case]:
     """Test groups of Wycheproof over edwards25519. A signature counts under a key of prime order only."""
-    if not isinstance(node.value, dict):
+    if (group := node.row) is None:
         return
-    group = cast("dict[str, Any]", node.value)
     key = group.get("publicKey", group.get("key"))
     if isinstance(key, dict) and isinstance(group.get("tests"), list):
         public = cast("dict[str, Any]", key)
@@ -85,12 +84,11 @@ def documents(folder: Folder) -> Iterator[Case]:
 
 def pairs(file: File, node: Node) -> Iterator[Case]:
     """Documents and the hex of their canonical form inside one JSON document."""
-    if isinstance(node.value, dict):
-        texts = [text for text in cast("dict[str, Any]", node.value).values() if isinstance(text, str)]
-        forms = [form for text in texts if (form := _unhexed(text)) is not None]
-        found = [data for text in texts if _parsed(data := text.encode("utf-8", "replace")) is not None]
-        if len(forms) == 1 and found:
-            yield Case("jcs", f"{file.name} {'.'.join(node.keys)}", _all_become(found, forms[0]))
+    texts = [text for text in (node.row or {}).values() if isinstance(text, str)]
+    forms = [form for text in texts if (form := _unhexed(text)) is not None]
+    found = [data for text in texts if _parsed(data := text.encode("utf-8", "replace")) is not None]
+    if len(forms) == 1 and found:
+        yield Case("jcs", f"{file.name} {'.'.join(node.keys)}", _all_become(found, forms[0]))
 
 
 def numbers(file: File) -> Iterator[Case]:

@@ -127,6 +127,7 @@ def _append_summary(took: Appended) -> dict[str, Any]:
         "appends_to_raw": figure(round(sum(took.raw_s) / committing, 3)),
         "checkpoint_ms_p50": figure(round(1000 * statistics.median(took.checkpoint_s), 2)),
         "checkpoint_ms_p99": figure(round(1000 * _p99(took.checkpoint_s), 2), at_most=250),
+        "raw_ms_p99": figure(round(1000 * _p99(took.raw_s), 2)),
     }
 
 

@@ -37,7 +37,7 @@ ATTESTER = bytes(31) + b"\x01"
 
 @dataclass(slots=True)
 class Appended:
-    """Seconds of each batch."""
+    """What was appended, and the seconds of each batch."""
 
     entries: int = 0
     bytes: int = 0
@@ -60,13 +60,8 @@ async def servers(folder: Path, cache_dir: Path) -> AsyncGenerator[tuple[VaultNo
     async with AsyncExitStack() as stack:
         vault = await stack.enter_async_context(vault_server(folder / "vault", cache_dir))
         role_id, wrapped = vault.new_approle()
-        settings = Settings(
-            state_dir=folder,
-            secrets="vault",
-            vault_addr=vault.addr,
-            vault_role_id=role_id,
-            vault_wrapped_secret_id=wrapped,
-        )  # pyright: ignore[reportArgumentType]  the text becomes a secret when it is validated
+        login = {"vault_addr": vault.addr, "vault_role_id": role_id, "vault_wrapped_secret_id": wrapped}
+        settings = Settings.model_validate({"state_dir": folder, "secrets": "vault", **login})
         secrets = await open_secrets(settings, lambda _: None)
         stack.push_async_callback(secrets.close)
         notary = await asyncio.to_thread(open_notary, settings, secrets)
@@ -79,13 +74,8 @@ def _start_witness(folder: Path, logs: Sequence[str], stack: AsyncExitStack) -> 
     known = folder / "logs.txt"
     known.write_text("".join(f"log {vkey}\n" for vkey in logs) + "quorum none\n")
     (port,) = free_ports(1)
-    settings = Settings(
-        state_dir=folder / "witness",
-        witness_name=WITNESS,
-        witness_listen=f"{LOOPBACK}:{port}",
-        witness_logs=known,
-        witness_dir=folder / "witness",
-    )
+    own = {"witness_name": WITNESS, "witness_listen": f"{LOOPBACK}:{port}", "witness_logs": known}
+    settings = Settings.model_validate({"state_dir": folder / "witness", "witness_dir": folder / "witness", **own})
     argv = [sys.executable, "-m", "agents", "witness"]
     environment = process_environment() | settings.to_env()
     done = subprocess.run([*argv, "--vkey"], env=environment, capture_output=True, text=True, check=False)

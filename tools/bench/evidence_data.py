@@ -103,9 +103,8 @@ class _Writer:
 
 def _batches(count: int) -> Iterator[list[bytes]]:
     """Entries as the collector would have put them under checkpoints, each batch with what closes it."""
-    samples = [Draft(_numbered(sample, 0, _OFFSET)).build(KEY, KEY) for sample in _samples()]
-    forms = [_form(entry) for entry in samples]
-    topics = [sample.topic for sample in _samples()]
+    samples = _samples()
+    forms = [_form(Draft(_numbered(sample, 0, _OFFSET)).build(KEY, KEY)) for sample in samples]
     tag = pseudonym(KEY, "tenant", TENANT)
     frontiers: dict[tuple[str, int], int] = {}
     since_full = FULL_EVERY
@@ -113,20 +112,23 @@ def _batches(count: int) -> Iterator[list[bytes]]:
         batch = Batch(frontiers)
         entries: list[bytes] = []
         for n in range(start, min(start + MAX_BATCH, count)):
-            kind, offset = n % len(forms), n // len(forms)
-            entries.append(forms[kind] % (n, offset, offset))
-            batch.add(Record(topics[kind], 0, offset, None, None, (("ce_id", _id(n)),), AT_MS))
+            request, kind = divmod(n, len(forms))
+            form, commitments = forms[kind]
+            digest = hashlib.sha256(b"%d" % n).hexdigest().encode() * 2
+            entries.append(form % (*(digest[at : at + 64] for at in range(commitments)), n, request, request))
+            batch.add(Record(samples[kind].topic, 0, request, None, None, (("ce_id", _id(n)),), AT_MS))
         full = since_full + len(entries) >= FULL_EVERY
         since_full = 0 if full else since_full + len(entries)
         yield entries + batch.closing({tag: len(entries)}, full=full)
         frontiers = batch.next()
 
 
-def _form(entry: bytes) -> bytes:
-    """An entry as a format of its number (in the id), its request's and its offset, in the order in which JCS has them."""
+def _form(entry: bytes) -> tuple[bytes, int]:
+    """An entry as a format of its commitments, the number in its id, its request's and its offset, in the order in which JCS
+    has them; and how many commitments there are."""
     form = entry.replace(b"%", b"%%").replace(b'"id":"' + _ID[:8].encode(), b'"id":"e%07x')
     form = form.replace(b'"request":"' + _REQUEST.encode(), b'"request":"q%08d')
-    return form.replace(b'"offset":%d' % _OFFSET, b'"offset":%d')
+    return _COMMITMENT.subn(b'"%s"', form.replace(b'"offset":%d' % _OFFSET, b'"offset":%d'))
 
 
 def _numbered(sample: Record, number: int, offset: int) -> Record:
@@ -155,6 +157,7 @@ def _samples() -> list[Record]:
     return found
 
 
+_COMMITMENT = re.compile(rb'"[0-9a-f]{64}"')
 _CAUSE = (("ratchet-cause", _UUID.encode()), ("ratchet-at", b"ratchet.requests[0]@7"))
 
 
