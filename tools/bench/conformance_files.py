@@ -41,7 +41,8 @@ class Node:
     @property
     def row(self) -> dict[str, Any] | None:
         """The value, where it is an object."""
-        return cast("dict[str, Any]", self.value) if isinstance(self.value, dict) else None
+        value: object = self.value
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
     @property
     def refused(self) -> bool:

@@ -113,17 +113,18 @@ async def appended(
 
 
 async def _appended(sequencer: Sequencer, records: Sequence[Record], batch: int, raw: Path) -> tuple[Appended, bytes]:
-    took, frontiers, since_full = Appended(), {}, FULL_EVERY
+    took, frontiers, since_full = Appended(), Batch({}).next(), FULL_EVERY
     tag = pseudonym(KEY, "tenant", TENANT)
     for number, at in enumerate(range(0, len(records), batch)):
         start = time.perf_counter()
         reads = Batch(frontiers)
-        for record in records[at : at + batch]:
+        some = records[at : at + batch]
+        for record in some:
             reads.add(record)
-        entries = await asyncio.to_thread(_built, reads.records)
+        entries = await asyncio.to_thread(_built, some)
         full = since_full + len(entries) >= FULL_EVERY
         since_full = 0 if full else since_full + len(entries)
-        entries += reads.closing({tag: len(reads.records)}, full=full)
+        entries += reads.closing({tag: len(some)}, full=full)
         built = time.perf_counter()
         signed = await sequencer.commit(entries)
         committed = time.perf_counter()

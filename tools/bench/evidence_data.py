@@ -106,7 +106,7 @@ def _batches(count: int) -> Iterator[list[bytes]]:
     samples = _samples()
     forms = [_form(Draft(_numbered(sample, 0, _OFFSET)).build(KEY, KEY)) for sample in samples]
     tag = pseudonym(KEY, "tenant", TENANT)
-    frontiers: dict[tuple[str, int], int] = {}
+    frontiers = Batch({}).next()
     since_full = FULL_EVERY
     for start in range(0, count, MAX_BATCH):
         batch = Batch(frontiers)
