@@ -56,9 +56,13 @@ def documents(folder: Folder) -> Iterator[Case]:
     for file in folder.files:
         if file.size > NEAR:
             continue
-        if file.document is not None:
-            by_value.setdefault(_value_of(file.document), []).append(file)
+        if file.data.lstrip()[:1] in (
+            b"{",
+            b"[",
+        ):  # also where it is no JSON any more: its name may say whose form it was
             by_name.setdefault(_name_of(file), []).append(file)
+            if file.document is not None:
+                by_value.setdefault(_value_of(file.document), []).append(file)
         elif (form := _unhexed(file.text)) is not None:
             forms.append((file, form))
         file.forget()
@@ -120,8 +124,11 @@ def _becomes(data: bytes, form: bytes) -> Fault:
         if canonical.encode(value) != form:
             raise AssertionError("restricted JCS writes other bytes than RFC 8785")
 
+    fault = faulted(whole, canonical.NotCanonical)
+    if fault is not None:
+        return fault
     value = json.loads(data)
-    return faulted(whole, canonical.NotCanonical) or faulted(ours, canonical.NotCanonical, refused=_outside(value))
+    return faulted(ours, canonical.NotCanonical, refused=_outside(value))
 
 
 def _outside(value: Any) -> bool:
