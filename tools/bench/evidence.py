@@ -89,9 +89,19 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         disk = _file_system(folder)
         took = asyncio.run(_append(folder, chosen.batches, chosen.batch, say))
         found = audits(folder, chosen.audit, say)
-    return {**found, "disk": disk, **appending(took, chosen.batch)} | {
+    summary = {**append_summary(took), **found.pop("summary")}
+    return {
+        "disk": disk,
+        "entries": took.entries,
+        "entry_bytes": round(took.bytes / took.entries),
+        "batch_entries": chosen.batch,
+        "fsync": "every file and folder, before the checkpoint is signed",
+        "checkpoint_ms_max": round(1000 * max(took.checkpoint_s), 2),
+        **{name: line["value"] for name, line in summary.items()},
+        **found,
+        "tables": {"audits": found["audits"]},
         "notes": list(NOTES),
-        "summary": {**_append_summary(took), **found["summary"]},
+        "summary": summary,
     }
 
 
@@ -106,18 +116,8 @@ async def _append(folder: Path, batches: int, batch: int, say: Say) -> Appended:
     return took
 
 
-def appending(took: Appended, batch: int) -> dict[str, Any]:
-    """The figures of the first part."""
-    return {
-        "entries": took.entries,
-        "batch_entries": batch,
-        "entry_bytes": round(took.bytes / took.entries),
-        "fsync": "every file and folder, before the checkpoint is signed",
-        "checkpoint_ms_max": round(1000 * max(took.checkpoint_s), 2),
-    }
-
-
-def _append_summary(took: Appended) -> dict[str, Any]:
+def append_summary(took: Appended) -> dict[str, Any]:
+    """The rates and times of the first part, with their limits."""
     committing, building = sum(took.checkpoint_s), sum(took.building_s)
     return {
         "appends_per_s": figure(round(took.entries / committing), at_least=20_000),
@@ -164,21 +164,26 @@ def audits(folder: Path, count: int, say: Say) -> dict[str, Any]:
 def _audited(folder: Path, count: int, say: Say) -> tuple[Audit, int]:
     """What the verifier takes over a new log of that many records, and the largest proof of 64 of its entries."""
     root = folder / "audit"
-    keys = _Keys()
-    size = write_log(root, count, Trust(keys.policy, ATTESTER).entry(), keys.policy, keys.sign, ORIGIN)
+    keys = Keys()
+    size = write(root, count, keys)
     policy = folder / "policy.txt"
     policy.write_text(keys.policy.text())
     found = audit(root, policy)
     if found.entries != size:
         raise RuntimeError(f"the verifier saw {found.entries} entries of {size}")
-    largest = _largest_proof(root, size)
+    largest = largest_proof(root, size)
     shutil.rmtree(root)
     if count > FREE_BYTES_PER_ENTRY:
         say(f"audited {size} entries in {found.seconds:.1f} s")
     return found, largest
 
 
-class _Keys:
+def write(root: Path, count: int, keys: "Keys") -> int:
+    """A log of that many records, under these keys; its size."""
+    return write_log(root, count, Trust(keys.policy, ATTESTER).entry(), keys.policy, keys.sign, ORIGIN)
+
+
+class Keys:
     """A log's key and a witness's, of this run: what they sign is thrown away."""
 
     def __init__(self) -> None:
@@ -196,7 +201,8 @@ class _Keys:
         return body + b"\n" + lines.encode()
 
 
-def _largest_proof(root: Path, size: int) -> int:
+def largest_proof(root: Path, size: int) -> int:
+    """Bytes of the largest proof file of 64 entries."""
     read = hash_reader(root, size)
     signed = (root / "checkpoint").read_bytes()
     indices = {0, size - 1, *range(0, size, max(1, size // SAMPLED))}
