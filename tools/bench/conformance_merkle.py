@@ -4,9 +4,11 @@ import base64
 import binascii
 import gzip
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import pairwise, permutations
+from pathlib import Path
 from typing import Any, cast
 
 from schemas.tlog import merkle, note, tiles
@@ -121,7 +123,7 @@ def logs(folder: Folder, taken: set[str]) -> Iterator[Case]:
         if not keys:
             folder.left_out[name] = "no verifier key in a text file of the folder or of the one above"
             continue
-        log = _Log(File(folder.root, place / path) for path in paths)
+        log = _Log(place, paths)
         known: list[note.Checkpoint] = []
         for point in points:
             taken.add(point.name)
@@ -151,15 +153,17 @@ def _point(log: "_Log", file: File, keys: Sequence[note.VerifierKey], known: lis
 
 
 class _Log:
-    """A log's tiles. A partial tile that is not there is cut from a wider one."""
+    """A log's tiles on disk. A partial tile that is not there is cut from a wider one."""
 
-    def __init__(self, files: Iterator[File]) -> None:
-        self._tiles: dict[tuple[int | None, int], dict[int, File]] = {}
-        for file in files:
-            path = file.name[file.name.rindex("tile/") :] if "tile/" in file.name else file.name
-            if _is_tile(path):
-                tile = tiles.parse_path(path)
-                self._tiles.setdefault((tile.level, tile.number), {})[tile.width] = file
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        def read(path: str) -> bytes:
+            return (root / path).read_bytes()
+
+        self._read: Callable[[str], bytes] = lru_cache(maxsize=1024)(read)
+        self._paths: dict[tuple[int | None, int], dict[int, str]] = {}
+        for path in filter(_is_tile, paths):
+            tile = tiles.parse_path(path)
+            self._paths.setdefault((tile.level, tile.number), {})[tile.width] = path
 
     def check(self, checkpoint: note.Checkpoint) -> None:
         """Root, every tile, every entry that is there, a proof of the first and the last. Raises ProofRefused, Malformed."""
@@ -189,9 +193,10 @@ class _Log:
         return tiles.subtree_reader(size, self._hashes)
 
     def _file(self, tile: tiles.Tile) -> tuple[int, bytes] | None:
-        made = self._tiles.get((tile.level, tile.number), {})
+        """The narrowest that holds the tile: its width and bytes."""
+        made = self._paths.get((tile.level, tile.number), {})
         wide = min((width for width in made if width >= tile.width), default=None)
-        return None if wide is None else (wide, made[wide].data)
+        return None if wide is None else (wide, self._read(made[wide]))
 
     def _hashes(self, tile: tiles.Tile) -> list[bytes]:
         found = self._file(tile)
@@ -202,11 +207,20 @@ class _Log:
     def _check_entries(self, tile: tiles.Tile) -> None:
         found = self._file(tile)
         if found is None:
-            if any(level is None for level, _ in self._tiles):
+            if any(level is None for level, _ in self._paths):
                 raise Malformed(f"{tile.path} is missing")
             return  # a log may be published without its entries
         wide, data = found
-        plain = gzip.decompress(data) if data[:3] == b"\x1f\x8b\x08" else data  # as a static server keeps it
-        leaves = [merkle.leaf_hash(entry) for entry in tiles.decode_bundle(plain, wide)]
+        leaves = [merkle.leaf_hash(entry) for entry in tiles.decode_bundle(_plain(data), wide)]
         if leaves[: tile.width] != self._hashes(tiles.Tile(0, tile.number, tile.width)):
             raise merkle.ProofRefused(f"{tile.path} does not have the hashes of its tile")
+
+
+def _plain(bundle: bytes) -> bytes:
+    """The bundle itself, where a static server keeps it compressed. Raises Malformed."""
+    if bundle[:3] != b"\x1f\x8b\x08":
+        return bundle
+    try:
+        return gzip.decompress(bundle)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise Malformed("a compressed bundle cannot be read") from exc

@@ -193,6 +193,9 @@ def test_a_log_on_disk(tmp_path: Path, zipped: bool) -> None:
     (root / ".state").mkdir()
     (root / ".state/version").write_text("1")
     assert judged(tmp_path)["families"] == {"logs": {"passed": 4 + 3, "failed": 0}}
+    whole = (root / "tile/entries/000").read_bytes()
+    (root / "tile/entries/000").write_bytes(whole[: len(whole) // 2])
+    assert judged(tmp_path)["families"]["logs"]["failed"] == 2
 
 
 @pytest.mark.parametrize(
