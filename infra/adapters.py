@@ -23,11 +23,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from infra.artifacts import ArtifactStore, tree_manifest
+from schemas.dsse import PAYLOAD_TYPE, STATEMENT_TYPE, pae
+from schemas.dsse import envelope as dsse_envelope
 from schemas.errors import Refused
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_ENVELOPE = 4 << 20
 
 
@@ -72,19 +73,13 @@ class Statement:
     keyid: str
 
 
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
 def sign_adapter(
     directory: Path, predicate: AdapterPredicate, sign: Callable[[bytes], bytes], keyid: str, name: str = "adapter"
 ) -> bytes:
     """The envelope for the files under `directory` as they are now. `sign` returns a raw ed25519 signature."""
     resources = [
         {"name": path, "digest": digest.removeprefix("sha256:"), "algorithm": "sha256"}
-        for path, digest in tree_manifest(directory).items()
+        for path, digest in sorted(tree_manifest(directory).items())  # the order in which the root digest takes them
     ]
     statement = {
         "_type": STATEMENT_TYPE,
@@ -102,12 +97,30 @@ def sign_adapter(
         },
     }
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    envelope = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [{"keyid": keyid, "sig": base64.b64encode(sign(pae(PAYLOAD_TYPE, payload))).decode()}],
+    return dsse_envelope(payload, keyid, sign(pae(PAYLOAD_TYPE, payload)))
+
+
+def model_signature(envelope: bytes, sign: Callable[[bytes], bytes], public_key_pem: bytes) -> bytes:
+    """The statement of an adapter's envelope as a file that OpenSSF model-signing's `verify key` takes (a Sigstore bundle).
+
+    `sign` gives an ECDSA signature in DER over what it is handed, by the EC key (P-256, P-384, P-521) of that PEM, with the
+    curve's own hash. Nothing is checked here: give envelopes that `read_statement` has passed.
+    """
+    payload = base64.b64decode(json.loads(envelope)["payload"])
+    signature = base64.b64encode(sign(pae(PAYLOAD_TYPE, payload))).decode()
+    bundle = {
+        "mediaType": SIGSTORE_BUNDLE,
+        "verificationMaterial": {
+            "publicKey": {"hint": hashlib.sha256(public_key_pem).hexdigest()},
+            "tlogEntries": cast("list[str]", []),
+        },
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": signature, "keyid": ""}],
+        },
     }
-    return json.dumps(envelope, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(bundle, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_statement(envelope: bytes, public_keys: Mapping[str, bytes]) -> Statement:

@@ -13,12 +13,12 @@ from infra.adapters import (
     AdapterPredicate,
     AdapterVerifier,
     GoldenProbe,
-    pae,
     read_statement,
     sign_adapter,
     verify_adapter,
 )
 from infra.artifacts import DirectoryStore
+from schemas.dsse import pae
 from schemas.errors import Refused, Unavailable
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
