@@ -695,7 +695,12 @@ def replay(
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Which: judge, trust, loop, streams.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Which: judge, trust, loop, streams, router, gateway, evidence, conformance.", show_default=False
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Run a benchmark and print its figures with machine, commit and versions. Further options go to the benchmark."""

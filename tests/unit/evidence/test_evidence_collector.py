@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from agents.evidence.actor import Collector
-from agents.evidence.bench import bench_log
 from agents.evidence.log import export
-from infra.notary import verify
 from schemas.errors import Unavailable
 from schemas.events import AuditCheckpoint
 from streams.shapes import Frontier, Gap, Last
@@ -113,13 +111,3 @@ async def test_batches_are_bounded(lab: Any, tmp_path: Path) -> None:
     assert len(lab.publisher.sent) == 2
     export(lab.root, tmp_path / "out")
     assert verify_evidence.verify(tmp_path / "out").partitions["ratchet.requests/0"].entries == 5000
-
-
-async def test_the_bench_measures_a_real_log(lab: Any, tmp_path: Path) -> None:
-    """The bench counts every entry it appended, and its log verifies."""
-    records = [lab.request(offset) for offset in range(600)]
-    figures = await bench_log(lab.root, records, notary=lab.notary, check=verify, batch=256)
-    assert figures["entries"] == 604
-    assert float(figures["appends_per_s"]) > 0
-    export(lab.root, tmp_path / "out")
-    assert verify_evidence.verify(tmp_path / "out").valid
