@@ -33,12 +33,14 @@ from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, alive, start, stop, sweep, wait_until
 from .ray import ensure_token, fresh_temp_dir, ray_answers, start_ray
 from .redis import start_redis, url_answers
+from .roles import ROLE, ROLES, role_of
 from .secure import IN_THE_CLEAR, INNER, SECURED, administration, certificates, establish, open_security
 from .supervise import Child, Issuer, Spec, read_state
 from .tls import ensure_certificates
-from .vault import ROLE, VaultServer, health, opened, start_vault, vault_program
+from .vault import VaultServer, health, opened, start_vault, vault_program
 
 ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
+TRAINING_ISSUER = Path("data") / "vault" / "training-issuer"
 LEAST_FREE_BYTES = 2 << 30
 AGENT_GROUPS = (
     ("router", "trust"),
@@ -96,6 +98,7 @@ class Stack:
         self.say = say
         self._record: Record | None = None
         self._token: SecretStr | None = None  # the command line's, for a Vault that was started here
+        self._role_ids: dict[str, str] = {}  # of such a Vault
 
     # -- up ------------------------------------------------------------------------------------------------------------
 
@@ -296,13 +299,17 @@ class Stack:
             self.say(f"keys made for {', '.join(added)}")
 
     def _issuer(self, server: VaultServer) -> Issuer:
-        file = self.dir / "data" / "vault" / "issuer"
+        """Tokens that log in others: the supervisor's, for every role; that of who starts training jobs, for theirs."""
+        file, lent = self.dir / "data" / "vault" / "issuer", self.dir / TRAINING_ISSUER
         _private(file, server.issuer_token())
+        _private(lent, server.issuer_token("ratchet-training-issuer"))
+        self._role_ids = {role: server.role_id(role) for role in ROLES}
         self.settings = self.settings.model_copy(
-            update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": server.role_id()}
+            update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": self._role_ids[ROLE]}
         )
+        server.allow(f"{self.settings.kafka_credentials}/{self.settings.kafka_user or 'evidence'}")
         self._token = SecretStr(server.operator_token())
-        return Issuer(addr=server.addr, role=ROLE, token_file=file)
+        return Issuer(addr=server.addr, token_file=file, lent=[lent])
 
     def _ray(self, wanted: int | None, num_cpus: int) -> None:
         if self.settings.ray_address is not None:
@@ -339,16 +346,13 @@ class Stack:
         if settings.ray_token_file is not None:
             common |= ray_environment(settings.ray_token_file)
 
-        def own(group: Sequence[str]) -> dict[str, str]:
-            """What only those need who start training jobs: each of these logs in by itself."""
-            return {env_name("vault_issuer"): str(issuer.token_file)} if issuer is not None and "jobs" in group else {}
-
         children = [
             Child(
                 name="-".join(group),
                 argv=[sys.executable, "-m", "agents", *group],
-                env=common | own(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
+                env=common | self._login(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
                 log=logs / f"{'-'.join(group)}.log",
+                role=None if issuer is None else role_of(group),
             )
             for group in groups
         ]
@@ -371,6 +375,14 @@ class Stack:
                 )
             except Unavailable as fault:
                 raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
+
+    def _login(self, group: Sequence[str]) -> dict[str, str]:
+        """As whom a process of the stack's own Vault logs in. Who starts training jobs gets what each of these logs in with."""
+        if not self._role_ids:
+            return {}
+        role = role_of(group)
+        found = {env_name("vault_role"): role, env_name("vault_role_id"): self._role_ids[role]}
+        return found | ({env_name("vault_issuer"): str(self.dir / TRAINING_ISSUER)} if "jobs" in group else {})
 
     # -- down, status ----------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from infra.settings import process_environment
+from infra.settings import bare_environment, process_environment
 from schemas.errors import Refused, Unavailable
 
+from .processes import TAG
 from .vault import call
 
 FIRST_WAIT_S, LONGEST_WAIT_S, STEADY_S, GRACE_S = 0.2, 5.0, 20.0, 10.0
@@ -25,7 +26,11 @@ RENEW_S = 3600.0  # of a token that lives a day
 
 
 class Child(BaseModel):
-    """One process to keep alive. `env` is added to what the supervisor has."""
+    """One process to keep alive.
+
+    `env` is added to what the supervisor has; for one that stands `apart`, to the little that any program needs. `role`: the AppRole
+    that it logs in to Vault as, None where it does not.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,16 +38,21 @@ class Child(BaseModel):
     argv: list[str]
     env: dict[str, str] = {}
     log: Path
+    role: str | None = None
+    apart: bool = False
 
 
 class Issuer(BaseModel):
-    """Where every start of a child gets a wrapped secret id of its own: one is good for one login."""
+    """Where every start of a child gets a wrapped secret id of its own: one is good for one login.
+
+    `lent`: files with tokens that children issue with, kept alive like our own.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     addr: str
-    role: str
     token_file: Path
+    lent: list[Path] = []
 
 
 class Spec(BaseModel):
@@ -126,9 +136,11 @@ class Supervisor:
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
-        environment = process_environment() | child.env
-        if self._spec.issuer is not None:
-            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(_fresh, self._spec.issuer)
+        environment = (bare_environment(TAG) if child.apart else process_environment()) | child.env
+        if self._spec.issuer is not None and child.role is not None:
+            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(
+                _fresh, self._spec.issuer, child.role
+            )
         with child.log.open("ab") as sink:
             return await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -170,16 +182,17 @@ def read_state(file: Path) -> State | None:
 
 
 def renew(issuer: Issuer) -> None:
-    """Keep the issuer's token alive: a day without is its end, and nothing that ends could then be started again."""
-    call(issuer.addr, "POST", "auth/token/renew-self", {}, token=issuer.token_file.read_text(encoding="utf-8").strip())
+    """Keep the issuer's tokens alive: a day without is their end, and nothing that ends could then be started again."""
+    for file in (issuer.token_file, *issuer.lent):
+        call(issuer.addr, "POST", "auth/token/renew-self", {}, token=file.read_text(encoding="utf-8").strip())
 
 
-def _fresh(issuer: Issuer) -> str:
+def _fresh(issuer: Issuer, role: str) -> str:
     token = issuer.token_file.read_text(encoding="utf-8").strip()
     answer = call(
         issuer.addr,
         "POST",
-        f"auth/approle/role/{issuer.role}/secret-id",
+        f"auth/approle/role/{role}/secret-id",
         {},
         token=token,
         headers={"X-Vault-Wrap-TTL": "120s"},
