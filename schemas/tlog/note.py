@@ -1,4 +1,5 @@
-"""Signed notes (C2SP signed-note 1.0.0) with Ed25519 keys, and the checkpoints in them (tlog-checkpoint 1.0.0).
+"""Signed notes (C2SP signed-note 1.0.0) with Ed25519 keys, the checkpoints in them (tlog-checkpoint 1.0.0) and what
+witnesses add to those (tlog-cosignature 1.0.1, its Ed25519 kind).
 
 A signature check is passed in: `(public key, message, signature) -> bool`.
 """
@@ -14,6 +15,11 @@ from schemas.tlog.strict import Malformed, decode_base64, decode_decimal, encode
 
 SignatureCheck = Callable[[bytes, bytes, bytes], bool]
 ED25519 = 0x01
+"""Signs the text itself: a log."""
+COSIGNER = 0x04
+"""Signs the text after a time: a witness."""
+_KINDS = (ED25519, COSIGNER)
+_SIGNATURE_SIZE = {ED25519: 64, COSIGNER: 72}
 _DASH = "\u2014"
 _KEY_ID = re.compile(r"[0-9a-f]{8}")
 _MAX_NOTE = 1_000_000
@@ -25,18 +31,19 @@ class Untrusted(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """An Ed25519 key that may sign under `name`."""
+    """An Ed25519 key that may sign under `name`. The `kind` says what it signs: texts, or texts at a time."""
 
     name: str
     public_key: bytes
+    kind: int = ED25519
 
     @property
     def key_id(self) -> bytes:
-        """The first four bytes of SHA-256(name ‖ newline ‖ 0x01 ‖ key)."""
-        return hashlib.sha256(f"{self.name}\n".encode() + bytes([ED25519]) + self.public_key).digest()[:4]
+        """The first four bytes of SHA-256(name ‖ newline ‖ kind ‖ key)."""
+        return hashlib.sha256(f"{self.name}\n".encode() + bytes([self.kind]) + self.public_key).digest()[:4]
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([ED25519]) + self.public_key)}"
+        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([self.kind]) + self.public_key)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,19 @@ class Signature:
     name: str
     key_id: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """A signature line that verifies, and the key it is of."""
+
+    key: VerifierKey
+    line: Signature
+
+    @property
+    def timestamp(self) -> int:
+        """When a witness says that it signed, in seconds since the epoch. A log says nothing: 0."""
+        return _timestamp(self.line.signature) if self.key.kind == COSIGNER else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +92,11 @@ def parse_vkey(text: str) -> VerifierKey:
     if len(parts) != 3 or not valid_name(parts[0]) or _KEY_ID.fullmatch(parts[1]) is None:
         raise Malformed("not a verifier key; accepted: <name>+<8 lower-case hex>+<base64>")
     data = decode_base64(parts[2], f"the key of {parts[0]}")
-    if len(data) != 33 or data[0] != ED25519:
-        raise Malformed(f"the key of {parts[0]} has another type or length; accepted: Ed25519 (0x01, 32 bytes)")
-    key = VerifierKey(parts[0], data[1:])
+    if len(data) != 33 or data[0] not in _KINDS:
+        raise Malformed(
+            f"the key of {parts[0]} has another type or length; accepted: Ed25519 of a log (0x01) or a witness (0x04), 32 bytes"
+        )
+    key = VerifierKey(parts[0], data[1:], data[0])
     if key.key_id.hex() != parts[1]:
         raise Malformed(f"the key id of {parts[0]} is not that of its key")
     if not has_prime_order(key.public_key):
@@ -85,6 +107,20 @@ def parse_vkey(text: str) -> VerifierKey:
 def sign_line(key: VerifierKey, signature: bytes) -> str:
     """The line that says: `key` signed the text with `signature`."""
     return f"{_DASH} {key.name} {encode_base64(key.key_id + signature)}\n"
+
+
+def cosigned(timestamp: int, body: bytes) -> bytes:
+    """What a witness signs: its time in seconds and the checkpoint's text, with nothing of its own name in it."""
+    return f"cosignature/v1\ntime {timestamp}\n".encode() + body
+
+
+def cosign_line(key: VerifierKey, timestamp: int, signature: bytes) -> str:
+    """The line that says: the witness `key` signed `cosigned(timestamp, text)`."""
+    if key.kind != COSIGNER or not 0 < timestamp < 1 << 63:
+        raise ValueError(
+            f"{key.name}, time {timestamp}; accepted: a witness's key (0x04), a time above 0 and below 2^63"
+        )
+    return sign_line(key, timestamp.to_bytes(8, "big") + signature)
 
 
 def parse_note(data: bytes) -> tuple[str, list[Signature]]:
@@ -111,6 +147,24 @@ def _signature(line: str) -> Signature:
     return Signature(parts[1], data[:4], data[4:])
 
 
+def vouched(
+    text: str, signatures: Sequence[Signature], keys: Sequence[VerifierKey], check: SignatureCheck
+) -> list[Vouched]:
+    """The signature lines that are of `keys`, in their order; lines of unknown keys are left out.
+
+    Raises Untrusted when one of `keys` has a line that does not verify, or two.
+    """
+    found: list[Vouched] = []
+    for line in signatures:
+        for key in keys:
+            if (key.name, key.key_id) != (line.name, line.key_id):
+                continue
+            if any(key == other.key for other in found) or not _verifies(key, text.encode(), line.signature, check):
+                raise Untrusted(f"the signature of {key.name}+{key.key_id.hex()} does not verify")
+            found.append(Vouched(key, line))
+    return found
+
+
 def open_note(data: bytes, keys: Sequence[VerifierKey], check: SignatureCheck) -> tuple[str, list[VerifierKey]]:
     """The text and the keys that signed it.
 
@@ -118,17 +172,23 @@ def open_note(data: bytes, keys: Sequence[VerifierKey], check: SignatureCheck) -
     Lines of unknown keys are ignored, as the specification wants.
     """
     text, signatures = parse_note(data)
-    signers: list[VerifierKey] = []
-    for line in signatures:
-        for key in keys:
-            if (key.name, key.key_id) != (line.name, line.key_id):
-                continue
-            if key in signers or len(line.signature) != 64 or not check(key.public_key, text.encode(), line.signature):
-                raise Untrusted(f"the signature of {key.name}+{key.key_id.hex()} does not verify")
-            signers.append(key)
+    signers = [found.key for found in vouched(text, signatures, keys, check)]
     if not signers:
         raise Untrusted("no known key signed the note")
     return text, signers
+
+
+def _verifies(key: VerifierKey, body: bytes, signature: bytes, check: SignatureCheck) -> bool:
+    if len(signature) != _SIGNATURE_SIZE[key.kind]:
+        return False
+    if key.kind == ED25519:
+        return check(key.public_key, body, signature)
+    timestamp = _timestamp(signature)
+    return 0 < timestamp < 1 << 63 and check(key.public_key, cosigned(timestamp, body), signature[8:])
+
+
+def _timestamp(signature: bytes) -> int:
+    return int.from_bytes(signature[:8], "big")
 
 
 def parse_checkpoint(text: str) -> Checkpoint:

@@ -1,0 +1,61 @@
+"""What a log and its witness say to each other (C2SP tlog-witness 1.0.0)."""
+
+from dataclasses import dataclass
+
+from schemas.tlog import note
+from schemas.tlog.note import SignatureCheck, VerifierKey, Vouched
+from schemas.tlog.proof import decode_hashes
+from schemas.tlog.strict import Malformed, decode_decimal, encode_base64
+
+MAX_REQUEST = 64 * 1024
+SIZE_TYPE = "text/x.tlog.size"
+"""The content type of a 409's body: the size that the witness holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddCheckpoint:
+    """A log's request: cosign this note. `proof` shows that its tree extends that of the first `old` entries."""
+
+    old: int
+    proof: tuple[bytes, ...]
+    checkpoint: bytes
+
+    def encode(self) -> bytes:
+        lines = [f"old {self.old}", *map(encode_base64, self.proof)]
+        return ("\n".join(lines) + "\n\n").encode() + self.checkpoint
+
+
+def parse_add_checkpoint(data: bytes) -> AddCheckpoint:
+    """The request, its note not yet looked at. Raises Malformed."""
+    if len(data) > MAX_REQUEST:
+        raise Malformed(f"the request is longer than {MAX_REQUEST} bytes")
+    head, found, checkpoint = data.partition(b"\n\n")
+    if not found or not head.isascii() or not head.startswith(b"old "):
+        raise Malformed("not a request; accepted: old N, hashes, empty line, checkpoint")
+    first, *lines = head.decode().split("\n")
+    return AddCheckpoint(decode_decimal(first.removeprefix("old "), "the old size"), decode_hashes(lines), checkpoint)
+
+
+def encode_size(size: int) -> bytes:
+    return f"{size}\n".encode()
+
+
+def parse_size(data: bytes) -> int:
+    """The size of a 409's body. Raises Malformed."""
+    if len(data) > 20 or not data.isascii() or not data.endswith(b"\n"):
+        raise Malformed("not a tree size; accepted: a decimal number and a newline")
+    return decode_decimal(data[:-1].decode(), "the tree size")
+
+
+def open_cosignature(text: str, lines: bytes, key: VerifierKey, check: SignatureCheck) -> Vouched:
+    """The witness's own among the signature lines that it answered; those of unknown keys are ignored.
+
+    Raises Malformed; Untrusted when there is none of `key`, or one that does not verify.
+    """
+    before, signatures = note.parse_note(f"{text}\n".encode() + lines)
+    if before != text:
+        raise Malformed("the answer holds an empty line; accepted: signature lines")
+    found = note.vouched(text, signatures, [key], check)
+    if not found:
+        raise note.Untrusted(f"no signature of {key.name}+{key.key_id.hex()} in the answer")
+    return found[0]
