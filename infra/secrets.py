@@ -336,7 +336,7 @@ class VaultSecrets:
             await self._renew()
             self._check()
             raise Refused(
-                "Vault's policy does not let this role do that; `ratchet doctor` lists what it needs", kind="secrets"
+                "Vault's policy does not let this role do that; docs/security.md lists what it needs", kind="secrets"
             ) from fault
 
     async def _renew(self) -> None:

@@ -27,7 +27,7 @@ from infra.keys import LOCAL, ensure
 from infra.settings import Settings, env_name, load, ray_environment
 from schemas.errors import Refused, Unavailable
 
-from . import docker
+from . import docker, witness
 from .kafka import live_brokers, prepare_node
 from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, alive, start, stop, sweep, wait_until
@@ -51,6 +51,7 @@ AGENT_GROUPS = (
     ("observer",),
 )
 LANELESS = frozenset({"evidence", "observer"})
+OF_OUR_OWN = "of this stack: no independent one"
 STOP_ORDER = ("agents", "ray", "vault", "redis", "kafka")
 Say = Callable[[str], None]
 
@@ -78,15 +79,20 @@ class Record(BaseModel):
     complete: bool = False
     services: dict[str, Service] = {}
     metrics: dict[str, int] = {}  # agents' process name -> port
+    witness: str = ""  # the URL of the stack's own
 
 
 class StackStatus(BaseModel):
-    """How the stack is: `state` is absent, whole or broken; `broken` names what does not answer and why."""
+    """How the stack is: `state` is absent, whole or broken; `broken` names what does not answer and why.
+
+    `evidence`: the policy file for auditors, and who watches the log; empty where no log is written.
+    """
 
     state: Literal["absent", "whole", "broken"]
     services: dict[str, str]
     processes: dict[str, str]
     broken: list[str]
+    evidence: dict[str, str] = {}
 
 
 class Stack:
@@ -116,7 +122,7 @@ class Stack:
     ) -> dict[str, str]:
         """Start what is missing and wait until each part answers; where everything is, name by name.
 
-        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray. `secure`: Kafka over
+        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray, witness. `secure`: Kafka over
         TLS, a user with its own rights for each process.
         Whatever goes wrong, Ctrl-C included: what this call started is stopped again, and the reason raised.
         """
@@ -173,7 +179,7 @@ class Stack:
             self.say("creating topics and consumer groups")
             prepare(settings)
         if agents:
-            self._agents(agents, settings, issuer, agent_timeout_s)
+            self._agents(agents, settings, issuer, ports.get("witness"), agent_timeout_s)
 
     def _kafka(self, wanted: int | None) -> None:
         if self.settings.kafka_bootstrap is not None:
@@ -336,8 +342,29 @@ class Stack:
             raise
         self._add(Service(name="ray", kind="process", address=f"{LOOPBACK}:{port}", running=running, temp_dir=temp_dir))
 
+    def _witness(self, settings: Settings, issuer: Issuer | None, wanted: int | None) -> Child | None:
+        """The stack's own, told of the log's keys, and the log of its key; None where the settings name others."""
+        if settings.witnesses is not None:
+            return None
+        own = settings if self._token is None else settings.model_copy(update={"vault_token": self._token})
+        if own.secrets == "vault" and own.vault_token is None and own.vault_issuer is None:
+            self.say("no witness is started: the one login that Vault's credentials are good for is the agents'")
+            return None
+        (port,) = self._ports("witness", 1, wanted)
+        child = witness.child_of(settings, port, self._role_ids)
+        child.log.parent.mkdir(parents=True, exist_ok=True)
+        witness.know_log(self.dir, witness.log_keys(own))
+        self._held.witness = f"http://{LOOPBACK}:{port}"
+        witness.ask_of(self.dir, witness.vkey_of(child, issuer), self._held.witness)
+        return child
+
     def _agents(
-        self, groups: Sequence[Sequence[str]], settings: Settings, issuer: Issuer | None, timeout_s: float
+        self,
+        groups: Sequence[Sequence[str]],
+        settings: Settings,
+        issuer: Issuer | None,
+        witness_port: int | None,
+        timeout_s: float,
     ) -> None:
         self.say("starting the agents")
         logs = self.dir / "logs"
@@ -346,15 +373,21 @@ class Stack:
         if settings.ray_token_file is not None:
             common |= ray_environment(settings.ray_token_file)
 
+        watcher = (
+            self._witness(settings, issuer, witness_port) if any("evidence" in group for group in groups) else None
+        )
         children = [
-            Child(
-                name="-".join(group),
-                argv=[sys.executable, "-m", "agents", *group],
-                env=common | self._login(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
-                log=logs / f"{'-'.join(group)}.log",
-                role=None if issuer is None else role_of(group),
-            )
-            for group in groups
+            *([] if watcher is None else [watcher]),
+            *(
+                Child(
+                    name="-".join(group),
+                    argv=[sys.executable, "-m", "agents", *group],
+                    env=common | self._own(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
+                    log=logs / f"{'-'.join(group)}.log",
+                    role=None if issuer is None else role_of(group),
+                )
+                for group in groups
+            ),
         ]
         spec, state = self.dir / "agents.json", self.dir / "agents-state.json"
         state.unlink(missing_ok=True)
@@ -362,7 +395,14 @@ class Stack:
         argv = [sys.executable, "-m", "tools.stack.supervise", str(spec), str(state)]
         running = start("agents", argv, log=logs / "supervisor.log", tag=self._tag)
         self._held.metrics = metrics
-        self._add(Service(name="agents", kind="process", address=f"{len(groups)} processes", running=running))
+        self._add(Service(name="agents", kind="process", address=f"{len(children)} processes", running=running))
+        if watcher is not None:
+            url = self._held.witness
+            self.say("waiting for the witness")
+            try:
+                wait_until(lambda: witness.answers(url), running, timeout_s=timeout_s, what="the witness")
+            except Unavailable as fault:
+                raise Unavailable(f"{fault}\n{_ends(watcher.log)}") from fault
         for group in groups:
             name = "-".join(group)
             self.say(f"waiting for {', '.join(group)}")
@@ -376,13 +416,17 @@ class Stack:
             except Unavailable as fault:
                 raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
 
-    def _login(self, group: Sequence[str]) -> dict[str, str]:
-        """As whom a process of the stack's own Vault logs in. Who starts training jobs gets what each of these logs in with."""
-        if not self._role_ids:
-            return {}
-        role = role_of(group)
-        found = {env_name("vault_role"): role, env_name("vault_role_id"): self._role_ids[role]}
-        return found | ({env_name("vault_issuer"): str(self.dir / TRAINING_ISSUER)} if "jobs" in group else {})
+    def _own(self, group: Sequence[str]) -> dict[str, str]:
+        """What only this process is given: whom the log asks for witness, and as whom one logs in to the stack's own Vault."""
+        found: dict[str, str] = {}
+        if "evidence" in group and self._held.witness:
+            found[env_name("witnesses")] = str(self.dir / witness.POLICY)
+        if self._role_ids:
+            role = role_of(group)
+            found |= {env_name("vault_role"): role, env_name("vault_role_id"): self._role_ids[role]}
+            if "jobs" in group:  # each training job logs in by itself
+                found[env_name("vault_issuer")] = str(self.dir / TRAINING_ISSUER)
+        return found
 
     # -- down, status ----------------------------------------------------------------------------------------------------
 
@@ -436,7 +480,23 @@ class Stack:
             for child in (state.children.values() if state is not None else ())
         }
         services = {name: f"{service.address} ({service.kind})" for name, service in held.services.items()}
-        return StackStatus(state="broken" if broken else "whole", services=services, processes=processes, broken=broken)
+        return StackStatus(
+            state="broken" if broken else "whole",
+            services=services,
+            processes=processes,
+            broken=broken,
+            evidence=self._evidence(held),
+        )
+
+    def _evidence(self, held: Record) -> dict[str, str]:
+        """The policy file for auditors, and who watches the log."""
+        if not any("evidence" in name.split("-") for name in held.metrics):
+            return {}
+        asked = self.settings.witnesses
+        watched = (
+            f"those of {asked}" if asked is not None else f"{held.witness} ({OF_OUR_OWN})" if held.witness else "none"
+        )
+        return {"policy": str(self.dir / witness.AUDITORS), "witness": watched}
 
     def where(self, held: Record) -> dict[str, str]:
         """Where everything is."""
@@ -446,6 +506,7 @@ class Stack:
         found["transport"] = (
             IN_THE_CLEAR if not held.secure and self.settings.kafka_security == "plaintext" else SECURED
         )
+        found |= {f"evidence {name}": said for name, said in self._evidence(held).items()}
         found |= {f"metrics {name}": f"http://{LOOPBACK}:{port}/metrics" for name, port in held.metrics.items()}
         return found | {"state": str(self.dir), "logs": str(self.dir / "logs"), "settings": str(self.dir / ENV_FILE)}
 
@@ -502,6 +563,8 @@ class Stack:
                 "down` first, and remove its data, for partitions of a topic that has records do not change",
                 kind="differs",
             )
+        if held.witness and witness.know_log(self.dir, witness.log_keys(load({}, self.dir / ENV_FILE))):
+            self.say("told the witness of the log's new key")
         self.say("joined the stack that runs")
         return self.where(held)
 

@@ -1,7 +1,8 @@
 """`python -m tools.stack.supervise SPEC STATE`: keeps the agents' processes alive.
 
 A child that ends is started again after 0.2 s, doubling to 5 s while it does not stay up; the supervisor never gives up and always
-says so in STATE. On SIGTERM it asks its children to end, waits 10 s, ends them. A child's crash is never its own.
+says so in STATE. On SIGTERM it asks its children to end, waits 10 s, ends them; those that stand apart after the others, who may need
+them to the last. A child's crash is never its own.
 """
 
 import asyncio
@@ -92,6 +93,7 @@ class Supervisor:
             supervisor=os.getpid(), children={child.name: ChildState(name=child.name) for child in spec.children}
         )
         self._stop = asyncio.Event()
+        self._left_alone = asyncio.Event()  # stopped, and only those that stand apart live
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -99,10 +101,17 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as group:
+            near = [
+                group.create_task(self._keep(child, self._stop)) for child in self._spec.children if not child.apart
+            ]
             for child in self._spec.children:
-                group.create_task(self._keep(child))
+                if child.apart:
+                    group.create_task(self._keep(child, self._left_alone))
             if self._spec.issuer is not None:
                 group.create_task(self._keep_issuing(self._spec.issuer))
+            await self._stop.wait()
+            await asyncio.gather(*near)
+            self._left_alone.set()
 
     async def _keep_issuing(self, issuer: Issuer) -> None:
         while not self._stop.is_set():
@@ -113,10 +122,10 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), RENEW_S)
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep(self, child: Child, stop: asyncio.Event) -> None:
         state = self._state.children[child.name]
         wait_s = FIRST_WAIT_S
-        while not self._stop.is_set():
+        while not stop.is_set():
             began = time.monotonic()
             try:
                 process = await self._start(child)
@@ -128,19 +137,15 @@ class Supervisor:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     state.created = psutil.Process(process.pid).create_time()
                 self._write()
-                await self._until_end(process, state)
+                await self._until_end(process, state, stop)
             if time.monotonic() - began > STEADY_S:
                 wait_s = FIRST_WAIT_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait_s)
+                await asyncio.wait_for(stop.wait(), wait_s)
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
-        environment = (bare_environment(TAG) if child.apart else process_environment()) | child.env
-        if self._spec.issuer is not None and child.role is not None:
-            environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = await asyncio.to_thread(
-                _fresh, self._spec.issuer, child.role
-            )
+        environment = await asyncio.to_thread(environment_of, child, self._spec.issuer)
         with child.log.open("ab") as sink:
             return await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -151,9 +156,9 @@ class Supervisor:
                 start_new_session=True,
             )
 
-    async def _until_end(self, process: asyncio.subprocess.Process, state: ChildState) -> None:
+    async def _until_end(self, process: asyncio.subprocess.Process, state: ChildState, stop: asyncio.Event) -> None:
         ended = asyncio.create_task(process.wait())
-        stopping = asyncio.create_task(self._stop.wait())
+        stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             with contextlib.suppress(ProcessLookupError):
@@ -171,6 +176,14 @@ class Supervisor:
         fresh = self._file.with_suffix(".new")
         fresh.write_text(self._state.model_dump_json(indent=1), encoding="utf-8")
         fresh.replace(self._file)
+
+
+def environment_of(child: Child, issuer: Issuer | None) -> dict[str, str]:
+    """What one start of the child is given. With a role: a secret id that is good for this start."""
+    environment = (bare_environment(TAG) if child.apart else process_environment()) | child.env
+    if issuer is not None and child.role is not None:
+        environment["RATCHET_VAULT_WRAPPED_SECRET_ID"] = _fresh(issuer, child.role)
+    return environment
 
 
 def read_state(file: Path) -> State | None:
