@@ -408,13 +408,17 @@ class Stack:
             self.say(f"waiting for {', '.join(group)}")
             try:
                 wait_until(
-                    lambda g=group, n=name: ready(metrics[n], g, settings.partitions),
+                    lambda g=group, n=name: ready(metrics[n], g, settings.partitions) and self._told(g),
                     running,
                     timeout_s=timeout_s,
                     what=f"agents {', '.join(group)}",
                 )
             except Unavailable as fault:
                 raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
+
+    def _told(self, group: Sequence[str]) -> bool:
+        """Whether the process, where it writes the evidence log, has said what an auditor goes by."""
+        return "evidence" not in group or (self.dir / witness.AUDITORS).exists()
 
     def _own(self, group: Sequence[str]) -> dict[str, str]:
         """What only this process is given: whom the log asks for witness, and as whom one logs in to the stack's own Vault."""
