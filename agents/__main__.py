@@ -1,4 +1,7 @@
-"""`python -m agents router trust …`: run any set of agents in this process. `python -m agents train DIGEST`: one training job."""
+"""`python -m agents router trust …`: run any set of agents in this process. `python -m agents train DIGEST`: one training job.
+
+`python -m agents witness`: a witness of logs, which is no agent: it has nothing of what agents have. `… witness --vkey`: its key.
+"""
 
 import asyncio
 import logging
@@ -23,6 +26,14 @@ def main(argv: list[str]) -> int:
             from agents.training import train
 
             return asyncio.run(train(argv[1], settings))
+        if argv[:1] == ["witness"] and argv[1:] in ([], ["--vkey"]):
+            from agents import witnessing
+
+            if argv[1:]:
+                sys.stdout.write(f"{asyncio.run(witnessing.vkey(settings))}\n")
+            else:
+                asyncio.run(witnessing.serve(settings))
+            return 0
         from agents.wiring import serve
 
         asyncio.run(serve(argv, settings))

@@ -71,7 +71,7 @@ class DirectoryStore:
             part = self._temporary()
             _write(part, data)
             part.replace(target)
-            _sync(target.parent)
+            sync_folder(target.parent)
         return f"sha256:{hexdigest}"
 
     def get_bytes(self, digest: str) -> bytes:
@@ -96,7 +96,7 @@ class DirectoryStore:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 _write(copy, (path / name).read_bytes())
             for folder in {part, *(p for p in part.rglob("*") if p.is_dir())}:
-                _sync(folder)
+                sync_folder(folder)
             if tree_manifest(part) != manifest:
                 shutil.rmtree(part)
                 raise Refused(f"{path.name} changed while it was stored", kind="artifact_changed")
@@ -106,7 +106,7 @@ class DirectoryStore:
                 shutil.rmtree(part)
                 if not target.exists():
                     raise
-            _sync(target.parent)
+            sync_folder(target.parent)
         self.put_bytes(encoded)
         return digest
 
@@ -185,7 +185,8 @@ def _write(path: Path, data: bytes) -> None:
     path.chmod(0o444)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

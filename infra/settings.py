@@ -75,6 +75,28 @@ class Settings(BaseModel):
         description="hosts, separated by commas, that providers may have without TLS",
     )
 
+    witnesses: Path | None = Field(
+        None,
+        description="a policy file (tlog-policy) with the witnesses of our log: witness … URL, group and quorum lines",
+    )
+    witness_name: str | None = Field(
+        None,
+        pattern=r"^[^\s+]+$",
+        description="a witness's key name, without spaces or +; of a local key it begins dev.",
+    )
+    witness_listen: str = Field(
+        "127.0.0.1:8410",
+        pattern=r"^[^\s:,]+:\d{1,5}$",
+        description="host:port that a witness listens on, port 0 for any free one",
+    )
+    witness_logs: Path | None = Field(
+        None,
+        description="a policy file (tlog-policy) whose log lines are the logs that a witness takes; read again when it changes",
+    )
+    witness_dir: Path | None = Field(
+        None, description="the folder of a witness's own store; state_dir/witness unless set"
+    )
+
     state_dir: Path = Field(Path(".ratchet"), description="the folder that holds local state")
     cache_dir: Path = Field(Path("~/.cache/ratchet"), description="the user's folder for downloaded and built servers")
     instance: str = Field(
@@ -98,15 +120,18 @@ class Settings(BaseModel):
 
     def resolved(self) -> "Settings":
         """The same with `~` and relative folders made absolute, so that a child process in another folder agrees."""
-        return self.model_copy(
-            update={
-                "state_dir": self.state_dir.expanduser().resolve(),
-                "cache_dir": self.cache_dir.expanduser().resolve(),
-                "kafka_ca": None if self.kafka_ca is None else self.kafka_ca.expanduser().resolve(),
-                "provider_ca": None if self.provider_ca is None else self.provider_ca.expanduser().resolve(),
-                "vault_issuer": None if self.vault_issuer is None else self.vault_issuer.expanduser().resolve(),
-            }
+        paths = (
+            "state_dir",
+            "cache_dir",
+            "kafka_ca",
+            "provider_ca",
+            "vault_issuer",
+            "witnesses",
+            "witness_logs",
+            "witness_dir",
         )
+        held: dict[str, Path | None] = {name: getattr(self, name) for name in paths}
+        return self.model_copy(update={name: path and path.expanduser().resolve() for name, path in held.items()})
 
     def to_env(self) -> dict[str, str]:
         """What differs from the defaults as environment variables, secrets included: for a child process, never for a log."""

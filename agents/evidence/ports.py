@@ -1,11 +1,11 @@
 """What the evidence collector needs from the world. The composition root gives adapters; tests give fakes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from agents.ports import Clock
 from infra.notary import Notary
+from infra.witness_client import Cosigned, RolledBack, SplitView
 from schemas.payload import Payload
 from schemas.tlog.note import Checkpoint
 from streams.shapes import Gap, Record
@@ -74,24 +74,6 @@ class AuditPublisher(Protocol):
     async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
         """`(payload, identity)` each. After Unavailable the outcome is unknown: `start` tells."""
         ...
-
-
-class RolledBack(Exception):
-    """A witness has seen a larger log than ours: our directory is an old one. Nothing may be signed until a person has looked."""
-
-
-class SplitView(Exception):
-    """A witness has seen another history of this log. Nothing may be published until a person has looked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cosigned:
-    """What the witnesses of a policy said of one checkpoint."""
-
-    lines: tuple[str, ...]
-    """Their signature lines, each with its newline, verified, in the policy's order."""
-    missing: Mapping[str, str]
-    """Why a witness's line is not among them, by its petname."""
 
 
 class Witnesses(Protocol):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.tlog import note
-from schemas.tlog.note import SignatureCheck, VerifierKey, Vouched
+from schemas.tlog.note import Checkpoint, SignatureCheck, VerifierKey, Vouched, cosigned
 from schemas.tlog.proof import decode_hashes
 from schemas.tlog.strict import Malformed, decode_decimal, encode_base64
 
@@ -34,6 +34,38 @@ def parse_add_checkpoint(data: bytes) -> AddCheckpoint:
         raise Malformed("not a request; accepted: old N, hashes, empty line, checkpoint")
     first, *lines = head.decode().split("\n")
     return AddCheckpoint(decode_decimal(first.removeprefix("old "), "the old size"), decode_hashes(lines), checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The largest checkpoint of a log that a witness has cosigned or is about to, and when, in seconds since the epoch."""
+
+    checkpoint: Checkpoint
+    timestamp: int
+
+    def encode(self) -> bytes:
+        """The message that the witness signs: what it keeps is what it says."""
+        return cosigned(self.timestamp, self.checkpoint.text.encode())
+
+
+def parse_seen(data: bytes) -> Seen:
+    """What `Seen.encode` wrote. Raises Malformed."""
+    lines = data.decode(errors="replace").split("\n", 2)
+    if len(lines) != 3 or not lines[1].startswith("time "):
+        raise Malformed("not what a witness keeps; accepted: cosignature/v1, time N, checkpoint")
+    seen = Seen(note.parse_checkpoint(lines[2]), decode_decimal(lines[1].removeprefix("time "), "the time"))
+    if seen.encode() != data:
+        raise Malformed("what the witness keeps is in another spelling")
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a witness says to a request."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain"
 
 
 def encode_size(size: int) -> bytes:
