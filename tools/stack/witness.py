@@ -138,8 +138,11 @@ def unreachable(file: Path) -> list[str]:
         asked = policy.parse_policy(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         return [f"RATCHET_WITNESSES={file} cannot be used: {fault}"]
-    silent = {name for name, one in asked.witnesses.items() if one.url is None or _get(one.url, "")[0] == 0}
-    return [f"witness {name} does not answer at {asked.witnesses[name].url or 'no URL'}" for name in sorted(silent)]
+    return [
+        f"witness {name} does not answer at {one.url}" if one.url else f"witness {name} has no URL there"
+        for name, one in asked.witnesses.items()
+        if not one.url or _get(one.url, "")[0] == 0
+    ]
 
 
 def _replaced(file: Path, text: str) -> bool:

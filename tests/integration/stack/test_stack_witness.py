@@ -1,20 +1,20 @@
 """The witness that `ratchet up` starts: apart from the log, told of the log's keys, kept alive, and in every policy file."""
 
-import hashlib
-import http.client
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from witnessed import WITNESSES
 
 from infra.settings import Settings, load
 from schemas.tlog.policy import Policy, parse_policy
 from tools.doctor import Check, run_checks
 from tools.stack import down, status, up, witness
+from tools.stack.ports import free_ports
 from tools.stack.processes import wait_until
+from tools.stack.roles import EVIDENCE_ROLE, ROLES, WITNESS_ROLE
 from tools.stack.stack import Record
 from tools.stack.supervise import ChildState, read_state
 from tools.stack.vault import VaultServer
@@ -59,7 +59,7 @@ def check(settings: Settings) -> Check:
 
 def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     """It cosigns what the log writes, has nothing of the log's, comes back after a kill, remembers over down and up; a second up joins."""
-    where = up(settings=settings, agents=EVIDENCE, prepare=topics, ray=False)
+    where = up(settings=settings, agents=EVIDENCE, ray=False)
     asked = read(settings, "witnesses.policy").witnesses["local"]
     assert asked.key.name == "dev.ratchet/local/witness"
     assert asked.url in where["evidence witness"]
@@ -71,9 +71,9 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     assert status(settings).evidence == {name: where[f"evidence {name}"] for name in ("policy", "witness")}
 
     first = child(settings)
-    environment = psutil.Process(first.pid).environ()
-    assert not environment.keys() & {"KAFKA_BOOTSTRAP", "REDIS_URL", "SOMEBODYS_PASSWORD"}
-    assert environment["RATCHET_STATE_DIR"] == str(settings.state_dir / "witness")
+    given = environment(settings, "witness")
+    assert not given.keys() & {"KAFKA_BOOTSTRAP", "REDIS_URL", "SOMEBODYS_PASSWORD"}
+    assert given["RATCHET_STATE_DIR"] == str(settings.state_dir / "witness")
     opened = [file.path for file in psutil.Process(first.pid).open_files()]
     assert not [path for path in opened if path.startswith(str(settings.state_dir / "evidence"))]
     assert (settings.state_dir / "witness").stat().st_mode & 0o077 == 0
@@ -83,18 +83,69 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     wait_until(lambda: witness.answers(asked.url or ""), None, timeout_s=30, what="the witness")
     before = seen(settings)
     assert before > 0
-    assert up(settings=settings, agents=EVIDENCE, prepare=topics, ray=False) == where
+    assert up(settings=settings, agents=EVIDENCE, ray=False) == where
 
     pid = child(settings).pid
     assert "agents" in down(settings=settings)
     assert not psutil.pid_exists(pid)
-    up(settings=settings, agents=EVIDENCE, prepare=topics, ray=False)
+    up(settings=settings, agents=EVIDENCE, ray=False)
     assert read(settings, "witnesses.policy").witnesses["local"] == asked
     assert seen(settings) >= before
 
 
-def topics(settings: Settings) -> None:
-    """Those of the agents, and one record in them."""
-    from tools.stack.stack import create_topics
+def test_in_vault_it_has_a_key_of_its_own_and_hears_of_the_logs_next(settings: Settings) -> None:
+    """It logs in by its own role, anew at each start; after a rotation the next up tells it of the log's new key."""
+    up(settings=settings, agents=EVIDENCE, ray=False, vault=True)
+    assert read(settings, "witnesses.policy").witnesses["local"].key.name == "ratchet/local/witness"
+    before = read(settings, "witness/logs.policy").logs
+    assert [log.name for log in before] == ["ratchet/local"]
+    assert (role_of(settings, "witness"), role_of(settings, "evidence")) == (WITNESS_ROLE, EVIDENCE_ROLE)
+    assert not (settings.state_dir / "witness" / "key").exists()
 
-    create_topics(settings)
+    first = child(settings)
+    psutil.Process(first.pid).kill()
+    wait_until(lambda: child(settings).starts > first.starts, None, timeout_s=30, what="the restart")
+    url = read(settings, "witnesses.policy").witnesses["local"].url or ""
+    wait_until(lambda: witness.answers(url), None, timeout_s=30, what="the witness")
+
+    vault_of(settings).call("POST", "transit/keys/notary/rotate")
+    said: list[str] = []
+    up(settings=settings, agents=EVIDENCE, ray=False, vault=True, say=said.append)
+    assert said == ["told the witness of the log's new key", "joined the stack that runs"]
+    after = read(settings, "witness/logs.policy").logs
+    assert (after[:1], len(after)) == (before, 2)
+
+
+def test_witnesses_that_are_named_are_used_and_none_is_started(settings: Settings, tmp_path: Path) -> None:
+    """The log is given the user's file; doctor says which of its witnesses does not answer."""
+    theirs = tmp_path / "theirs.policy"
+    (port,) = free_ports(1)
+    theirs.write_text(f"witness far {WITNESSES['w1'].key} http://127.0.0.1:{port}\nquorum none\n")
+    given = settings.model_copy(update={"witnesses": theirs})
+    where = up(settings=given, agents=EVIDENCE, ray=False)
+    assert where["evidence witness"] == f"those of {theirs}"
+    assert set(status(given).processes) == {"evidence"}
+    assert environment(settings, "evidence")["RATCHET_WITNESSES"] == str(theirs)
+    assert not (settings.state_dir / "witnesses.policy").exists()
+    found = check(settings)
+    assert (found.ok, found.detail) == (False, f"witness far does not answer at http://127.0.0.1:{port}")
+
+
+def environment(settings: Settings, name: str) -> dict[str, str]:
+    """What a child of the supervisor was given."""
+    state = read_state(settings.state_dir / "agents-state.json")
+    assert state is not None
+    return psutil.Process(state.children[name].pid).environ()
+
+
+def role_of(settings: Settings, name: str) -> str:
+    """The role by whose id a child of the supervisor logged in: what Vault calls it, not what the child was told."""
+    server, wanted = vault_of(settings), environment(settings, name)["RATCHET_VAULT_ROLE_ID"]
+    return next(role for role in ROLES if server.role_id(role) == wanted)
+
+
+def vault_of(settings: Settings) -> VaultServer:
+    """The stack's own, by its root token."""
+    addr = Record.model_validate_json((settings.state_dir / "stack.json").read_bytes()).services["vault"].address
+    keys = json.loads((settings.state_dir / "data" / "vault" / "keys.json").read_bytes())
+    return VaultServer(addr=addr, root_token=keys["root_token"])

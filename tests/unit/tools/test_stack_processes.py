@@ -214,6 +214,24 @@ def test_a_child_that_stands_apart_has_no_setting_of_the_supervisors(
     assert stop(supervised.running)
 
 
+def test_who_stands_apart_ends_last(tmp_path: Path) -> None:
+    """A child that needs half a second to end has who stands apart until then, also where that one was named first."""
+    code = (
+        "import signal, sys, time; "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(float(sys.argv[1])), print(time.time()), sys.exit())); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    children = [
+        Child(name=name, argv=[sys.executable, "-S", "-c", code, wait_s], log=tmp_path / name, apart=name == "apart")
+        for name, wait_s in (("apart", "0"), ("near", "0.5"))
+    ]
+    supervised = Supervised(tmp_path, children)
+    until(lambda: all("ready" in tail(tmp_path / child.name) for child in children))
+    assert stop(supervised.running)
+    apart, near = (float(tail(tmp_path / child.name, 1)) for child in children)
+    assert apart > near
+
+
 def test_records_survive_a_round_trip() -> None:
     """What is written to disk is read back the same."""
     running = Running(name="x", pid=1, created=2.5, log=Path("/l"))
