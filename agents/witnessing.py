@@ -48,12 +48,12 @@ async def vkey(settings: Settings) -> str:
 
 async def serve(settings: Settings) -> None:
     """Witness until SIGTERM or SIGINT. Raises Refused when the key is no longer ours to use: start again, with a fresh login."""
-    configure_logs(settings.log_level, "witness")
     if settings.witness_logs is None:
         raise Refused(
             "RATCHET_WITNESS_LOGS is not set: name a policy file with the log keys to take, and quorum none",
             kind="settings",
         )
+    configure_logs(settings.log_level, "witness")
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -136,3 +136,26 @@ def test_to_env_round_trip() -> None:
 def test_ray_environment_names_the_token_by_file() -> None:
     """Ray's clients are given the token's file, never the token."""
     assert ray_environment(Path("/x/ray-token"))["RAY_AUTH_TOKEN_PATH"] == "/x/ray-token"
+
+
+def test_witness_settings() -> None:
+    """Paths of a witness and of the log's witnesses become absolute; bad addresses and names are all named at once."""
+    assert (load({}).witnesses, load({}).witness_logs, load({}).witness_dir) == (None, None, None)
+    settings = load(
+        {
+            "RATCHET_WITNESSES": "witnesses.policy",
+            "RATCHET_WITNESS_NAME": "witness.example/1",
+            "RATCHET_WITNESS_LISTEN": "0.0.0.0:0",
+            "RATCHET_WITNESS_LOGS": "~/logs.policy",
+            "RATCHET_WITNESS_DIR": "own",
+        }
+    ).resolved()
+    assert (settings.witness_name, settings.witness_listen) == ("witness.example/1", "0.0.0.0:0")
+    assert settings.witnesses == Path.cwd() / "witnesses.policy"
+    assert settings.witness_logs == Path.home() / "logs.policy"
+    assert settings.witness_dir == Path.cwd() / "own"
+    assert load(settings.to_env()) == settings
+    with pytest.raises(Refused) as refused:
+        load({"RATCHET_WITNESS_LISTEN": "8410", "RATCHET_WITNESS_NAME": "two words"})
+    assert "RATCHET_WITNESS_LISTEN: '8410'" in str(refused.value)
+    assert "RATCHET_WITNESS_NAME: 'two words'" in str(refused.value)
