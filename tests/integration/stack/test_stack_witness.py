@@ -62,7 +62,7 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     where = up(settings=settings, agents=EVIDENCE, ray=False)
     asked = read(settings, "witnesses.policy").witnesses["local"]
     assert asked.key.name == "dev.ratchet/local/witness"
-    assert asked.url in where["evidence witness"]
+    assert where["evidence witness"].startswith(f"{asked.url} ")
     assert where["evidence policy"] == str(settings.state_dir / "evidence.policy")
     assert asked.key in [one.key for one in read(settings, "evidence.policy").witnesses.values()]
     assert read(settings, "evidence.policy").quorum != "none"

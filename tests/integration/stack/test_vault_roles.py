@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import hvac
 import pytest
+from hvac.exceptions import Forbidden
 
 from infra.notary import VaultNotary
 from infra.secrets import ATTESTER_KEY, MANIFEST_KEY, NOTARY_KEY, WITNESS_KEY, VaultSecrets
@@ -54,9 +54,9 @@ async def test_a_role_does_its_own_work_and_no_others(vault: VaultServer, role: 
     assert await allowed(SIGNING_KEYS, lambda key: source.sign(key, b"body")) == SIGNS[role]
     assert await allowed(SIGNING_KEYS, source.public_key) == PUBLIC.get(role, SIGNS[role])
     assert await allowed(SECRETS, source.get) == READS[role]
-    with pytest.raises(hvac.exceptions.Forbidden):
+    with pytest.raises(Forbidden):
         await asyncio.to_thread(source.client.write_data, "ratchet/data/new", data={"data": {"a": "b"}})
-    with pytest.raises(hvac.exceptions.Forbidden):
+    with pytest.raises(Forbidden):
         await asyncio.to_thread(source.client.write_data, "transit/keys/notary/rotate", data={})
     await source.close()
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -59,16 +60,21 @@ def page() -> Iterator[Page]:
 @pytest.fixture
 def state(tmp_path: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder in which everything is well, on a disk; nothing is cosigned yet."""
-    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [mount("/", "ext4")])  # noqa: A006
+    mounts(monkeypatch, ("/", "ext4"))
     witness.know_log(tmp_path, [str(LOG.key)])
     witness.ask_of(tmp_path, str(OURS.key), page.url)
     publish(tmp_path, OURS)
     return tmp_path
 
 
-def mount(point: str, kind: str) -> object:
-    """A row of the table of mounts."""
-    return type("Row", (), {"mountpoint": point, "fstype": kind})()
+def mounts(monkeypatch: pytest.MonkeyPatch, *rows: tuple[str, str]) -> None:
+    """The machine's table of mounts: where, of what kind."""
+    found = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in rows]
+
+    def partitions(**_: bool) -> list[SimpleNamespace]:
+        return found
+
+    monkeypatch.setattr(psutil, "disk_partitions", partitions)
 
 
 def publish(state: Path, *witnesses: Signer, logs: tuple[Signer, ...] = (LOG,)) -> None:
@@ -196,7 +202,7 @@ def test_a_policy_that_cannot_be_used_is_said(state: Path, file: str, text: str 
 
 def test_a_folder_that_forgets_is_found(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The innermost mount counts."""
-    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [mount(str(state), "tmpfs"), mount("/", "ext4")])  # noqa: A006
+    mounts(monkeypatch, (str(state), "tmpfs"), ("/", "ext4"))
     assert witness.problems_of(state)[0] == [f"{state / 'witness'} is lost at a restart of this machine (tmpfs)"]
 
 
