@@ -342,21 +342,23 @@ class Stack:
             raise
         self._add(Service(name="ray", kind="process", address=f"{LOOPBACK}:{port}", running=running, temp_dir=temp_dir))
 
-    def _witness(self, settings: Settings, issuer: Issuer | None, wanted: int | None) -> Child | None:
-        """The stack's own, told of the log's keys, and the log of its key; None where the settings name others."""
-        if settings.witnesses is not None:
-            return None
+    def _watched(self, settings: Settings, issuer: Issuer | None, wanted: int | None) -> list[Child]:
+        """Whoever goes by the log's keys is told of them. The stack's own witness to start, where the settings name no others."""
         own = settings if self._token is None else settings.model_copy(update={"vault_token": self._token})
-        if own.secrets == "vault" and own.vault_token is None and own.vault_issuer is None:
+        if not _many_logins(own):
             self.say("no witness is started: the one login that Vault's credentials are good for is the agents'")
-            return None
-        (port,) = self._ports("witness", 1, wanted)
-        child = witness.child_of(settings, port, self._role_ids)
-        child.log.parent.mkdir(parents=True, exist_ok=True)
-        witness.know_log(self.dir, witness.log_keys(own))
-        self._held.witness = f"http://{LOOPBACK}:{port}"
-        witness.ask_of(self.dir, witness.vkey_of(child, issuer), self._held.witness)
-        return child
+            return []
+        vkeys, witnesses = witness.log_keys(own), settings.witnesses
+        started: list[Child] = []
+        if witnesses is None:
+            (port,) = self._ports("witness", 1, wanted)
+            child = witness.child_of(settings, port, self._role_ids)
+            child.log.parent.mkdir(parents=True, exist_ok=True)
+            self._held.witness = f"http://{LOOPBACK}:{port}"
+            witnesses = witness.ask_of(self.dir, witness.vkey_of(child, issuer), self._held.witness)
+            started = [child]
+        witness.tell(self.dir, vkeys, witnesses)
+        return started
 
     def _agents(
         self,
@@ -373,11 +375,10 @@ class Stack:
         if settings.ray_token_file is not None:
             common |= ray_environment(settings.ray_token_file)
 
-        watcher = (
-            self._witness(settings, issuer, witness_port) if any("evidence" in group for group in groups) else None
-        )
+        logged = any("evidence" in group for group in groups)
+        watchers = self._watched(settings, issuer, witness_port) if logged else []
         children = [
-            *([] if watcher is None else [watcher]),
+            *watchers,
             *(
                 Child(
                     name="-".join(group),
@@ -396,29 +397,20 @@ class Stack:
         running = start("agents", argv, log=logs / "supervisor.log", tag=self._tag)
         self._held.metrics = metrics
         self._add(Service(name="agents", kind="process", address=f"{len(children)} processes", running=running))
-        if watcher is not None:
+        if watchers:
             url = self._held.witness
-            self.say("waiting for the witness")
-            try:
-                wait_until(lambda: witness.answers(url), running, timeout_s=timeout_s, what="the witness")
-            except Unavailable as fault:
-                raise Unavailable(f"{fault}\n{_ends(watcher.log)}") from fault
+            self._await("witness", running, lambda: witness.answers(url), timeout_s)
         for group in groups:
             name = "-".join(group)
-            self.say(f"waiting for {', '.join(group)}")
-            try:
-                wait_until(
-                    lambda g=group, n=name: ready(metrics[n], g, settings.partitions) and self._told(g),
-                    running,
-                    timeout_s=timeout_s,
-                    what=f"agents {', '.join(group)}",
-                )
-            except Unavailable as fault:
-                raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
+            self._await(name, running, lambda g=group, n=name: ready(metrics[n], g, settings.partitions), timeout_s)
 
-    def _told(self, group: Sequence[str]) -> bool:
-        """Whether the process, where it writes the evidence log, has said what an auditor goes by."""
-        return "evidence" not in group or (self.dir / witness.AUDITORS).exists()
+    def _await(self, name: str, running: Running, answers: Callable[[], bool], timeout_s: float) -> None:
+        """Until a child of the supervisor answers; else `Unavailable` with the end of the child's own log."""
+        self.say(f"waiting for {name.replace('-', ', ')}")
+        try:
+            wait_until(answers, running, timeout_s=timeout_s, what=f"process {name}")
+        except Unavailable as fault:
+            raise Unavailable(f"{fault}\n{_ends(self.dir / 'logs' / f'{name}.log')}") from fault
 
     def _own(self, group: Sequence[str]) -> dict[str, str]:
         """What only this process is given: whom the log asks for witness, and as whom one logs in to the stack's own Vault."""
@@ -497,10 +489,9 @@ class Stack:
         if not any("evidence" in name.split("-") for name in held.metrics):
             return {}
         asked = self.settings.witnesses
-        watched = (
-            f"those of {asked}" if asked is not None else f"{held.witness} ({OF_OUR_OWN})" if held.witness else "none"
-        )
-        return {"policy": str(self.dir / witness.AUDITORS), "witness": watched}
+        watched = f"{held.witness} ({OF_OUR_OWN})" if held.witness else "none" if asked is None else f"those of {asked}"
+        told = next((file for file in (witness.AUDITORS, witness.OWN) if (self.dir / file).exists()), witness.OWN)
+        return {"policy": str(self.dir / told), "witness": watched}
 
     def where(self, held: Record) -> dict[str, str]:
         """Where everything is."""
@@ -567,8 +558,11 @@ class Stack:
                 "down` first, and remove its data, for partitions of a topic that has records do not change",
                 kind="differs",
             )
-        if held.witness and witness.know_log(self.dir, witness.log_keys(load({}, self.dir / ENV_FILE))):
-            self.say("told the witness of the log's new key")
+        if self._evidence(held):
+            running = load({}, self.dir / ENV_FILE)
+            witnesses = self.dir / witness.POLICY if held.witness else running.witnesses
+            if _many_logins(running) and witness.tell(self.dir, witness.log_keys(running), witnesses):
+                self.say("told the witness and auditors of the log's new key")
         self.say("joined the stack that runs")
         return self.where(held)
 
@@ -744,6 +738,11 @@ def ready(port: int, agents: Sequence[str], partitions: int) -> bool:
         if agent not in LANELESS
         for number in range(partitions)
     )
+
+
+def _many_logins(settings: Settings) -> bool:
+    """Whether logging in once more takes nothing away from the agents: a wrapped secret id would."""
+    return settings.secrets != "vault" or settings.vault_token is not None or settings.vault_issuer is not None
 
 
 def _ends(log: Path) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from infra.settings import Settings, env_name
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
 from schemas.tlog import policy
 from schemas.tlog.note import Untrusted
 from schemas.tlog.strict import Malformed
@@ -27,6 +27,8 @@ from .supervise import Child, Issuer, environment_of
 
 PETNAME = "local"
 FOLDER, LOGS, POLICY, AUDITORS = "witness", "logs.policy", "witnesses.policy", "evidence.policy"
+OWN = "evidence/policy.txt"  # the log's, as of its published checkpoint
+NOBODY = policy.Policy((), {}, {}, policy.NONE)
 _FLEETING = {"tmpfs", "ramfs"}
 
 
@@ -83,16 +85,24 @@ def vkey_of(child: Child, issuer: Issuer | None) -> str:
     return done.stdout.strip()
 
 
-def know_log(state_dir: Path, vkeys: list[str]) -> bool:
-    """Have the witness take checkpoints under these keys; whether that is new to it. It reads the file again when that changes."""
-    return _replaced(state_dir / FOLDER / LOGS, policy.parse_policy("quorum none\n").with_logs(vkeys).text())
-
-
 def ask_of(state_dir: Path, vkey: str, url: str) -> Path:
     """The file that tells the log whom to ask: this witness, which must agree."""
     file = state_dir / POLICY
     _replaced(file, policy.parse_policy(f"witness {PETNAME} {vkey} {url}\nquorum {PETNAME}\n").text(urls=True))
     return file
+
+
+def tell(state_dir: Path, vkeys: list[str], witnesses: Path | None) -> bool:
+    """Say to the witness and to auditors what the log's keys are, and to auditors who watches it; whether that is new.
+
+    The witness reads its file again when that changes. `Refused` where the file of the witnesses is no policy.
+    """
+    try:
+        asked = NOBODY if witnesses is None else _policy(witnesses)
+    except (OSError, ValueError) as fault:
+        raise Refused(f"{env_name('witnesses')}={witnesses} cannot be used: {fault}", kind="settings") from fault
+    news = _replaced(state_dir / FOLDER / LOGS, NOBODY.with_logs(vkeys).text())
+    return _replaced(state_dir / AUDITORS, asked.with_logs(vkeys).text()) or news
 
 
 def answers(url: str) -> bool:
@@ -103,17 +113,15 @@ def answers(url: str) -> bool:
 def problems_of(state_dir: Path) -> tuple[list[str], str]:
     """What keeps the stack's own from its work, each with what to do; and what it last cosigned, in words."""
     try:
-        asked, published, known = (
-            policy.parse_policy((state_dir / file).read_text(encoding="utf-8"))
-            for file in (POLICY, AUDITORS, f"{FOLDER}/{LOGS}")
-        )
+        asked, published, known = (_policy(state_dir / file) for file in (POLICY, AUDITORS, f"{FOLDER}/{LOGS}"))
+        says = _policy(state_dir / OWN) if (state_dir / OWN).exists() else published
         key, url = asked.witnesses[PETNAME].key, asked.witnesses[PETNAME].url or ""
     except (OSError, ValueError, KeyError) as fault:
         return [f"a policy file cannot be used: {fault}; `ratchet down` and `up` write them anew"], ""
     problems: list[str] = []
     if key not in [witness.key for witness in published.witnesses.values()]:
-        problems.append(f"{AUDITORS} does not list {key.name}: the evidence process has not started since")
-    if strange := [log.name for log in published.logs if log not in known.logs]:
+        problems.append(f"{AUDITORS} does not list {key.name}: `ratchet down` and `up` write it anew")
+    if strange := [log.name for log in says.logs if log not in known.logs]:
         problems.append(f"it does not know a key of {', '.join(strange)}: `ratchet up` tells it")
     problems += _fleeting(state_dir / FOLDER)
     status, note = 0, b""
@@ -135,7 +143,7 @@ def problems_of(state_dir: Path) -> tuple[list[str], str]:
 def unreachable(file: Path) -> list[str]:
     """What keeps the log from asking the witnesses of this policy file. Raises nothing: what is wrong with the file is said."""
     try:
-        asked = policy.parse_policy(file.read_text(encoding="utf-8"))
+        asked = _policy(file)
     except (OSError, ValueError) as fault:
         return [f"RATCHET_WITNESSES={file} cannot be used: {fault}"]
     return [
@@ -143,6 +151,10 @@ def unreachable(file: Path) -> list[str]:
         for name, one in asked.witnesses.items()
         if not one.url or _get(one.url, "")[0] == 0
     ]
+
+
+def _policy(file: Path) -> policy.Policy:
+    return policy.parse_policy(file.read_text(encoding="utf-8"))
 
 
 def _replaced(file: Path, text: str) -> bool:

@@ -111,9 +111,10 @@ def test_in_vault_it_has_a_key_of_its_own_and_hears_of_the_logs_next(settings: S
     vault_of(settings).call("POST", "transit/keys/notary/rotate")
     said: list[str] = []
     up(settings=settings, agents=EVIDENCE, ray=False, vault=True, say=said.append)
-    assert said == ["told the witness of the log's new key", "joined the stack that runs"]
+    assert said == ["told the witness and auditors of the log's new key", "joined the stack that runs"]
     after = read(settings, "witness/logs.policy").logs
     assert (after[:1], len(after)) == (before, 2)
+    assert read(settings, "evidence.policy").logs == after
 
 
 def test_witnesses_that_are_named_are_used_and_none_is_started(settings: Settings, tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def test_witnesses_that_are_named_are_used_and_none_is_started(settings: Setting
     assert set(status(given).processes) == {"evidence"}
     assert environment(settings, "evidence")["RATCHET_WITNESSES"] == str(theirs)
     assert not (settings.state_dir / "witnesses.policy").exists()
+    assert read(settings, "evidence.policy").witnesses["far"].key == WITNESSES["w1"].key
     found = check(settings)
     assert (found.ok, found.detail) == (False, f"witness far does not answer at http://127.0.0.1:{port}")
 

@@ -14,7 +14,7 @@ import pytest
 from witnessed import LOG, ORIGIN, WITNESSES, Signer, Tree
 
 from infra.settings import Settings, load
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
 from schemas.tlog.policy import Policy, Witness, parse_policy
 from tools.stack import witness
 from tools.stack.ports import free_ports
@@ -61,9 +61,7 @@ def page() -> Iterator[Page]:
 def state(tmp_path: Path, page: Page, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder in which everything is well, on a disk; nothing is cosigned yet."""
     mounts(monkeypatch, ("/", "ext4"))
-    witness.know_log(tmp_path, [str(LOG.key)])
-    witness.ask_of(tmp_path, str(OURS.key), page.url)
-    publish(tmp_path, OURS)
+    witness.tell(tmp_path, [str(LOG.key)], witness.ask_of(tmp_path, str(OURS.key), page.url))
     return tmp_path
 
 
@@ -77,11 +75,11 @@ def mounts(monkeypatch: pytest.MonkeyPatch, *rows: tuple[str, str]) -> None:
     monkeypatch.setattr(psutil, "disk_partitions", partitions)
 
 
-def publish(state: Path, *witnesses: Signer, logs: tuple[Signer, ...] = (LOG,)) -> None:
-    """What the evidence process leaves for auditors."""
+def publish(file: Path, *witnesses: Signer, logs: tuple[Signer, ...] = (LOG,)) -> None:
+    """A policy that the log or its operator gives to auditors."""
     known = {f"n{number}": Witness(one.key) for number, one in enumerate(witnesses)}
-    policy = Policy(tuple(one.key for one in logs), known, {}, "n0" if known else "none")
-    (state / witness.AUDITORS).write_text(policy.text())
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(Policy(tuple(one.key for one in logs), known, {}, "n0").text())
 
 
 def show(page: Page, *signers: Signer) -> None:
@@ -141,16 +139,30 @@ def test_it_is_light() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
-def test_the_witness_is_told_of_a_new_key_once(tmp_path: Path) -> None:
-    """A changed list of keys is news, the same one is none and leaves the file alone."""
-    assert witness.know_log(tmp_path, [str(LOG.key)])
-    file = tmp_path / "witness" / "logs.policy"
-    before = file.stat().st_mtime_ns
-    assert not witness.know_log(tmp_path, [str(LOG.key)])
-    assert file.stat().st_mtime_ns == before
+def test_a_new_key_is_told_once(tmp_path: Path) -> None:
+    """Changed keys are news for the witness and for auditors; the same ones are none, and leave the files alone."""
+    asked = witness.ask_of(tmp_path, str(OURS.key), "http://127.0.0.1:1")
+    assert witness.tell(tmp_path, [str(LOG.key)], asked)
+    files = [tmp_path / "witness" / "logs.policy", tmp_path / "evidence.policy"]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert not witness.tell(tmp_path, [str(LOG.key)], asked)
+    assert [file.stat().st_mtime_ns for file in files] == before
     newer = Signer(ORIGIN, 2)
-    assert witness.know_log(tmp_path, [str(LOG.key), str(newer.key)])
-    assert parse_policy(file.read_text()).logs == (LOG.key, newer.key)
+    assert witness.tell(tmp_path, [str(LOG.key), str(newer.key)], asked)
+    known, published = (parse_policy(file.read_text()) for file in files)
+    assert known == Policy((LOG.key, newer.key), {}, {}, "none")
+    assert published == Policy((LOG.key, newer.key), {"local": Witness(OURS.key)}, {}, "local")
+
+
+def test_witnesses_of_others_that_are_no_policy_are_refused(tmp_path: Path) -> None:
+    """By the setting's name, before anything is told to anybody."""
+    file = tmp_path / "theirs.policy"
+    for text, said in ((None, "No such file"), ("quorum\n", "policy line 1")):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(Refused, match=f"RATCHET_WITNESSES={file} cannot be used: .*{said}"):
+            witness.tell(tmp_path, [str(LOG.key)], file)
+    assert not (tmp_path / "evidence.policy").exists()
 
 
 def test_all_is_well(state: Path, page: Page) -> None:
@@ -180,12 +192,13 @@ def test_a_cosignature_of_another_key_is_found(state: Path, page: Page, signers:
 
 def test_policies_that_do_not_agree_are_found(state: Path) -> None:
     """Auditors must hear of the witness, and the witness of each of the log's keys."""
-    publish(state, OTHER)
-    assert witness.problems_of(state)[0] == [
-        "evidence.policy does not list dev.witness/1: the evidence process has not started since"
-    ]
-    publish(state, OURS, logs=(LOG, Signer(ORIGIN, 2)))
+    publish(state / "evidence" / "policy.txt", OURS, logs=(LOG, Signer(ORIGIN, 2)))
     assert witness.problems_of(state)[0] == [f"it does not know a key of {ORIGIN}: `ratchet up` tells it"]
+    publish(state / "evidence" / "policy.txt", OURS)
+    publish(state / "evidence.policy", OTHER)
+    assert witness.problems_of(state)[0] == [
+        "evidence.policy does not list dev.witness/1: `ratchet down` and `up` write it anew"
+    ]
 
 
 @pytest.mark.parametrize("file", ["evidence.policy", "witnesses.policy", "witness/logs.policy"])
