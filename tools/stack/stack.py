@@ -354,6 +354,7 @@ class Stack:
             (port,) = self._ports("witness", 1, wanted)
             child = witness.child_of(settings, port, self._role_ids)
             child.log.parent.mkdir(parents=True, exist_ok=True)
+            (self.dir / witness.FOLDER).mkdir(mode=0o700, exist_ok=True)
             self._held.witness = f"http://{LOOPBACK}:{port}"
             witnesses = witness.ask_of(self.dir, witness.vkey_of(child, issuer), self._held.witness)
             started = [child]

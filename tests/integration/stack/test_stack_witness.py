@@ -1,5 +1,6 @@
 """The witness that `ratchet up` starts: apart from the log, told of the log's keys, kept alive, and in every policy file."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from witnessed import WITNESSES
 
 from infra.settings import Settings, load
 from schemas.tlog.policy import Policy, parse_policy
+from streams.kafka import KafkaBroker
+from streams.port import Outgoing
 from tools.doctor import Check, run_checks
 from tools.stack import down, status, up, witness
 from tools.stack.ports import free_ports
@@ -66,6 +69,7 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     assert where["evidence policy"] == str(settings.state_dir / "evidence.policy")
     assert asked.key in [one.key for one in read(settings, "evidence.policy").witnesses.values()]
     assert read(settings, "evidence.policy").quorum != "none"
+    asyncio.run(happen(settings))
     wait_until(lambda: seen(settings) > 0, None, timeout_s=30, what="the first cosignature")
     assert check(settings).ok, check(settings)
     assert status(settings).evidence == {name: where[f"evidence {name}"] for name in ("policy", "witness")}
@@ -82,7 +86,8 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     wait_until(lambda: child(settings).starts > first.starts, None, timeout_s=30, what="the restart")
     wait_until(lambda: witness.answers(asked.url or ""), None, timeout_s=30, what="the witness")
     before = seen(settings)
-    assert before > 0
+    asyncio.run(happen(settings))
+    wait_until(lambda: seen(settings) > before > 0, None, timeout_s=30, what="the next cosignature")
     assert up(settings=settings, agents=EVIDENCE, ray=False) == where
 
     pid = child(settings).pid
@@ -90,7 +95,23 @@ def test_the_log_is_watched_from_up_to_down(settings: Settings) -> None:
     assert not psutil.pid_exists(pid)
     up(settings=settings, agents=EVIDENCE, ray=False)
     assert read(settings, "witnesses.policy").witnesses["local"] == asked
-    assert seen(settings) >= before
+    before = seen(settings)
+    asyncio.run(happen(settings))
+    wait_until(lambda: seen(settings) > before > 0, None, timeout_s=30, what="the cosignature after down and up")
+
+
+async def happen(settings: Settings) -> None:
+    """Something to record: a request."""
+    address = Record.model_validate_json((settings.state_dir / "stack.json").read_bytes()).services["kafka"].address
+    producer = KafkaBroker(address).transactional("test-upstream")
+    await producer.start()
+    await producer.begin()
+    payload = {"tenant": "acme", "route": "r", "request_id": "q", "at_ms": 1, "messages": [{"content": "hush"}]}
+    headers = (("ce_id", b"id"), ("ce_type", b"ratchet.request.submitted.v1"))
+    for future in await producer.send("ratchet.requests", 0, [Outgoing(b"q", json.dumps(payload).encode(), headers)]):
+        await future
+    await producer.commit()
+    await producer.stop(2.0)
 
 
 def test_in_vault_it_has_a_key_of_its_own_and_hears_of_the_logs_next(settings: Settings) -> None:
