@@ -8,7 +8,7 @@ import base64
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,11 +18,13 @@ import requests
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from infra.clock import Clock, SystemClock
 from schemas.errors import Refused, Unavailable
 from schemas.tlog.note import VerifierKey, valid_name
 
 _KEY_FILE = re.compile(r"ratchet notary key, for a first look only\n(?P<seed>[A-Za-z0-9+/]{43}=)\n")
 _SIGNATURE = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/]{86}==)")
+VERSIONS_S = 60.0
 
 
 class Notary(Protocol):
@@ -33,12 +35,22 @@ class Notary(Protocol):
         """The key name, which is the log's origin."""
         ...
 
+    def signing(self) -> Sequence[int]:
+        """The key versions that may sign now, oldest first. Raises Unavailable.
+
+        A rotation shows here within a minute: the newer version signs besides the older, until that one is retired.
+        """
+        ...
+
     def latest(self) -> int:
         """The newest key version."""
         ...
 
     def sign(self, body: bytes, key_version: int | None = None) -> bytes:
-        """The 64 bytes of Ed25519 over `body`. Raises Unavailable; the same body and version give the same bytes."""
+        """The 64 bytes of Ed25519 over `body`. Raises Unavailable; the same body and version give the same bytes.
+
+        Refused with the kind `notary-version` when that version is retired or never was.
+        """
         ...
 
     def vkey(self, key_version: int) -> str:
@@ -89,6 +101,9 @@ class LocalNotary:
     def name(self) -> str:
         return self._name
 
+    def signing(self) -> Sequence[int]:
+        return (1,)
+
     def latest(self) -> int:
         return 1
 
@@ -109,10 +124,13 @@ class LocalNotary:
 class VaultNotary:
     """An Ed25519 key of Vault's transit engine. Its role needs `update` on sign/KEY and `read` on keys/KEY, no more.
 
-    The key's versions are read once: a rotation is taken up by the next start, signatures of a pinned version go on.
+    Its versions are read again every minute: a rotation, and an old version's retirement (`min_encryption_version`), are
+    taken up while running.
     """
 
-    def __init__(self, client: hvac.Client, *, key: str, origin: str, mount: str = "transit") -> None:
+    def __init__(
+        self, client: hvac.Client, *, key: str, origin: str, mount: str = "transit", clock: Clock | None = None
+    ) -> None:
         if not valid_name(origin) or origin.startswith("dev."):
             raise Refused(
                 f"origin {origin!r}; accepted: a name without spaces or plus that does not begin with dev.",
@@ -123,11 +141,18 @@ class VaultNotary:
         self._key = key
         self._name = origin
         self._mount = mount
+        self._clock = clock or SystemClock()
         self._versions: dict[int, str] = {}
+        self._oldest = 1  # that may still sign
+        self._read_again_at = 0.0
 
     @property
     def name(self) -> str:
         return self._name
+
+    def signing(self) -> Sequence[int]:
+        versions = self._read_versions(again=self._clock.monotonic() >= self._read_again_at)
+        return [version for version in sorted(versions) if version >= self._oldest]
 
     def latest(self) -> int:
         return max(self._read_versions())
@@ -155,8 +180,8 @@ class VaultNotary:
         versions = self._read_versions()
         return [versions[version] for version in sorted(versions)]
 
-    def _read_versions(self) -> Mapping[int, str]:
-        if not self._versions:
+    def _read_versions(self, *, again: bool = False) -> Mapping[int, str]:
+        if again or not self._versions:
             reply = self._call("keys", None)
             if reply.get("type") != "ed25519":
                 raise Refused(
@@ -166,6 +191,8 @@ class VaultNotary:
             for version, row in keys.items():
                 public = base64.b64decode(row["public_key"], validate=True)
                 self._versions[int(version)] = str(VerifierKey(self._name, public))
+            self._oldest = max(int(reply["min_encryption_version"]), min(map(int, keys)))  # 0: any that is there
+            self._read_again_at = self._clock.monotonic() + VERSIONS_S
         return self._versions
 
     def _call(self, verb: str, body: dict[str, Any] | None) -> Mapping[str, Any]:
@@ -183,6 +210,7 @@ class VaultNotary:
             raise Refused(f"Vault refused {verb} of transit key {self._key!r}: {exc}", kind="notary-key") from exc
         except hvac.exceptions.InternalServerError as exc:
             if "version" in str(exc):
+                self._read_again_at = 0.0  # what we hold is stale
                 raise Refused(
                     f"transit key {self._key!r}: the version is retired: {exc}", kind="notary-version"
                 ) from exc

@@ -421,6 +421,8 @@ class Completeness:
         if kind == "coverage":
             for place, span in entry["partitions"].items():
                 self._cover(place, span)
+        elif kind == "trust" or (kind == "finding" and "src" not in entry):
+            return
         elif kind == "finding":
             self._report.findings.append({key: entry[key] for key in ("kind", "src", "from", "to")})
             place = f"{entry['src']['topic']}/{entry['src']['partition']}"

@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from agents.evidence import coverage
-from agents.evidence.ports import AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
+from agents.evidence.announce import Announcer
+from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
 from schemas.errors import Unavailable
-from schemas.events import AuditCheckpoint
-from schemas.tlog.strict import encode_base64
 
 BATCH_S = 0.2
+LINGER_S = 0.5
+"""So long a batch waits for its checkpoint's witnesses; then the next one is recorded while they are still being asked."""
 _RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -23,8 +24,9 @@ _log = logging.getLogger(__name__)
 class Collector:
     """Source positions live in the log: after a crash it goes on where the last signed coverage ends.
 
-    A batch is at most 4,096 reads or what comes in 0.2 s. When notary or broker stay away longer than the retries last,
-    `run` raises Unavailable: nothing unsigned was published, and the next start goes on.
+    A batch is at most 4,096 reads or what comes in 0.2 s. When notary, disk or broker stay away longer than the retries
+    last, `run` raises Unavailable: nothing unsigned was published, and the next start goes on. Witnesses that are away hold
+    up publishing alone. RolledBack, SplitView, LogDamaged end it: a person must look.
     """
 
     def __init__(
@@ -34,15 +36,17 @@ class Collector:
         keys: EvidenceKeys,
         publisher: AuditPublisher,
         clock: Clock,
+        attestor: Attestor | None = None,
     ) -> None:
         self._sequencer = sequencer
         self._reader = reader
         self._keys = keys
-        self._publisher = publisher
+        self._announcer = Announcer(sequencer, publisher, clock, attestor)
         self._clock = clock
         self._frontiers: dict[Source, int] = {}
         self._since_full = 0
         self._held: list[Read] = []  # read, but for a later batch
+        self._publishing: asyncio.Task[None] | None = None
 
     @property
     def frontiers(self) -> Mapping[Source, int]:
@@ -51,28 +55,35 @@ class Collector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collect until `stop`; what was read by then is signed before this returns."""
-        await self._resume()
-        while self._held or not stop.is_set():
-            await self.step()
+        try:
+            await self._resume()
+            while self._held or not stop.is_set():
+                await self.step()
+            await self._published()
+        finally:
+            if self._publishing is not None:
+                self._publishing.cancel()
+                await asyncio.gather(self._publishing, return_exceptions=True)
 
     async def _resume(self) -> None:
-        """Go on where the signed bytes say, and announce what was signed but not announced."""
+        """Go on where the signed bytes say, and announce what was published but not announced."""
+        await self._patiently("the last announcement cannot be read", self._announcer.check)
         self._frontiers = await asyncio.to_thread(coverage.frontiers, self._sequencer.newest_first())
         self._since_full = coverage.FULL_EVERY if self._frontiers else 0
         await self._patiently("the topics cannot be read", lambda: self._reader.seek(self._frontiers))
-        if self._sequencer.signed is not None:
-            await self._announce(self._sequencer.signed)
+        await self._publish_aside()
 
     async def step(self) -> Signed | None:
-        """One batch: read, append, sign, announce. None when there was nothing to record."""
+        """One batch: read, append, sign, publish, announce. None when there was nothing to record."""
         batch = await self._collect()
         if not batch.spans:
+            await self._publish_aside()
             return None
         entries, full = await asyncio.to_thread(self._entries, batch)
         signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries))
         self._frontiers = batch.next()
         self._since_full = 0 if full else self._since_full + len(entries)
-        await self._announce(signed)
+        await self._publish_aside()
         return signed
 
     async def _collect(self) -> coverage.Batch:
@@ -102,25 +113,29 @@ class Collector:
         """Append and sign, or finish what is bound already."""
         if self._sequencer.pending:
             return await self._sequencer.finish()
-        return await self._sequencer.commit(entries)
+        return await self._sequencer.append(entries)
 
-    async def _announce(self, signed: Signed) -> None:
-        checkpoint = signed.checkpoint
-        payload = AuditCheckpoint(
-            at_ms=self._clock.now_ms(),
-            log_index=checkpoint.size - 1,
-            origin=checkpoint.origin,
-            size=checkpoint.size,
-            root=encode_base64(checkpoint.root),
-            note=signed.note.decode(),
-        )
+    async def _publish_aside(self) -> None:
+        """Have what is signed published without holding up the recording. Raises what ended the last attempt."""
+        if self._publishing is not None:
+            if not self._publishing.done():
+                return
+            self._publishing.result()
+        self._publishing = asyncio.create_task(self._publish())
+        done, _ = await asyncio.wait({self._publishing}, timeout=LINGER_S)
+        for task in done:
+            task.result()
 
-        async def announce() -> None:
-            cursor = await self._publisher.start()
-            if cursor is None or cursor < checkpoint.size:
-                await self._publisher.publish([(payload, f"{checkpoint.origin}/{checkpoint.size}")], checkpoint.size)
+    async def _published(self) -> None:
+        """At the end: what is under way, and once more what was signed meanwhile."""
+        if self._publishing is not None:
+            await self._publishing
+        await self._publish()
 
-        await self._patiently("the checkpoint is not announced", announce)
+    async def _publish(self) -> None:
+        """Publish what is signed, as soon as enough witnesses have seen it, and announce it."""
+        await self._patiently("the checkpoint is not published", self._sequencer.publish)
+        await self._patiently("the checkpoint is not announced", self._announcer.catch_up)
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try while the world is away, a bounded time; then its Unavailable is the caller's."""

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agents.evidence import coverage
+from agents.evidence.log import LogDirectory
 from agents.evidence.ports import Fence, Notary
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import MAX_BATCH, Sequencer
-from schemas.tlog.note import SignatureCheck
+from schemas.tlog.note import SignatureCheck, parse_vkey
 from streams.shapes import Record
 
 
@@ -34,7 +35,13 @@ async def bench_log(
 
     `appends_per_s` is bundles, tiles, syncs, proof and signature; `records_per_s` also building the entries.
     """
-    sequencer = await Sequencer.open(root, notary=notary, fence=fence or _NoFence(), check=check)
+    sequencer = await Sequencer.open(
+        LogDirectory(root),
+        notary=notary,
+        fence=fence or _NoFence(),
+        check=check,
+        attester=parse_vkey(notary.vkey(1)).public_key,
+    )
     key = bytes(32)
     frontiers: dict[tuple[str, int], int] = {}
     building: list[float] = []

@@ -1,6 +1,6 @@
 """What the evidence collector needs from the world. The composition root gives adapters; tests give fakes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from agents.ports import Clock
@@ -8,9 +8,11 @@ from infra.notary import Notary
 from infra.witness_client import Cosigned, RolledBack, SplitView
 from schemas.payload import Payload
 from schemas.tlog.note import Checkpoint
+from schemas.tlog.tiles import Tile
 from streams.shapes import Gap, Record
 
 __all__ = [
+    "Attestor",
     "AuditPublisher",
     "Clock",
     "Cosigned",
@@ -18,6 +20,7 @@ __all__ = [
     "Fence",
     "Gap",
     "LogReader",
+    "LogStore",
     "Notary",
     "Read",
     "RolledBack",
@@ -54,6 +57,65 @@ class Fence(Protocol):
 
     async def commit(self) -> None:
         """Commit a transaction under our id. Raises when another process has taken it: then nothing may be signed."""
+        ...
+
+
+class LogStore(Protocol):
+    """Where a log lies: files that are there whole, or not at all, after any crash. One writer; held until `close`.
+
+    Every call raises Unavailable when the disk is full or takes no writes: nothing is half done then that the same call
+    does not complete later. What contradicts itself is LogDamaged.
+    """
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None when there is none."""
+        ...
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Give a file new bytes: after a crash it has the old ones or the new ones. Durable on return."""
+        ...
+
+    def add(self, files: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+        """Make files that never change again, and yield each name once it stands. Durable when the iteration ends.
+
+        A name that stands already must have the same bytes.
+        """
+        ...
+
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Take unsigned files out of the log, keeping them for a person to look at. Durable."""
+        ...
+
+    def drop_partials(self, tile: Tile) -> None:
+        """Remove the partial versions of a tile that is full."""
+        ...
+
+    def hashes(self, tile: Tile) -> list[bytes]:
+        """A tile's hashes, as they lie there."""
+        ...
+
+    def entries(self, size: int, number: int) -> list[bytes]:
+        """The entries of bundle `number` in a log of `size`, as they lie there."""
+        ...
+
+    def newest_first(self, size: int) -> Iterator[bytes]:
+        """Every entry of a log of `size`, from the last one back."""
+        ...
+
+    def beyond(self, size: int, room: int) -> list[str]:
+        """Files of the tree that a log of `size` does not have, at most `room` entries past it."""
+        ...
+
+    def close(self) -> None:
+        """Let another writer have it."""
+        ...
+
+
+class Attestor(Protocol):
+    """Signs statements about what the log records: a training run that ended, a model that was promoted."""
+
+    async def attest(self, index: int, entry: bytes) -> bytes:
+        """The DSSE envelope of the statement about the entry at `index`. Raises Unavailable. Asked again after a crash."""
         ...
 
 

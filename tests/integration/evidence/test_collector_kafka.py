@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from agents.evidence.actor import Collector
-from agents.evidence.log import LogLocked, export
+from agents.evidence.log import LogDirectory, LogLocked, export
 from agents.evidence.sequencer import Sequencer
 from infra.clock import SystemClock
 from infra.notary import LocalNotary, verify
+from schemas.tlog.note import parse_vkey
 from schemas.topics import state_topic
 from streams.admin import ensure_topics
 from streams.fence import Fence, Publisher
@@ -81,6 +82,11 @@ async def source(kafka: str) -> Source:
     return made
 
 
+async def open_log(root: Path, notary: LocalNotary, fence: Fence) -> Sequencer:
+    attester = parse_vkey(notary.vkey(1)).public_key
+    return await Sequencer.open(LogDirectory(root), notary=notary, fence=fence, check=verify, attester=attester)
+
+
 async def collect(source: Source, root: Path, until: dict[tuple[str, int], int]) -> None:
     """Run a collector until its frontiers reach `until`."""
     notary = LocalNotary.create(root.parent / "key", "dev.ratchet.test")
@@ -88,7 +94,7 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     publisher = Publisher(source.broker, TABLE_PARTITIONS, source.agent)
     reader = EveryOffset(source.broker, [source.topic])
     await fence.start()
-    sequencer = await Sequencer.open(root, notary=notary, fence=fence, check=verify)
+    sequencer = await open_log(root, notary, fence)
     collector = Collector(sequencer, reader, Keys(), publisher, SystemClock())
     stop = asyncio.Event()
     running = asyncio.create_task(collector.run(stop))
@@ -138,12 +144,12 @@ async def test_a_second_owner_fences_the_first(source: Source, tmp_path: Path) -
     notary = LocalNotary.create(tmp_path / "key", "dev.ratchet.test")
     first_fence, second_fence = Fence(source.broker, source.agent), Fence(source.broker, source.agent)
     await first_fence.start()
-    first = await Sequencer.open(tmp_path / "log", notary=notary, fence=first_fence, check=verify)
+    first = await open_log(tmp_path / "log", notary, first_fence)
     signed = await first.commit([b"{}"])
     with pytest.raises(LogLocked):
-        await Sequencer.open(tmp_path / "log", notary=notary, fence=second_fence, check=verify)
+        await open_log(tmp_path / "log", notary, second_fence)
     await second_fence.start()
-    second = await Sequencer.open(tmp_path / "copy", notary=notary, fence=second_fence, check=verify)
+    second = await open_log(tmp_path / "copy", notary, second_fence)
     await second.commit([b"{}"])
     with pytest.raises(Fenced):
         await first.commit([b"{}"])

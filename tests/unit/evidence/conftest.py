@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence import coverage
-from agents.evidence.ports import Read, Source
+from agents.evidence.log import LogDirectory
+from agents.evidence.ports import Notary, Read, Source
+from agents.evidence.quorum import Quorum
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
@@ -20,6 +23,7 @@ from streams.shapes import Record
 KEY = bytes(range(32))
 TEXT = "canary-text-7d1e: my card does not work"
 EMAIL = "canary.person@example.org"
+ATTESTER = Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()
 
 
 class Fenced(Exception):
@@ -90,17 +94,28 @@ class FakePublisher:
     sent: list[tuple[Payload, str]] = field(default_factory=list[tuple[Payload, str]])
     cursor: int | None = None
     lose_answer: bool = False
+    crash: tuple[str, int, type[BaseException]] | None = None
+    """Die `before` or `after` the nth transaction."""
 
     async def start(self) -> int | None:
         return self.cursor
 
     async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
         assert self.cursor is None or cursor > self.cursor, "published again"
+        self._die("before")
         self.sent += payloads
         self.cursor = cursor
+        self._die("after")
         if self.lose_answer:
             self.lose_answer = False
             raise Unavailable("the outcome is unknown")
+
+    def _die(self, when: str) -> None:
+        if self.crash is not None and self.crash[0] == when:
+            when, nth, error = self.crash
+            self.crash = (when, nth - 1, error)
+            if nth == 1:
+                raise error
 
 
 def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.requests", text: str = TEXT) -> Record:
@@ -142,7 +157,7 @@ class Lab:
     """A log in a folder, and what its parts need."""
 
     root: Path
-    notary: LocalNotary
+    notary: Notary
     fence: FakeFence
     clock: ManualClock
     keys: FakeKeys
@@ -153,9 +168,23 @@ class Lab:
     fenced: type[Exception] = Fenced
     canaries: tuple[str, ...] = (TEXT, "canary", EMAIL, "customer-4711", "session-9", "example.org")
     key: bytes = KEY
+    attester: bytes = ATTESTER
+    quorum: Callable[[], Quorum | None] = lambda: None
+
+    def beside(self, name: str) -> "Lab":
+        """Another empty log with the same parts."""
+        return replace(self, root=self.root.parent / name)
 
     async def open(self, passed: Passed = lambda _: None) -> Sequencer:
-        return await Sequencer.open(self.root, notary=self.notary, fence=self.fence, check=verify, passed=passed)
+        return await Sequencer.open(
+            LogDirectory(self.root),
+            notary=self.notary,
+            fence=self.fence,
+            check=verify,
+            attester=self.attester,
+            quorum=self.quorum(),
+            passed=passed,
+        )
 
 
 @pytest.fixture

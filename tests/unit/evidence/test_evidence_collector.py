@@ -74,7 +74,7 @@ async def test_signed_but_not_announced(lab: Any) -> None:
     await sequencer.commit(lab.entries([lab.request(0)], {}, full=True))
     sequencer.close()
     await collect(lab, [])
-    assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/2"]
+    assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/3"]
 
 
 async def test_checkpoints_are_announced(lab: Any) -> None:
@@ -119,7 +119,7 @@ async def test_the_bench_measures_a_real_log(lab: Any, tmp_path: Path) -> None:
     """The bench counts every entry it appended, and its log verifies."""
     records = [lab.request(offset) for offset in range(600)]
     figures = await bench_log(lab.root, records, notary=lab.notary, check=verify, batch=256)
-    assert figures["entries"] == 603
+    assert figures["entries"] == 604
     assert float(figures["appends_per_s"]) > 0
     export(lab.root, tmp_path / "out")
     assert verify_evidence.verify(tmp_path / "out").valid
