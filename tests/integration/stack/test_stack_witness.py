@@ -9,8 +9,9 @@ import psutil
 import pytest
 from witnessed import WITNESSES
 
+from infra.notary import verify
 from infra.settings import Settings, load
-from schemas.tlog.policy import Policy, parse_policy
+from schemas.tlog.policy import Policy, open_checkpoint, parse_policy
 from streams.kafka import KafkaBroker
 from streams.port import Outgoing
 from tools.doctor import Check, run_checks
@@ -136,6 +137,44 @@ def test_in_vault_it_has_a_key_of_its_own_and_hears_of_the_logs_next(settings: S
     after = read(settings, "witness/logs.policy").logs
     assert (after[:1], len(after)) == (before, 2)
     assert read(settings, "evidence.policy").logs == after
+
+
+def test_the_logs_key_is_rotated_as_the_manual_says(settings: Settings) -> None:
+    """Rotate, down, up: both keys sign, and the witness goes along. Retire the old one, down, up: the new one signs alone.
+
+    All that was published is accepted by the policy file of today.
+    """
+    published: list[bytes] = []
+
+    def signers(count: int) -> list[list[int]]:
+        """Which of the key's versions have signed each of the next checkpoints, as the auditors' policy file accepts it."""
+        up(settings=settings, agents=EVIDENCE, ray=False, vault=True)
+        file, known = settings.state_dir / "evidence" / "checkpoint", read(settings, "evidence.policy")
+        found: list[list[int]] = []
+        for _ in range(count):
+            before = file.read_bytes() if file.exists() else b""
+            asyncio.run(happen(settings))
+            wait_until(lambda b=before: file.exists() and file.read_bytes() != b, None, timeout_s=60, what="the next")
+            published.append(file.read_bytes())
+            keys = open_checkpoint(published[-1], known, verify).log_keys
+            found.append([known.logs.index(key) + 1 for key in keys])
+        down(settings=settings)
+        return found
+
+    def change(path: str, body: object = None) -> None:
+        """As the operator of the Vault, which must run for that."""
+        up(settings=settings, agents=(), ray=False, vault=True)
+        vault_of(settings).call("POST", path, body)
+        down(settings=settings)
+
+    assert signers(1) == [[1]]
+    change("transit/keys/notary/rotate")
+    assert signers(2)[-1] == [1, 2]  # announced before, under the old one
+    change("transit/keys/notary/config", {"min_encryption_version": 2})
+    assert signers(1) == [[2]]
+    today = read(settings, "evidence.policy")
+    sizes = [open_checkpoint(note, today, verify).checkpoint.size for note in published]
+    assert sizes == sorted(set(sizes))
 
 
 def test_witnesses_that_are_named_are_used_and_none_is_started(settings: Settings, tmp_path: Path) -> None:
