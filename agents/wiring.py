@@ -28,7 +28,7 @@ from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
 from infra.provider_stand_in import NoStandIn, StandIn
-from infra.secrets import SecretSource, VaultSecrets, open_secrets
+from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
@@ -68,7 +68,6 @@ LISTENERS = frozenset(
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
-ATTESTER_KEY = "attestations"  # signs statements about what the evidence log records
 VIEW = "policies"
 VIEWERS = (
     "router",
@@ -137,7 +136,7 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
     """Who signs checkpoints: Vault's transit key where secrets come from Vault, else the first-look key file."""
     if isinstance(secrets, VaultSecrets):
         return VaultNotary(
-            secrets.client, key="notary", origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
+            secrets.client, key=NOTARY_KEY, origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
         )
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
 
