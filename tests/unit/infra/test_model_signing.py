@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from model_signing import verifying
 
-from infra.adapters import AdapterPredicate, GoldenProbe, model_signature, read_statement, sign_adapter
+from infra.adapters import AdapterPredicate, GoldenProbe, model_signature, read_statement, sign_adapter, write_probes
 
 OURS = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PREDICATE = AdapterPredicate(
@@ -21,7 +21,6 @@ PREDICATE = AdapterPredicate(
     settings={"rank": "16"},
     code="0.1.0",
     metrics={"test_accuracy": "0.81"},
-    probes=(GoldenProbe("Customer: hi\nIntent:", "größe"),),
 )
 CURVES = [(ec.SECP256R1(), hashes.SHA256()), (ec.SECP384R1(), hashes.SHA384())]
 
@@ -33,6 +32,7 @@ def adapter(tmp_path: Path) -> Path:
     (made / "a").mkdir(parents=True)
     for name in ("a/c", "a-b", "adapter_config.json", "adapter_model.safetensors"):
         (made / name).write_bytes(name.encode() * 50)
+    write_probes(made, [GoldenProbe("Customer: hi\nIntent:", "größe")])
     return made
 
 
