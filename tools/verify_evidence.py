@@ -23,13 +23,14 @@ import binascii
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,9 +204,10 @@ def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     except (OSError, ValueError) as exc:
         raise Invalid(f"{path.name}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     with open(handle, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             raise Invalid(f"{path.name}: not a plain file")
-        data = file.read(limit + 1)
+        data = file.read(min(found.st_size, limit) + 1)
     if len(data) > limit:
         raise Invalid(f"{path.name}: longer than the {limit} bytes that it may have")
     return data
@@ -636,12 +638,13 @@ def split_bundle(data: bytes, width: int, name: str) -> list[bytes]:
     """The entries of a bundle: each after its length, two bytes big-endian; nothing after the last."""
     entries: list[bytes] = []
     at, end = 0, len(data)
-    for _ in range(width):
-        start = at + 2
-        if start > end:
-            raise Invalid(f"{name}: ends inside an entry")
-        at = start + (data[start - 2] << 8 | data[start - 1])
-        entries.append(data[start:at])
+    try:
+        for _ in range(width):
+            start = at + 2
+            at = start + (data[at] << 8 | data[at + 1])
+            entries.append(data[start:at])
+    except IndexError:
+        at = end + 1
     if at > end:
         raise Invalid(f"{name}: ends inside an entry")
     if at != end:
@@ -813,14 +816,15 @@ class Completeness:
         self._batch = Batch()
         self._closing = False
 
-    def take(self, index: int, entries: Iterable[bytes]) -> None:
+    def take(self, index: int, entries: Sequence[bytes]) -> None:
         """The entries from `index` on. What is wrong with one goes to `problems`."""
         patterns, newest = self._patterns.by_end, self._newest
-        ends: list[bytes] = []
-        for at, entry in enumerate(entries, index):
-            end = entry[entry.rfind(TYPE_KEY) :]
+        tenants, closing = self._batch.tenants, self._closing
+        ends = [entry[entry.rfind(TYPE_KEY) :] for entry in entries]
+        read: list[bytes] = []
+        for at, entry, end in zip(itertools.count(index), entries, ends):  # count has no end
             known = patterns.get(end)
-            if known is not None and not self._closing:
+            if known is not None and not closing:
                 found = known[0](entry) or Patterns.other(known, entry)
                 if found is not None:
                     inc, offset_text, place, tenant = found.groups()
@@ -829,12 +833,13 @@ class Completeness:
                         stream.seen = offset
                         stream.pending.append(offset)
                         stream.newest = entry
-                        self._batch.tenants.append(tenant)
-                        ends.append(end)
+                        tenants.append(tenant)
                         continue
+            read.append(end)
             self._note(at, lambda at=at, entry=entry: self._read(at, entry))
-        for end, count in Counter(ends).items():
-            self.types[end[len(TYPE_KEY) + 1 : end.index(b'"', len(TYPE_KEY) + 1)].decode()] += count
+            tenants, closing = self._batch.tenants, self._closing
+        for end, number in (Counter(ends) - Counter(read)).items():
+            self.types[end[len(TYPE_KEY) + 1 : end.index(b'"', len(TYPE_KEY) + 1)].decode()] += number
         if len(self._batch.tenants) > MAX_BATCH:
             raise Invalid(f"{len(self._batch.tenants)} records up to entry {index} are under no coverage")
 
