@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -356,9 +357,11 @@ async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGene
 async def _evidence(process: Process, stop: asyncio.Event) -> None:
     """Read everything, log it, sign it, have it witnessed, announce it; until `stop`."""
     from agents.evidence.actor import Collector
+    from agents.evidence.attest import SigningAttestor
     from agents.evidence.log import LogDirectory
     from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
+    from agents.evidence.trust import key_id
 
     settings, broker, clock = process.settings, process.broker, process.clock
     notary = await asyncio.to_thread(open_notary, settings, process.secrets)
@@ -374,7 +377,8 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     store = await asyncio.to_thread(LogDirectory, log_dir(settings))
     sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)
     process.stack.callback(sequencer.close)
-    await Collector(sequencer, reader, process.keys, publisher, clock).run(stop)
+    attestor = SigningAttestor(sequencer.origin, key_id(attester), partial(process.secrets.sign, ATTESTER_KEY))
+    await Collector(sequencer, reader, process.keys, publisher, clock, attestor).run(stop)
 
 
 async def serve(names: Sequence[str], settings: Settings) -> None:

@@ -1,7 +1,8 @@
 """Check an exported evidence log without trusting those who made it.
 
     python verify_evidence.py DIR [--policy FILE] [--json]
-    python verify_evidence.py NAME.tlog-proof --policy FILE [--entry FILE] [--json]
+    python verify_evidence.py NAME.tlog-proof --policy FILE [--entry FILE] [--json]     (the entry: else NAME.json)
+    python verify_evidence.py FOLDER-OF-SUCH-PAIRS --policy FILE [--json]
 
 One file, to be read and carried alone: the standard library and `cryptography`. It shares no code with the collector,
 on purpose. Give `--policy`, a file that you got from the operator by another way than the export: without it the keys
@@ -23,13 +24,14 @@ import binascii
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,9 +205,10 @@ def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     except (OSError, ValueError) as exc:
         raise Invalid(f"{path.name}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     with open(handle, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             raise Invalid(f"{path.name}: not a plain file")
-        data = file.read(limit + 1)
+        data = file.read(min(found.st_size, limit) + 1)
     if len(data) > limit:
         raise Invalid(f"{path.name}: longer than the {limit} bytes that it may have")
     return data
@@ -636,12 +639,13 @@ def split_bundle(data: bytes, width: int, name: str) -> list[bytes]:
     """The entries of a bundle: each after its length, two bytes big-endian; nothing after the last."""
     entries: list[bytes] = []
     at, end = 0, len(data)
-    for _ in range(width):
-        start = at + 2
-        if start > end:
-            raise Invalid(f"{name}: ends inside an entry")
-        at = start + (data[start - 2] << 8 | data[start - 1])
-        entries.append(data[start:at])
+    try:
+        for _ in range(width):
+            start = at + 2
+            at = start + (data[at] << 8 | data[at + 1])
+            entries.append(data[start:at])
+    except IndexError:
+        at = end + 1
     if at > end:
         raise Invalid(f"{name}: ends inside an entry")
     if at != end:
@@ -813,14 +817,15 @@ class Completeness:
         self._batch = Batch()
         self._closing = False
 
-    def take(self, index: int, entries: Iterable[bytes]) -> None:
+    def take(self, index: int, entries: Sequence[bytes]) -> None:
         """The entries from `index` on. What is wrong with one goes to `problems`."""
         patterns, newest = self._patterns.by_end, self._newest
-        ends: list[bytes] = []
-        for at, entry in enumerate(entries, index):
-            end = entry[entry.rfind(TYPE_KEY) :]
+        tenants, closing = self._batch.tenants, self._closing
+        ends = [entry[entry.rfind(TYPE_KEY) :] for entry in entries]
+        read: list[bytes] = []
+        for at, entry, end in zip(itertools.count(index), entries, ends):  # count has no end
             known = patterns.get(end)
-            if known is not None and not self._closing:
+            if known is not None and not closing:
                 found = known[0](entry) or Patterns.other(known, entry)
                 if found is not None:
                     inc, offset_text, place, tenant = found.groups()
@@ -829,12 +834,13 @@ class Completeness:
                         stream.seen = offset
                         stream.pending.append(offset)
                         stream.newest = entry
-                        self._batch.tenants.append(tenant)
-                        ends.append(end)
+                        tenants.append(tenant)
                         continue
+            read.append(end)
             self._note(at, lambda at=at, entry=entry: self._read(at, entry))
-        for end, count in Counter(ends).items():
-            self.types[end[len(TYPE_KEY) + 1 : end.index(b'"', len(TYPE_KEY) + 1)].decode()] += count
+            tenants, closing = self._batch.tenants, self._closing
+        for end, number in (Counter(ends) - Counter(read)).items():
+            self.types[end[len(TYPE_KEY) + 1 : end.index(b'"', len(TYPE_KEY) + 1)].decode()] += number
         if len(self._batch.tenants) > MAX_BATCH:
             raise Invalid(f"{len(self._batch.tenants)} records up to entry {index} are under no coverage")
 
@@ -1080,6 +1086,9 @@ class Trust:
 # proofs
 
 
+PROOF = ".tlog-proof"
+
+
 @dataclass
 class Proof:
     index: int
@@ -1161,10 +1170,9 @@ def parse_envelope(data: bytes, what: str) -> tuple[dict[str, Any], bytes, list[
         statement.get("predicateType"), str
     ):
         raise Invalid(f"{what}: not an in-toto Statement v1")
-    if not signatures or not all(
-        members(members(subject, what).get("digest"), what) for subject in items(statement.get("subject"), what)
-    ):
-        raise Invalid(f"{what}: no signature, or a subject without a digest")
+    subjects = [members(subject, what).get("digest") for subject in items(statement.get("subject"), what)]
+    if not signatures or not subjects or not all(members(digest, what) for digest in subjects):
+        raise Invalid(f"{what}: no signature, no subject, or one without a digest")
     name = PAYLOAD_TYPE.encode()
     return statement, b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload), signatures
 
@@ -1303,6 +1311,9 @@ class Report:
             {"key": str(key), "time": time, "utc": utc(time), "of_policy": key in known} for key, time in head.witnessed
         ]
 
+    def proved(self, index: int, name: str, entry: dict[str, Any]) -> None:
+        self.proofs.append({"index": index, "name": name, "id": entry.get("id"), "type": entry.get("type")})
+
     def as_json(self) -> dict[str, Any]:
         return {
             "valid": self.valid,
@@ -1332,29 +1343,47 @@ class Report:
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, MemoryError)
 
 
-def verify(directory: Path, policy: str | bytes | None = None) -> Report:
-    """Check the export in `directory`. `policy` is the text of a policy file; None trusts the export's own."""
+def verify(path: Path, policy: str | bytes | None = None, entry: Path | None = None) -> Report:
+    """Check an export, a folder of single proofs, or one proof with its `entry` (else NAME.json beside it).
+
+    `policy` is the text of a policy file; None trusts the export's own, which a single proof does not have.
+    """
     given = policy.encode("utf-8", "surrogateescape") if isinstance(policy, str) else policy
     report = Report("given" if given is not None else "bundle")
-    return _guarded(report, lambda: Bundle(report, directory, given).check())
-
-
-def verify_proof(proof: Path, entry: Path, policy: bytes) -> Report:
-    """Check one proof and the entry that it is of, against a given policy."""
-    report = Report("given", kind="proof")
 
     def check() -> None:
-        trusted = parse_policy(policy, strict=False)
-        parsed = parse_proof(read_file(proof, MAX_NOTE), proof.name)
-        head = open_checkpoint(parsed.checkpoint, trusted)
-        report.opened(head, trusted)
-        data = read_file(entry, MAX_ENTRY)
-        check_inclusion(parsed, head, data, proof.name)
-        value = canonical(data)
-        report.types = {str(value.get("type")): 1}
-        report.proofs = [{"index": parsed.index, "name": proof.name, "id": value.get("id"), "type": value.get("type")}]
+        names = files_of(path) if path.is_dir() else {path.name}
+        if "checkpoint" in names or not any(name.endswith(PROOF) for name in names):
+            Bundle(report, path, names, given).check()
+        elif given is None:
+            raise Invalid("proofs alone do not say whom to trust: give --policy")
+        elif path.is_dir():
+            check_pairs(report, path, names, parse_policy(given, strict=False))
+        else:
+            check_single(report, path, entry or path.with_suffix(".json"), parse_policy(given, strict=False))
 
     return _guarded(report, check)
+
+
+def check_pairs(report: Report, folder: Path, names: set[str], trusted: Policy) -> None:
+    """A folder of NAME.tlog-proof and NAME.json, and nothing else."""
+    proofs = sorted(name for name in names if name.endswith(PROOF))
+    entries = {name.removesuffix(PROOF) + ".json" for name in proofs}
+    if names != entries.union(proofs):
+        raise Invalid(f"not a proof, or without its other half: {min(names ^ entries.union(proofs))}")
+    for name in proofs:
+        check_single(report, folder / name, folder / (name.removesuffix(PROOF) + ".json"), trusted)
+
+
+def check_single(report: Report, path: Path, entry: Path, trusted: Policy) -> None:
+    """One proof that carries its checkpoint, and the entry that it is of."""
+    report.kind = "proof"
+    proof = parse_proof(read_file(path, MAX_NOTE), path.name)
+    head = open_checkpoint(proof.checkpoint, trusted)
+    report.opened(head, trusted)
+    data = read_file(entry, MAX_ENTRY)
+    check_inclusion(proof, head, data, path.name)
+    report.proved(proof.index, path.name, canonical(data))
 
 
 def _guarded(report: Report, check: Callable[[], None]) -> Report:
@@ -1371,10 +1400,10 @@ def _guarded(report: Report, check: Callable[[], None]) -> Report:
 class Bundle:
     """One export: a log alone, a whole bundle or a tenant's."""
 
-    def __init__(self, report: Report, directory: Path, policy: bytes | None) -> None:
+    def __init__(self, report: Report, directory: Path, names: set[str], policy: bytes | None) -> None:
         self._report = report
         self._directory = directory
-        self._names = files_of(directory)
+        self._names = names
         self._data: dict[str, bytes] = {"policy.txt": self._read("policy.txt", MAX_NOTE)}
         self._own = parse_policy(self._data["policy.txt"], strict=True)
         trusted = parse_policy(policy, strict=False) if policy is not None else self._own
@@ -1547,11 +1576,9 @@ class Bundle:
             raise Invalid(f"{what}: entry {proof.index} is not in the export")
         check_inclusion(proof, self._head, entry, what)
         value = canonical(entry)
-        if name.removesuffix(".tlog-proof") not in names_of(proof.index, value):
+        if name.removesuffix(PROOF) not in names_of(proof.index, value):
             raise Invalid(f"{what}: is of entry {proof.index}, which has another id")
-        self._report.proofs.append(
-            {"index": proof.index, "name": name, "id": value.get("id"), "type": value.get("type")}
-        )
+        self._report.proved(proof.index, name, value)
 
 
 def lines_of(report: Report) -> Iterator[str]:
@@ -1596,7 +1623,7 @@ def check_arguments(parser: argparse.ArgumentParser, options: argparse.Namespace
     single = options.path.is_file()
     if not single and not options.path.is_dir():
         parser.error(f"{options.path} is neither a folder nor a proof")
-    if single and (options.policy is None or options.path.suffix != ".tlog-proof"):
+    if single and (options.policy is None or options.path.suffix != PROOF):
         parser.error(f"{options.path}: accepted: a folder, or NAME.tlog-proof with --policy")
     if options.entry is not None and not single:
         parser.error("--entry is for a single proof")
@@ -1625,11 +1652,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("the Python library `cryptography` is missing: pip install cryptography", file=sys.stderr)
         return 3
     policy = check_arguments(parser, options)
-    if options.path.is_file():
-        entry: Path = options.entry or options.path.with_suffix(".json")
-        report = verify_proof(options.path, entry, policy or b"")
-    else:
-        report = verify(options.path, policy)
+    report = verify(options.path, policy, options.entry)
     if options.json:
         print(json.dumps(report.as_json(), indent=1))
     else:

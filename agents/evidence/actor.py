@@ -100,14 +100,17 @@ class Collector:
 
     def _entries(self, batch: coverage.Batch) -> tuple[list[bytes], bool]:
         entries: list[bytes] = []
+        findings: list[bytes] = []
         tenants: Counter[str] = Counter()
         for record, inc in batch.records:
             draft = Draft(record, inc)
             keys = self._keys.commitment_key(draft.tenant), self._keys.pseudonym_key(draft.tenant)
             tenants[pseudonym(keys[1], "tenant", draft.tenant)] += 1
             entries.append(draft.build(*keys))
+            if draft.refused:
+                findings.append(coverage.finding(draft.refused, record, inc))
         full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
-        return entries + batch.closing(tenants, full=full), full
+        return entries + findings + batch.closing(tenants, full=full), full
 
     async def _commit(self, entries: Sequence[bytes]) -> Signed:
         """Append and sign, or finish what is bound already."""

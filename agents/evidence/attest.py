@@ -22,8 +22,9 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 BUILD_TYPE = "urn:ratchet:training:v1"
 BUILDER = "urn:ratchet:jobs"
-_WORDS = {"training.completed": "training", "model.promoted": "promotion"}
-_MARKS = tuple((f'"type":"{kind}"'.encode(), kind) for kind in _WORDS)
+STATEMENTS = {"training.completed": "training", "model.promoted": "promotion"}
+"""Entry type -> what its statement's file is called."""
+_MARKS = tuple((f'"type":"{kind}"'.encode(), kind) for kind in STATEMENTS)
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 Sign = Callable[[bytes], Awaitable[bytes]]
@@ -54,7 +55,7 @@ def kind_of(entry: bytes) -> str | None:
 
 def path_of(index: int, kind: str) -> str:
     """Where the statement of an entry of this type lies, in the log's directory and in an export."""
-    return f"{FOLDER}/{index}-{_WORDS[kind]}.dsse.json"
+    return f"{FOLDER}/{index}-{STATEMENTS[kind]}.dsse.json"
 
 
 def statement(origin: str, index: int, entry: bytes) -> bytes:

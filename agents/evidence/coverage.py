@@ -152,9 +152,18 @@ def _named(gap: Gap) -> str:
 def _findings(source: Source, span: _Span) -> Iterable[bytes]:
     told = [("source-reset", 0, span.before)] if span.before is not None else []
     told += [(FINDINGS[kind], first, last) for first, last, kind in span.skips if kind in FINDINGS]
-    place: Mapping[str, canonical.Json] = {"topic": source[0], "partition": source[1], "inc": span.inc}
     for kind, first, last in told:
-        yield canonical.encode({"v": 1, "type": FINDING, "kind": kind, "src": place, "from": first, "to": last})
+        yield _finding(kind, source, span.inc, first, last)
+
+
+def finding(kind: str, record: Record, inc: int) -> bytes:
+    """A finding about one record."""
+    return _finding(kind, (record.topic, record.partition), inc, record.offset, record.offset)
+
+
+def _finding(kind: str, source: Source, inc: int, first: int, last: int) -> bytes:
+    place: Mapping[str, canonical.Json] = {"topic": source[0], "partition": source[1], "inc": inc}
+    return canonical.encode({"v": 1, "type": FINDING, "kind": kind, "src": place, "from": first, "to": last})
 
 
 def _piece(span: _Span) -> dict[str, Any]:

@@ -274,18 +274,27 @@ def oscal() -> bytes:
     return jcs({"assessment-results": results})
 
 
-def manifest(files: Mapping[str, bytes], proofs: Sequence[str] = (), tenant: str | None = None, **more: Any) -> bytes:
-    listed = {name: sha256(data) for name, data in files.items()}
+def manifest(attached: Mapping[str, bytes], names: Sequence[str] = (), of: str | None = None, **more: Any) -> bytes:
+    listed = {name: sha256(data) for name, data in attached.items()}
     return jcs({
         "v": 1,
         "kind": "ratchet-evidence",
         "origin": ORIGIN,
-        "tenant": tenant,
-        "tag": None if tenant is None else tag(tenant),
+        "tenant": of,
+        "tag": None if of is None else tag(of),
         "files": listed,
-        "proofs": list(proofs),
+        "proofs": list(names),
         **more,
     })  # fmt: skip
+
+
+def announced(entries: Sequence[bytes], manifest: bytes, kind: str = "full", tenant: str = "acme") -> list[bytes]:
+    """The log that goes on with the entry that holds the manifest's digest."""
+    facts = {"manifest": sha256(manifest), "kind": kind, "files": 1, "by": "0" * 32}
+    offset = sum(b'"topic":"ratchet.observations"' in entry for entry in entries)
+    made = [record(offset, topic="ratchet.observations", kind="export.made", tenant=tenant, facts=facts)]
+    spans = Spans({"ratchet.observations/0": offset})
+    return [*entries, *made, spans.close(made)]
 
 
 @dataclass
@@ -320,9 +329,7 @@ class Export:
         names = sorted(f"{json.loads(log[index])['id']}.tlog-proof" for index in self.proven)
         self.manifest = manifest(self.attached, names, self.tenant)
         kind = "full" if self.tenant is None else "tenant"
-        facts = {"manifest": sha256(self.manifest), "kind": kind, "files": len(self.attached), "by": "0" * 32}
-        made = [record(0, topic="ratchet.observations", kind="export.made", tenant=self.tenant or "acme", facts=facts)]
-        self.log = Log([*log, *made, spans.close(made)], self.policy)
+        self.log = Log(announced(log, self.manifest, kind, self.tenant or "acme"), self.policy)
 
     def files(self) -> dict[str, bytes]:
         """Every file of the bundle."""
