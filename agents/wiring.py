@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.transport import transport
 from infra.artifacts import DirectoryStore
@@ -32,9 +32,12 @@ from infra.secrets import SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
+from infra.witness_client import HttpWitnesses
 from schemas import topics
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
+from schemas.tlog.policy import parse_policy
+from schemas.tlog.strict import Malformed
 from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
@@ -43,6 +46,9 @@ from streams.reader import ByPlace, EveryOffset
 from streams.runner import Runner, collect_rarely
 from streams.shapes import AnyFold, Transform
 from streams.wire import Decoder, Verify, speaker
+
+if TYPE_CHECKING:
+    from agents.evidence.quorum import Quorum
 
 STREAM_AGENTS = (
     "router",
@@ -62,6 +68,7 @@ LISTENERS = frozenset(
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
+ATTESTER_KEY = "attestations"  # signs statements about what the evidence log records
 VIEW = "policies"
 VIEWERS = (
     "router",
@@ -133,6 +140,25 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
             secrets.client, key="notary", origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
         )
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
+
+
+async def open_quorum(process: Process) -> "Quorum | None":
+    """The witnesses of the policy file that the settings name; None, and nobody has to witness, where they name none."""
+    from agents.evidence.quorum import Quorum
+
+    file = process.settings.witnesses
+    if file is None:
+        return None
+    try:
+        policy = parse_policy(await asyncio.to_thread(file.read_text, encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, Malformed) as exc:
+        raise Refused(
+            f"RATCHET_WITNESSES={file}: {exc}; accepted: a tlog-policy file with witness … URL, group and quorum lines",
+            kind="settings",
+        ) from exc
+    witnesses = HttpWitnesses(policy, verify)
+    process.stack.push_async_callback(witnesses.close)
+    return Quorum(policy, witnesses, process.clock)
 
 
 async def open_engine(process: Process) -> MixedEngine:
@@ -329,24 +355,26 @@ async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGene
 
 
 async def _evidence(process: Process, stop: asyncio.Event) -> None:
-    """Read everything, log it, sign it, announce it; until `stop`."""
+    """Read everything, log it, sign it, have it witnessed, announce it; until `stop`."""
     from agents.evidence.actor import Collector
-    from agents.evidence.log import policy_text
+    from agents.evidence.log import LogDirectory
+    from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
 
     settings, broker, clock = process.settings, process.broker, process.clock
     notary = await asyncio.to_thread(open_notary, settings, process.secrets)
+    attester = await process.secrets.public_key(ATTESTER_KEY)
+    quorum = await open_quorum(process)
     fence = Fence(broker, "evidence")
     await fence.start()
     process.stack.push_async_callback(fence.stop)
     publisher = Publisher(broker, settings.partitions)
     process.stack.push_async_callback(publisher.stop)
-    reader = EveryOffset(broker, topics.recorded())
+    reader = EveryOffset(broker, topics.recorded(), lambda record: Draft(record).id, topics.compacted())
     process.stack.push_async_callback(reader.stop)
-    directory = log_dir(settings)
-    sequencer = await Sequencer.open(directory, notary=notary, fence=fence, check=verify)
+    store = await asyncio.to_thread(LogDirectory, log_dir(settings))
+    sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)
     process.stack.callback(sequencer.close)
-    (settings.state_dir / "evidence.policy").write_text(policy_text(await asyncio.to_thread(notary.vkeys)))
     await Collector(sequencer, reader, process.keys, publisher, clock).run(stop)
 
 

@@ -8,12 +8,14 @@ from typing import TypeVar
 
 from agents.evidence import coverage
 from agents.evidence.announce import Announcer
-from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
-from agents.evidence.record import Draft
+from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, Frontier, LogReader, Read, Source
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
 from schemas.errors import Unavailable
 
 BATCH_S = 0.2
+LINGER_S = 0.5
+"""So long a batch waits for its checkpoint's witnesses; then the next one is recorded while they are still being asked."""
 _RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -41,20 +43,27 @@ class Collector:
         self._keys = keys
         self._announcer = Announcer(sequencer, publisher, clock, attestor)
         self._clock = clock
-        self._frontiers: dict[Source, int] = {}
+        self._frontiers: dict[Source, Frontier] = {}
         self._since_full = 0
         self._held: list[Read] = []  # read, but for a later batch
+        self._publishing: asyncio.Task[None] | None = None
 
     @property
-    def frontiers(self) -> Mapping[Source, int]:
-        """Per partition the next offset to record."""
+    def frontiers(self) -> Mapping[Source, Frontier]:
+        """Per partition how far it is recorded."""
         return self._frontiers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collect until `stop`; what was read by then is signed before this returns."""
-        await self._resume()
-        while self._held or not stop.is_set():
-            await self.step()
+        try:
+            await self._resume()
+            while self._held or not stop.is_set():
+                await self.step()
+            await self._published()
+        finally:
+            if self._publishing is not None:
+                self._publishing.cancel()
+                await asyncio.gather(self._publishing, return_exceptions=True)
 
     async def _resume(self) -> None:
         """Go on where the signed bytes say, and announce what was published but not announced."""
@@ -62,19 +71,19 @@ class Collector:
         self._frontiers = await asyncio.to_thread(coverage.frontiers, self._sequencer.newest_first())
         self._since_full = coverage.FULL_EVERY if self._frontiers else 0
         await self._patiently("the topics cannot be read", lambda: self._reader.seek(self._frontiers))
-        await self._publish()
+        await self._publish_aside()
 
     async def step(self) -> Signed | None:
         """One batch: read, append, sign, publish, announce. None when there was nothing to record."""
         batch = await self._collect()
         if not batch.spans:
-            await self._publish()
+            await self._publish_aside()
             return None
         entries, full = await asyncio.to_thread(self._entries, batch)
         signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries))
         self._frontiers = batch.next()
         self._since_full = 0 if full else self._since_full + len(entries)
-        await self._publish()
+        await self._publish_aside()
         return signed
 
     async def _collect(self) -> coverage.Batch:
@@ -92,10 +101,10 @@ class Collector:
     def _entries(self, batch: coverage.Batch) -> tuple[list[bytes], bool]:
         entries: list[bytes] = []
         tenants: Counter[str] = Counter()
-        for record in batch.records:
-            draft = Draft(record)
-            tenants[draft.tenant] += 1
+        for record, inc in batch.records:
+            draft = Draft(record, inc)
             keys = self._keys.commitment_key(draft.tenant), self._keys.pseudonym_key(draft.tenant)
+            tenants[pseudonym(keys[1], "tenant", draft.tenant)] += 1
             entries.append(draft.build(*keys))
         full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
         return entries + batch.closing(tenants, full=full), full
@@ -104,7 +113,24 @@ class Collector:
         """Append and sign, or finish what is bound already."""
         if self._sequencer.pending:
             return await self._sequencer.finish()
-        return await self._sequencer.commit(entries)
+        return await self._sequencer.append(entries)
+
+    async def _publish_aside(self) -> None:
+        """Have what is signed published without holding up the recording. Raises what ended the last attempt."""
+        if self._publishing is not None:
+            if not self._publishing.done():
+                return
+            self._publishing.result()
+        self._publishing = asyncio.create_task(self._publish())
+        done, _ = await asyncio.wait({self._publishing}, timeout=LINGER_S)
+        for task in done:
+            task.result()
+
+    async def _published(self) -> None:
+        """At the end: what is under way, and once more what was signed meanwhile."""
+        if self._publishing is not None:
+            await self._publishing
+        await self._publish()
 
     async def _publish(self) -> None:
         """Publish what is signed, as soon as enough witnesses have seen it, and announce it."""

@@ -6,6 +6,7 @@
     attestations/         DSSE envelopes about entries, named after them
     state/intent          what is being signed: binding
     state/signed          the highest signed note
+    state/stopped         what a witness refused for good: until a person has looked
     state/lock            held by the one writer
     state/aside/          files of batches that a crash left unsigned
     state/temp/           files before they have their name
@@ -20,6 +21,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,7 @@ CHECKPOINT = "checkpoint"
 POLICY = "policy.txt"
 INTENT = "state/intent"
 SIGNED = "state/signed"
+STOPPED = "state/stopped"
 
 
 class LogLocked(RuntimeError):
@@ -70,6 +73,8 @@ class LogDirectory:
         self.root = root
         self._temp = root / "state" / "temp"
         self._numbers = itertools.count()
+        self._closing = threading.Lock()
+        self._closed = False
         self._safe: set[Path] = set()  # folders whose own place is durable
         with _writable(root):
             self._temp.mkdir(parents=True, exist_ok=True)
@@ -93,9 +98,11 @@ class LogDirectory:
             _sync(folder)
 
     def close(self) -> None:
-        """Give up the lock."""
-        self._pool.shutdown()
-        os.close(self._lock)
+        """Give up the lock. A `replace` that is under way ends before, none begins after."""
+        with self._closing:
+            self._closed = True
+            self._pool.shutdown()
+            os.close(self._lock)
 
     def read(self, name: str) -> bytes | None:
         """A file's bytes, None when there is none."""
@@ -107,9 +114,12 @@ class LogDirectory:
     def replace(self, name: str, data: bytes) -> None:
         """Give a file new bytes: after a crash it has the old ones or the new ones."""
         target = self.root / name
-        with _writable(target), self._temporary([data]) as (temp,):
-            temp.rename(target)
-            _sync(target.parent)
+        with self._closing:
+            if self._closed:
+                raise LogLocked(f"{self.root} was closed")
+            with _writable(target), self._temporary([data]) as (temp,):
+                temp.rename(target)
+                _sync(target.parent)
 
     def add(self, files: Iterable[tuple[str, bytes]]) -> Iterator[str]:
         """Make files that never change again, and yield each name once it stands. Durable when the iteration ends.
@@ -154,26 +164,32 @@ class LogDirectory:
         shutil.rmtree(self.root / f"{tile.path}.p", ignore_errors=True)
 
     def hashes(self, tile: tiles.Tile) -> list[bytes]:
-        """A tile's hashes, from disk. Raises LogDamaged."""
+        """A tile's hashes, from disk: of a partial one that was completed and dropped, its part of the full one."""
         data = self.read(tile.path)
-        if data is None:
-            raise LogDamaged(f"{tile.path} is missing")
+        full = self.read(tiles.Tile(tile.level, tile.number).path) if data is None else None
         try:
-            return tiles.decode_tile(data, tile.width)
+            if full is not None:
+                return tiles.decode_tile(full, tiles.WIDTH)[: tile.width]
+            if data is not None:
+                return tiles.decode_tile(data, tile.width)
         except Malformed as exc:
             raise LogDamaged(f"{tile.path}: {exc}") from exc
+        raise LogDamaged(f"{tile.path} is missing")
 
     def entries(self, size: int, number: int) -> list[bytes]:
-        """The entries of bundle `number` in a log of `size`, from disk. Raises LogDamaged."""
+        """The entries of bundle `number` in a log of `size`, from disk, as `hashes`."""
         width = min(tiles.WIDTH, size - number * tiles.WIDTH)
         path = tiles.Tile(None, number, width).path
         data = self.read(path)
-        if data is None:
-            raise LogDamaged(f"{path} is missing")
+        full = self.read(tiles.Tile(None, number).path) if data is None else None
         try:
-            return tiles.decode_bundle(data, width)
+            if full is not None:
+                return tiles.decode_bundle(full, tiles.WIDTH)[:width]
+            if data is not None:
+                return tiles.decode_bundle(data, width)
         except Malformed as exc:
             raise LogDamaged(f"{path}: {exc}") from exc
+        raise LogDamaged(f"{path} is missing")
 
     def newest_first(self, size: int) -> Iterator[bytes]:
         """Every entry, from the last one back."""

@@ -54,7 +54,7 @@ class Quorum:
         self._missing_since = now if self._missing_since is None else self._missing_since
         self._missing = tuple(petnames)
 
-    def finding(self, said_away: bool, published: int) -> bytes | None:
+    def finding(self, published: int, *, said_away: bool) -> bytes | None:
         """The entry that the log still owes about an outage: once when it has lasted, once when it is over."""
         if not said_away and self._lasting():
             missing = [name for name in self._missing if is_token(name)]

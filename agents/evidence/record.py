@@ -60,6 +60,7 @@ def committed_bytes(value: Any) -> bytes:
 class Draft:
     """A record on its way to an entry. Ask `tenant`, then `build` with that tenant's keys.
 
+
     `inc`: the incarnation of the topic's partition that the record was read from.
     """
 
@@ -76,6 +77,11 @@ class Draft:
         self._commit: dict[str, str] = {}
         self.refused = ""
         """Once built: why the entry has no facts (`facts-too-large`, `too-deep`), for the collector's finding; else ""."""
+
+    @property
+    def id(self) -> str:
+        """The entry's id: the event's own where it is a token, else the record's place."""
+        return self._id
 
     def build(self, commitment_key: bytes, pseudonym_key: bytes) -> bytes:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole.

@@ -3,32 +3,31 @@
 1. bundles and tiles on disk       crash: files beyond the signed size, no intent: set aside, read again
 2. intent (body, versions, trust)  crash: binding, the resume finishes exactly this body
 3. consistency from disk; fence; sign; `signed` on disk    crash: sign again, Ed25519 gives the same bytes
-4. witnesses                       crash: ask again, same body
-5. `policy.txt`, `checkpoint`      crash: made again from `signed`
 
-Signing does not wait for step 4: a checkpoint without its quorum stays unpublished, and the next one covers it.
+Steps 4 and 5 are `publication`'s. Signing does not wait for them: a checkpoint without its quorum stays unpublished, and the
+next one covers it.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.evidence import disk, resume
 from agents.evidence.edge import Edge
 from agents.evidence.intent import Intent, Signed
-from agents.evidence.log import CHECKPOINT, INTENT, POLICY, SIGNED, LogDamaged
-from agents.evidence.ports import Cosigned, Fence, LogStore, Notary, RolledBack, SplitView
+from agents.evidence.log import INTENT, SIGNED, LogDamaged
+from agents.evidence.ports import Fence, LogStore, Notary
+from agents.evidence.publication import Passed, Publication
 from agents.evidence.quorum import Quorum
-from agents.evidence.trust import NO_WITNESS, Trust, renewed
+from agents.evidence.trust import Trust, renewed
 from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, note, tiles
-from schemas.tlog.policy import Policy, open_checkpoint
 
 MAX_BATCH = 4096
 """Records of one checkpoint; findings and coverage come on top."""
 _ROOM = 4 * MAX_BATCH
-Passed = Callable[[str], None]
+_OWN = 2  # what the log itself may say before a batch: whom to trust, how its witnesses are
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +43,10 @@ class _Batch:
 
 
 class Sequencer:
-    """The one writer of a log. `open` it; `commit` batches; if that leaves one `pending`, `finish` it later."""
+    """The one writer of a log. `open` it; `append` batches, and if that leaves one `pending`, `finish` it; `publish`.
+
+    One call of `append` or `finish` and one of `publish` at a time; the two kinds may overlap.
+    """
 
     def __init__(
         self,
@@ -61,15 +63,13 @@ class Sequencer:
         self._fence = fence
         self._check = check
         self._attester = attester
-        self._quorum = quorum
+        self._publication = Publication(store, quorum, check, passed)
         self._passed = passed
         self._signed: Signed | None = None
-        self._published: Signed | None = None
-        self._last: Intent | None = None  # of the last signed checkpoint
+        self._last: Intent | None = None  # that of `_signed`
         self._batch: _Batch | None = None
         self._edge = Edge(0, [])
         self._tail: list[bytes] = []  # the entries of the bundle that is not full
-        self._stopped: RolledBack | SplitView | None = None
 
     @classmethod
     async def open(
@@ -91,12 +91,9 @@ class Sequencer:
         self = cls(store, notary, fence, check, attester, quorum, passed)
         try:
             await asyncio.to_thread(self._load)
+            await self._stand()
             if self._batch is not None:
-                if self._signed is not None:
-                    await self._ask(self._signed)
                 await self.finish()
-            elif self._signed is not None:
-                await self._witness(self._signed)
         except BaseException:
             store.close()
             raise
@@ -129,7 +126,7 @@ class Sequencer:
     @property
     def published(self) -> Signed | None:
         """The last published checkpoint with all its signatures, None before the first."""
-        return self._published
+        return self._publication.published
 
     @property
     def trust(self) -> Trust | None:
@@ -157,24 +154,33 @@ class Sequencer:
             self._passed("attached")
 
     async def commit(self, entries: Sequence[bytes]) -> Signed:
+        """`append`, and `publish` once: what cannot be published yet is with a later checkpoint."""
+        signed = await self.append(entries)
+        try:
+            await self.publish()
+        except Unavailable as exc:
+            _log.warning("the checkpoint of %d entries is signed but not published: %s", self.size, exc)
+        return signed
+
+    async def append(self, entries: Sequence[bytes]) -> Signed:
         """Append the entries, all or none, and sign the checkpoint over them; before them stand the log's own.
 
         When this raises Unavailable the batch is `pending`, then `finish` it, or it is not in the log.
         """
         if self._batch is not None:
             raise RuntimeError("a batch is still to be signed; accepted: finish() first")
-        if not 0 < len(entries) <= _ROOM:
-            raise ValueError(f"{len(entries)} entries; accepted: 1 to {_ROOM}")
-        self._go_on()
+        if not 0 < len(entries) <= _ROOM - _OWN:
+            raise ValueError(f"{len(entries)} entries; accepted: 1 to {_ROOM - _OWN}")
+        self._publication.go_on()
         self._batch = await asyncio.to_thread(self._prepare, entries)
         return await self.finish()
 
     async def finish(self) -> Signed:
-        """Sign the pending batch and try to publish it. May be repeated until it succeeds."""
+        """Steps 1 to 3 for the pending batch. May be repeated until it succeeds."""
         batch = self._batch
         if batch is None:
             raise RuntimeError("there is no batch to sign")
-        self._go_on()
+        self._publication.go_on()
         if not batch.bound:
             await asyncio.to_thread(self._write, batch)
         await asyncio.to_thread(self._verify, batch.intent)
@@ -182,69 +188,49 @@ class Sequencer:
         await self._fence.commit()
         self._passed("fenced")
         signed = await asyncio.to_thread(self._sign, batch)
-        try:
-            await self.publish()
-        except Unavailable as exc:  # signed it is: whoever follows the log asks `publish` again
-            _log.warning("the checkpoint of %d entries is signed but not published: %s", self.size, exc)
+        before, self._signed, self._last = self.size, signed, batch.intent
+        self._edge, self._tail, self._batch = batch.edge, batch.tail, None
+        await asyncio.to_thread(self._drop_partials, before, signed.checkpoint.size)
+        self._passed("dropped")
         return signed
 
     async def publish(self) -> Signed | None:
-        """Steps 4 and 5 for the last signed checkpoint, when it is not published and the witnesses are to be asked.
+        """Steps 4 and 5 for the last signed checkpoint, unless it is published or the witnesses are not to be asked yet.
 
         Returns the last published one. Raises Unavailable (the disk), RolledBack, SplitView: then nothing is signed any more.
         """
-        self._go_on()
-        if self._signed is not None and not self._up_to_date(self._signed):
-            await self._witness(self._signed)
-        return self._published
-
-    def _go_on(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
-
-    def _up_to_date(self, signed: Signed) -> bool:
-        return self._published is not None and self._published.checkpoint == signed.checkpoint
+        if self._signed is not None and self._last is not None:
+            await self._publication.publish(self._signed, self._last.trust)
+        return self.published
 
     def _prepare(self, entries: Sequence[bytes]) -> _Batch:
-        able = self._notary.signing()  # away? then before anything is written
+        able = self._able()  # away? then before anything is written
         last = self._last
         before = last.trust if last else None
-        trust = renewed(before, self._policy, self._attester, [self._notary.vkey(version) for version in able])
+        trust = renewed(before, self._publication.policy, self._attester, list(able.values()))
         own: list[bytes] = []
         index = last.trust_index if last else 0
         if before is None or not trust.says_as_much_as(before):
             own.append(trust.entry())
             index = self.size
         away = last is not None and last.away
-        published = self._published.checkpoint.size if self._published else 0
-        finding = self._quorum.finding(away, published) if self._quorum else None
+        finding = self._publication.finding(said_away=away)
         if finding is not None:
             own.append(finding)
             away = not away
         edge, tail, files = self._tree([*own, *entries])
         intent = Intent(
             note.Checkpoint(self._notary.name, edge.size, edge.root()),
-            self._announced(able, before or trust),
+            _announced(able, before or trust),
             trust,
             index,
             away,
         )
         return _Batch(intent, edge, tail, files)
 
-    @property
-    def _policy(self) -> Policy:
-        return self._quorum.policy if self._quorum else NO_WITNESS
-
-    def _announced(self, able: Sequence[int], trust: Trust) -> tuple[int, ...]:
-        """The versions that may sign and that readers know: a new one only after an entry under the old ones named it."""
-        versions = tuple(version for version in able if self._notary.vkey(version) in trust.logs)
-        if not versions:
-            raise Refused(
-                f"versions {list(able)} of the notary's key may sign, and the log has announced none of them; accepted: "
-                "a rotation announced before the old version is retired (lower min_encryption_version until it is)",
-                kind="notary-version",
-            )
-        return versions
+    def _able(self) -> dict[int, str]:
+        """The verifier keys of the versions that may sign."""
+        return {version: self._notary.vkey(version) for version in self._notary.signing()}
 
     def _tree(self, entries: Sequence[bytes]) -> tuple[Edge, list[bytes], list[tuple[str, bytes]]]:
         """The edge, the open bundle and the new files after these entries."""
@@ -274,92 +260,59 @@ class Sequencer:
         disk.extends(self._store, self._signed.checkpoint if self._signed else None, intent.checkpoint)
 
     def _sign(self, batch: _Batch) -> Signed:
-        body = batch.intent.checkpoint.text
-        lines = [line for version in batch.intent.versions if (line := self._line(batch.intent, version))]
-        if not lines:
+        intent = batch.intent
+        lines = [self._line(intent.checkpoint, intent.trust, version) for version in intent.versions]
+        if not any(lines):
             raise Refused(
-                f"versions {list(batch.intent.versions)} of the notary's key are bound to sign {batch.intent.checkpoint.size} "
-                "entries, and all are retired; accepted: one of them (lower min_encryption_version)",
+                f"versions {list(intent.versions)} of the notary's key are bound to sign {intent.checkpoint.size} entries, "
+                "and all are retired; accepted: one of them (lower min_encryption_version)",
                 kind="notary-version",
             )
-        signed = Signed(batch.intent.checkpoint, (body + "\n" + "".join(lines)).encode())
+        signed = _noted(intent.checkpoint, [line for line in lines if line])
         self._passed("signing")
         self._store.replace(SIGNED, signed.note)
-        self._edge, self._tail = batch.edge, batch.tail
-        before, self._signed, self._last, self._batch = self.size, signed, batch.intent, None
         self._passed("signed")
-        for tile in _completed(before, signed.checkpoint.size):
-            self._store.drop_partials(tile)
-        self._passed("dropped")
         return signed
 
-    def _line(self, intent: Intent, version: int) -> str | None:
+    def _line(self, checkpoint: note.Checkpoint, trust: Trust, version: int) -> str | None:
         """One version's signature line; None when it was retired since it was bound."""
-        body = intent.checkpoint.text.encode()
-        vkey = self._notary.vkey(version)
-        key = next((key for key in intent.trust.policy.logs if str(key) == vkey), None)
-        if key is None:
-            raise LogDamaged(f"version {version} of the notary's key is another than the one that was bound: {vkey}")
+        body = checkpoint.text.encode()
         try:
-            signature = self._notary.sign(body, version)
+            vkey, signature = self._notary.vkey(version), self._notary.sign(body, version)
         except Refused as exc:
             if exc.kind != "notary-version":
                 raise
             _log.warning("version %d of the notary's key signs no more: %s", version, exc)
             return None
+        key = next((key for key in trust.policy.logs if str(key) == vkey), None)
+        if key is None:
+            raise LogDamaged(f"version {version} of the notary's key is another than the one that was bound: {vkey}")
         if not self._check(key.public_key, body, signature):
             raise LogDamaged(f"the notary's signature does not verify under its own key {key}")
         return note.sign_line(key, signature)
 
-    async def _ask(self, signed: Signed) -> Cosigned:
-        """Step 4. What a witness refuses for good stops everything."""
-        if self._quorum is None:
-            return Cosigned((), {})
-        self._passed("asking")
-        try:
-            said = await self._quorum.ask(signed.checkpoint, signed.note, lambda old: self._proof(old, signed))
-        except (RolledBack, SplitView) as exc:
-            self._stopped = exc
-            raise
-        self._passed("answered")
-        return said
+    async def _stand(self) -> None:
+        """Ask where the witnesses stand, before anything new is signed; who is away is not waited for."""
+        if self._signed is not None and self._last is not None:
+            await self._publication.renew(self._signed, self._last.trust)
+        elif self._signed is not None:
+            await self._publication.ask(self._signed)
+        elif self._publication.witnessed:
+            await self._fence.commit()
+            await self._publication.ask(await asyncio.to_thread(self._nothing))
 
-    async def _witness(self, signed: Signed) -> None:
-        """Steps 4 and 5: ask, and publish what the policy accepts."""
-        intent = self._last
-        if intent is None or (self._quorum is not None and not self._quorum.due):
-            return
-        said = await self._ask(signed)
-        data = signed.note + "".join(_known(said.lines, intent.trust)).encode()
-        try:
-            open_checkpoint(data, intent.trust.policy, self._check)
-        except note.Untrusted as exc:
-            if self._quorum is None:
-                raise LogDamaged(f"the checkpoint of {signed.checkpoint.size} entries: {exc}") from exc
-            self._quorum.missed(list(said.missing))
-            _log.warning("the checkpoint of %d entries waits for its witnesses: %s", signed.checkpoint.size, exc)
-            return
-        if self._quorum is not None:
-            self._quorum.met()
-        if not self._up_to_date(signed):
-            await asyncio.to_thread(self._put_out, Signed(signed.checkpoint, data), intent.trust)
-
-    def _proof(self, old: int, signed: Signed) -> list[bytes]:
-        new = signed.checkpoint.size
-        return merkle.consistency_proof(old, new, disk.reader(self._store, new)) if 0 < old < new else []
-
-    def _put_out(self, published: Signed, trust: Trust) -> None:
-        policy = trust.text.encode()
-        if self._store.read(POLICY) != policy:
-            self._store.replace(POLICY, policy)
-            self._passed("policy")
-        self._store.replace(CHECKPOINT, published.note)
-        self._published = published
-        self._passed("checkpoint")
+    def _nothing(self) -> Signed:
+        """The empty log, signed only to be asked with: a witness that has seen more refuses it."""
+        checkpoint = note.Checkpoint(self._notary.name, 0, merkle.EMPTY_ROOT)
+        able = self._able()
+        trust = renewed(None, self._publication.policy, self._attester, list(able.values()))
+        lines = [self._line(checkpoint, trust, version) for version in able]
+        return _noted(checkpoint, [line for line in lines if line])
 
     def _load(self) -> None:
+        self._publication.check_stopped()
         found = resume.found(self._store, self._notary, self._check)
-        self._signed, self._published = found.signed, found.published
+        self._signed, self._publication.published = found.signed, found.published
         size = found.intent.checkpoint.size if found.intent else 0
         self._store.set_aside(self._store.beyond(size, _ROOM))
         self._edge, self._tail = disk.edge(self._store, size)
@@ -367,16 +320,27 @@ class Sequencer:
             self._batch = _Batch(found.intent, self._edge, self._tail, bound=True)
         else:
             self._last = found.intent
-        for tile in _completed(max(0, self.size - _ROOM), self.size):
+        self._drop_partials(max(0, self.size - _ROOM), self.size)
+
+    def _drop_partials(self, before: int, after: int) -> None:
+        for tile in _completed(before, after):
             self._store.drop_partials(tile)
 
 
-def _known(lines: Sequence[str], trust: Trust) -> Iterator[str]:
-    """The lines of witnesses that the readers of this checkpoint know: they refuse all others."""
-    keys = {(witness.key.name, witness.key.key_id) for witness in trust.policy.witnesses.values()}
-    for line in lines:
-        if any((sign.name, sign.key_id) in keys for sign in note.parse_note(f"\n\n{line}".encode())[1]):
-            yield line
+def _announced(able: Mapping[int, str], trust: Trust) -> tuple[int, ...]:
+    """The versions that may sign and that readers know: a new one only after an entry under the old ones named it."""
+    versions = tuple(version for version, vkey in able.items() if vkey in trust.logs)
+    if not versions:
+        raise Refused(
+            f"versions {list(able)} of the notary's key may sign, and the log has announced none of them; accepted: "
+            "a rotation announced before the old version is retired (lower min_encryption_version until it is)",
+            kind="notary-version",
+        )
+    return versions
+
+
+def _noted(checkpoint: note.Checkpoint, lines: Sequence[str]) -> Signed:
+    return Signed(checkpoint, f"{checkpoint.text}\n{''.join(lines)}".encode())
 
 
 def _completed(before: int, after: int) -> Iterator[tiles.Tile]:

@@ -29,7 +29,11 @@ from .processes import Running, kill, start, wait_until
 VERSION = "1.21.2"
 ROLE = "ratchet"
 MOUNT = "ratchet"
-SIGNING_KEYS = ("notary", "adapters")  # the notary of the evidence log; the trainer's manifests
+SIGNING_KEYS = (
+    "notary",
+    "adapters",
+    "attestations",
+)  # of the evidence log; the trainer's manifests; statements about the log
 _SOURCE = Path(__file__).parent / "vault"
 
 AGENT_POLICY = f"""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence import coverage
 from agents.evidence.log import LogDirectory
-from agents.evidence.ports import Read, Source
+from agents.evidence.ports import Frontier, Gap, Notary, Read, Source
 from agents.evidence.quorum import Quorum
-from agents.evidence.record import Draft
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
 from infra.notary import LocalNotary, verify
@@ -53,14 +53,14 @@ class FakeReader:
     reads: Sequence[Read]
     clock: ManualClock
     at_once: int = 100
-    positions: Mapping[Source, int] | None = None
+    positions: Mapping[Source, Frontier] | None = None
     at_end: Callable[[], None] = lambda: None
     _left: list[Read] = field(default_factory=list[Read])
 
-    async def seek(self, positions: Mapping[Source, int]) -> None:
+    async def seek(self, frontiers: Mapping[Source, Frontier]) -> None:
         assert self.positions is None, "seek is called once"
-        self.positions = dict(positions)
-        self._left = [read for read in self.reads if _last(read) >= positions.get((read.topic, read.partition), 0)]
+        self.positions = dict(frontiers)
+        self._left = [read for read in self.reads if _last(read) >= _next(frontiers, read)]
 
     async def poll(self, timeout_s: float) -> Sequence[Read]:
         assert self.positions is not None, "polled before seek"
@@ -71,7 +71,12 @@ class FakeReader:
         return taken
 
 
+def _next(frontiers: Mapping[Source, Frontier], read: Read) -> int:
+    return frontiers.get((read.topic, read.partition), Frontier(0, 0)).next
+
+
 def _last(read: Read) -> int:
+    assert isinstance(read, Record | Gap), "the script of a reader that begins again has no resets"
     return read.offset if isinstance(read, Record) else read.last
 
 
@@ -94,17 +99,28 @@ class FakePublisher:
     sent: list[tuple[Payload, str]] = field(default_factory=list[tuple[Payload, str]])
     cursor: int | None = None
     lose_answer: bool = False
+    crash: tuple[str, int, type[BaseException]] | None = None
+    """Die `before` or `after` the nth transaction."""
 
     async def start(self) -> int | None:
         return self.cursor
 
     async def publish(self, payloads: Sequence[tuple[Payload, str]], cursor: int) -> None:
         assert self.cursor is None or cursor > self.cursor, "published again"
+        self._die("before")
         self.sent += payloads
         self.cursor = cursor
+        self._die("after")
         if self.lose_answer:
             self.lose_answer = False
             raise Unavailable("the outcome is unknown")
+
+    def _die(self, when: str) -> None:
+        if self.crash is not None and self.crash[0] == when:
+            when, nth, error = self.crash
+            self.crash = (when, nth - 1, error)
+            if nth == 1:
+                raise error
 
 
 def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.requests", text: str = TEXT) -> Record:
@@ -129,16 +145,15 @@ def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.req
     return Record(topic, partition, offset, request.encode(), json.dumps(value).encode(), headers, 1_700_000_000_500)
 
 
-def batch_entries(reads: Sequence[Read], frontiers: dict[Source, int], *, full: bool = False) -> list[bytes]:
+def batch_entries(reads: Sequence[Read], frontiers: dict[Source, Frontier], *, full: bool = False) -> list[bytes]:
     """The entries of a batch as the collector makes them; moves `frontiers` on."""
     batch = coverage.Batch(frontiers)
     for read in reads:
         batch.add(read)
-    entries = [Draft(record).build(KEY, KEY) for record in batch.records] + batch.closing(
-        {"acme": len(reads)}, full=full
-    )
+    entries = [Draft(record, inc).build(KEY, KEY) for record, inc in batch.records]
+    tags = {pseudonym(KEY, "tenant", "acme"): len(entries)} if entries else {}
     frontiers.update(batch.next())
-    return entries
+    return entries + batch.closing(tags, full=full)
 
 
 @dataclass
@@ -146,7 +161,7 @@ class Lab:
     """A log in a folder, and what its parts need."""
 
     root: Path
-    notary: LocalNotary
+    notary: Notary
     fence: FakeFence
     clock: ManualClock
     keys: FakeKeys
@@ -158,7 +173,11 @@ class Lab:
     canaries: tuple[str, ...] = (TEXT, "canary", EMAIL, "customer-4711", "session-9", "example.org")
     key: bytes = KEY
     attester: bytes = ATTESTER
-    quorum: Quorum | None = None
+    quorum: Callable[[], Quorum | None] = lambda: None
+
+    def beside(self, name: str) -> "Lab":
+        """Another empty log with the same parts."""
+        return replace(self, root=self.root.parent / name)
 
     async def open(self, passed: Passed = lambda _: None) -> Sequencer:
         return await Sequencer.open(
@@ -167,7 +186,7 @@ class Lab:
             fence=self.fence,
             check=verify,
             attester=self.attester,
-            quorum=self.quorum,
+            quorum=self.quorum(),
             passed=passed,
         )
 

@@ -10,7 +10,7 @@ from agents.evidence.actor import Collector
 from agents.evidence.log import export
 from schemas.errors import Unavailable
 from schemas.events import AuditCheckpoint
-from streams.shapes import Gap
+from streams.shapes import Frontier, Gap, Last
 from tools import verify_evidence
 
 
@@ -52,7 +52,7 @@ async def test_it_goes_on_where_the_log_ends(lab: Any) -> None:
     """A restart seeks to the frontiers that the log itself holds, and announces no checkpoint twice."""
     await collect(lab, [lab.request(offset) for offset in range(10)])
     reader = await collect(lab, [lab.request(offset) for offset in range(25)])
-    assert reader.positions == {("ratchet.requests", 0): 10}
+    assert reader.positions == {("ratchet.requests", 0): Frontier(0, 10, Last(9, 1_700_000_000_500, "event-0-9"))}
     identities = [identity for _, identity in lab.publisher.sent]
     assert len(identities) == len(set(identities)) == 2
 
@@ -72,7 +72,7 @@ async def test_signed_but_not_announced(lab: Any) -> None:
     await sequencer.commit(lab.entries([lab.request(0)], {}, full=True))
     sequencer.close()
     await collect(lab, [])
-    assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/2"]
+    assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/3"]
 
 
 async def test_checkpoints_are_announced(lab: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from agents.evidence.log import export, policy_text
 from infra.notary import LocalNotary
 from schemas.tlog.note import VerifierKey
-from streams.shapes import Gap
+from streams.shapes import Frontier, Gap
 from tools import verify_evidence
 
 PROGRAM = Path(verify_evidence.__file__)
@@ -23,7 +23,7 @@ PROGRAM = Path(verify_evidence.__file__)
 async def exported(lab: Any, tmp_path: Path) -> Path:
     """An export of 263 entries: a full tile and a partial one at level 0, one at level 1."""
     sequencer = await lab.open()
-    frontiers: dict[tuple[str, int], int] = {}
+    frontiers: dict[tuple[str, int], Frontier] = {}
     await sequencer.commit(lab.entries([lab.request(offset) for offset in range(200)], frontiers, full=True))
     gap = Gap("ratchet.requests", 0, 200, 201, "aborted")
     await sequencer.commit(lab.entries([gap, *(lab.request(offset) for offset in range(202, 263))], frontiers))
@@ -155,7 +155,7 @@ def edited(entries: list[bytes], change: Callable[[Any], None]) -> list[bytes]:
 async def test_signed_but_incomplete_logs(lab: Any, tmp_path: Path, name: str, spoil: Any) -> None:
     """The signer's own word does not help a log with a gap that nothing explains, or with other JSON."""
     reads = [lab.request(offset) for offset in (0, 1, 2, 3, 4, 7, 8, 9)]
-    sound = lab.entries(reads, {})
+    sound = lab.entries([*reads[:5], Gap("ratchet.requests", 0, 5, 6, "marker"), *reads[5:]], {})
     assert not (await build(lab, tmp_path / "out", spoil(sound))).valid, name
 
 
