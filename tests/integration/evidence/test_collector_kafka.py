@@ -144,7 +144,7 @@ async def test_each_offset_once_over_a_restart(source: Source, tmp_path: Path) -
     report = verify_evidence.verify(tmp_path / "out", (root / "policy.txt").read_text())
     assert report.problems == []
     for (topic, partition), end in last.items():
-        state = report.partitions[f"{topic}/{partition}"]
+        (state,) = report.partitions[f"{topic}/{partition}"]
         assert (state.entries, state.next, dict(state.skips)) == (80, end, {"marker": 9, "aborted": 7})
     files = [path for path in root.rglob("*") if path.is_file()]
     assert not [path for path in files if b"hush" in path.read_bytes()]

@@ -354,7 +354,7 @@ async def test_sealed_while_collecting(admin: Admin, tmp_path: Path) -> None:
             admin.server.unseal()
         await running.grow(10)
     report = running.verified(tmp_path / "out")
-    assert (report.problems, report.partitions["ratchet.requests/0"].entries) == ([], 70)
+    assert (report.problems, report.partitions["ratchet.requests/0"][0].entries) == ([], 70)
 
 
 async def test_rotation_with_overlap_while_collecting(admin: Admin, tmp_path: Path) -> None:

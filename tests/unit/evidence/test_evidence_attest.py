@@ -10,8 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from evidenced import ADAPTER_HEX, ATTESTER, ATTESTER_KEY, KEY_ID, Book, learn
 
-from agents.evidence.announce import ATTESTED
-from agents.evidence.attest import SigningAttestor, kind_of, path_of, statement
+from agents.evidence.attest import STATEMENTS, SigningAttestor, kind_of, path_of, statement
 from schemas import canonical
 from schemas.dsse import PAYLOAD_TYPE, envelope, pae
 from schemas.errors import Unavailable
@@ -121,9 +120,9 @@ async def test_the_signer_away(learnt: list[bytes]) -> None:
         await SigningAttestor(ORIGIN, KEY_ID, sign).attest(0, learnt[0])
 
 
-def test_the_announcer_names_the_same_files() -> None:
+def test_a_statements_file_is_named_by_its_entry() -> None:
     """Where statements are kept and where an export looks for them."""
-    assert {kind: path_of(5, kind) for kind in ATTESTED} == {
-        kind: f"attestations/5-{word}.dsse.json" for kind, word in ATTESTED.items()
-    }
-    assert len(ATTESTED) == 2
+    assert [path_of(5, kind) for kind in STATEMENTS] == [
+        "attestations/5-training.dsse.json",
+        "attestations/5-promotion.dsse.json",
+    ]

@@ -44,8 +44,8 @@ async def test_everything_read_is_in_the_export(lab: Any, tmp_path: Path) -> Non
     report = verify_evidence.verify(tmp_path / "out", (lab.root / "policy.txt").read_text())
     assert (report.problems, report.trust) == ([], "given")
     assert report.types["request.submitted"] == 1201
-    assert report.partitions["ratchet.requests/0"].skips == {"marker": 2}
-    assert report.partitions["ratchet.requests/0"].next == 403
+    assert report.partitions["ratchet.requests/0"][0].skips == {"marker": 2}
+    assert report.partitions["ratchet.requests/0"][0].next == 403
 
 
 async def test_it_goes_on_where_the_log_ends(lab: Any) -> None:
@@ -110,4 +110,4 @@ async def test_batches_are_bounded(lab: Any, tmp_path: Path) -> None:
     await collect(lab, [lab.request(offset, text="t") for offset in range(5000)], at_once=5000)
     assert len(lab.publisher.sent) == 2
     export(lab.root, tmp_path / "out")
-    assert verify_evidence.verify(tmp_path / "out").partitions["ratchet.requests/0"].entries == 5000
+    assert verify_evidence.verify(tmp_path / "out").partitions["ratchet.requests/0"][0].entries == 5000

@@ -139,7 +139,7 @@ async def test_the_collector_waits_for_room(lab: Any, disk: Disk) -> None:
         await lab.clock.advance(1)
         await asyncio.sleep(0.001)
     await running
-    assert collector.frontiers == {("ratchet.requests", 0): 500}
+    assert collector.frontiers["ratchet.requests", 0].next == 500
     assert published(lab.root) == sequencer.size
     assert lab.publisher.cursor == sequencer.size
     sequencer.close()
