@@ -310,6 +310,15 @@ async def test_the_same_log_goes_on_behind_its_newest_record(logs: Logs) -> None
     await logs.plain(topic, b"c")
     assert values(await read(logs, topic, 4, known)) == [b"c"]
     assert values(await read(logs, topic, 4, Frontier(0, 2, known.last))) == [b"c"]
+    producer = await logs.transaction()
+    await producer.begin()
+    for future in await producer.send(topic, 0, [Outgoing(b"k", b"v")] * 3):
+        await future
+    await producer.abort()
+    await producer.stop(2.0)
+    await logs.ends_at(topic, 8)
+    inside = Frontier(0, 5, (await newest(logs, topic)).last)
+    assert kinds(await read(logs, topic, 8, inside)) == {"aborted": 2, "marker": 1}
 
 
 async def test_where_the_newest_record_was_evicted_nothing_is_claimed(logs: Logs) -> None:

@@ -76,8 +76,8 @@ def test_an_answer_begins_with_the_batch_in_which_the_position_lies(at: int) -> 
 
 def test_what_compaction_took_is_missing() -> None:
     """Before, inside and at the end of a batch, between batches, a whole batch's records, and those of a marker."""
-    data = batch(2, 1, 3, count=6) + batch(10, count=2) + batch(12, producer=7, marker=ABORT, count=1) + batch(14, 0)
-    assert told(data) == ("---r-r----" + "--" + "M" + "-r", 15)
+    data = batch(2, 1, 3, count=6) + batch(10, count=2) + batch(13, producer=7, marker=ABORT, count=1) + batch(15, 0)
+    assert told(data) == ("---r-r----" + "--" + "-M" + "-r", 16)
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
