@@ -74,6 +74,11 @@ class Snapshot:
                 if index >= start:
                     yield index, entry
 
+    def newest_first(self) -> Iterator[bytes]:
+        """Every entry, from the last one back."""
+        for number in range((self.size - 1) // tiles.WIDTH, -1, -1) if self.size else ():
+            yield from reversed(self._bundle(number))
+
     def entry(self, index: int) -> bytes:
         return self._bundle(index // tiles.WIDTH)[index % tiles.WIDTH]
 

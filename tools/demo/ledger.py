@@ -288,6 +288,10 @@ class Ledger:
             if rows or name in ("before", "after")
         }
 
+    def last_answered(self) -> str:
+        """The request id of the newest request that has its answer."""
+        return next(request for request, row in reversed(self.asked.items()) if row.answers)
+
     def phase_table(self) -> dict[Phase, dict[str, float | int | None]]:
         """Per phase that there was: requests, accuracy on known and new intents, latency."""
         table: dict[Phase, dict[str, float | int | None]] = {}

@@ -60,7 +60,7 @@ async def live(run: Run, base: str) -> dict[str, Any]:
             await acts.decline()
             await acts.back()
         with run.phase("evidence", "The evidence is exported and checked offline"):
-            evidence = await run.stage.evidence(run.folder / "evidence")
+            evidence = await run.stage.evidence(run.folder / "evidence", run.ledger.last_answered())
     finally:
         stop.set()
         teller.cancel()

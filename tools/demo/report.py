@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.bench import versions
+from tools.demo.audit import accepted, evidence_lines
 from tools.demo.ledger import Contest, Ledger
 from tools.demo.route import CHAMPION
 from tools.demo.run import Run
@@ -43,7 +44,9 @@ def report_of(run: Run, evidence: dict[str, Any]) -> dict[str, Any]:
         "evidence_leaves": evidence.get("size", 0),
         "lost": ledger.lost() + int(evidence.get("missing", 0)),
         "duplicated": ledger.duplicated(),
-        "evidence_verified": evidence.get("exit") == 0 and not evidence.get("missing"),
+        "evidence_verified": accepted(evidence),
+        "evidence_followed": evidence.get("followed"),
+        "evidence_refused": evidence.get("refused"),
         "evidence_missing": evidence.get("missing"),
         "evidence_trust": evidence.get("trust"),
         "killed": run.kills,
@@ -158,8 +161,8 @@ def show(report: dict[str, Any], console: Console, folder: Path) -> None:
         f"answers {report['answers']}, cases {report['cases']}, evidence leaves {report['evidence_leaves']}",
         highlight=False,
     )
-    word = "[green]accepts[/]" if report["evidence_verified"] else "[red]rejects[/]"
-    console.print(f"the offline verifier {word} the evidence in {folder / 'evidence'}", highlight=False)
+    for line in evidence_lines(report, folder / "evidence"):
+        console.print(line, highlight=False)
     console.print(f"picture {folder / 'report.png'}; report {folder / 'report.json'}", highlight=False)
     console.print(
         f"{report['seconds']['total']:.0f} s, at most {report['peak_resident_gib']} GiB resident", highlight=False

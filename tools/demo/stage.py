@@ -1,25 +1,24 @@
 """The demonstration's local stack: fresh data for every run, its processes for the report, its evidence for the verifier."""
 
 import asyncio
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from agents.evidence.log import export
+from agents.evidence.coverage import frontiers
+from agents.evidence.snapshot import Snapshot
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.keys import INDEX
 from infra.secrets import LocalSecrets
 from infra.settings import Settings, load
 from schemas import topics
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused
 from streams.kafka import KafkaBroker
+from tools.demo.audit import audit
 from tools.stack import AGENT_GROUPS, down, status, up
 from tools.stack.processes import tagged
 from tools.stack.stack import Record
@@ -27,8 +26,7 @@ from tools.stack.supervise import read_state
 from tools.voice import Voice, voices
 
 MARKER = "demonstration"
-FRESH = ("data", "evidence", "runner", "artifacts", "jobs", "logs")
-VERIFIER = Path(__file__).parents[1] / "verify_evidence.py"
+FRESH = ("data", "evidence", "witness", "runner", "artifacts", "jobs", "logs")
 
 
 def forget_principals(settings: Settings) -> None:
@@ -116,23 +114,27 @@ class Stage:
                 continue
         return total
 
-    async def evidence(self, out: Path, timeout_s: float = 120.0) -> dict[str, Any]:
-        """Export once the log has caught up with the topics, and ask the offline verifier in a process of its own.
+    async def evidence(self, out: Path, request: str, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Export once the log has caught up with the topics, and have it checked as an auditor would: see `audit`.
 
         Adds `missing`: offsets of recorded topics, up to the ends at the beginning of this call, that no leaf covers.
         """
         wanted = {tp: end for tp, end in (await self._ends()).items() if end}
         clock = SystemClock()
         deadline = clock.monotonic() + timeout_s
-        while True:
-            said = await asyncio.to_thread(self._verify, out)
-            spans = said.get("partitions", {})
-            lacking = sum(
-                max(0, end - int(spans.get(f"{topic}/{p}", {}).get("next", 0))) for (topic, p), end in wanted.items()
-            )
-            if not lacking or clock.monotonic() > deadline:
-                return said | {"missing": lacking}
+        while self._lacking(wanted) and clock.monotonic() < deadline:
             await clock.sleep(1.0)
+        shutil.rmtree(out, ignore_errors=True)
+        said = await asyncio.to_thread(audit, self.settings, request, out)
+        return said | {"missing": self._lacking(wanted)}
+
+    def _lacking(self, wanted: Mapping[tuple[str, int], int]) -> int:
+        """How many of these offsets the published log does not have yet."""
+        folder = self.state / "evidence"
+        if not (folder / "checkpoint").exists():
+            return sum(wanted.values())
+        known = frontiers(Snapshot.open(folder).newest_first())
+        return sum(max(0, end - (known[tp].next if tp in known else 0)) for tp, end in wanted.items())
 
     async def _ends(self) -> dict[tuple[str, int], int]:
         admin = KafkaBroker(self.bootstrap).admin()
@@ -141,15 +143,3 @@ class Stage:
             return await admin.ends([(topic, p) for topic in topics.recorded() for p in range(self.partitions)])
         finally:
             await admin.stop()
-
-    def _verify(self, out: Path) -> dict[str, Any]:
-        shutil.rmtree(out, ignore_errors=True)
-        export(self.state / "evidence", out)
-        policy = self.state / "evidence" / "policy.txt"
-        command = [sys.executable, str(VERIFIER), str(out), "--policy", str(policy), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        try:
-            said: dict[str, Any] = json.loads(done.stdout)
-        except json.JSONDecodeError:
-            raise Unavailable(f"the verifier said nothing: {done.stderr[-500:]}") from None
-        return said | {"exit": done.returncode}

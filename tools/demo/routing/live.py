@@ -60,7 +60,7 @@ async def live(tour: Tour, server: Server, route: Route, customers: deque[Custom
         await acts.judging()
         await acts.rollout()
         with tour.phase("evidence", "The evidence is exported and checked offline"):
-            return await tour.stage.evidence(tour.folder / "evidence")
+            return await tour.stage.evidence(tour.folder / "evidence", tour.ledger.last_answered())
     finally:
         teller.cancel()
         await street.close()

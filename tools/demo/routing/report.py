@@ -3,12 +3,14 @@
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tools.bench import versions
+from tools.demo.audit import accepted, evidence_lines
 from tools.demo.ledger import PHASES
 from tools.demo.report import PACKAGES, began_ms
 from tools.demo.routing.live import Tour
@@ -51,7 +53,9 @@ def report_of(tour: Tour, evidence: dict[str, Any]) -> dict[str, Any]:
         "lost": ledger.lost() + int(evidence.get("missing", 0)),
         "duplicated": ledger.duplicated(),
         "evidence_leaves": evidence.get("size", 0),
-        "evidence_verified": evidence.get("exit") == 0 and not evidence.get("missing"),
+        "evidence_verified": accepted(evidence),
+        "evidence_followed": evidence.get("followed"),
+        "evidence_refused": evidence.get("refused"),
         "policies": ledger.routers,
         "route": tour.route,
         "peak_resident_gib": round(tour.peak_rss / 2**30, 2),
@@ -160,7 +164,7 @@ def show(report: dict[str, Any], console: Console, folder: str) -> None:
         f"{breaker['fell_back']} answers by the next arm of the chain, closed at {breaker['closed_at_s'][-1:]} s",
         f"lost {report['lost']}, duplicated {report['duplicated']}, requests {report['requests']}, answers {report['answers']}, "
         f"cases {report['cases']}, evidence leaves {report['evidence_leaves']}",
-        f"the offline verifier {'[green]accepts[/]' if report['evidence_verified'] else '[red]rejects[/]'} the evidence",
+        *evidence_lines(report, Path(folder) / "evidence"),
         f"picture {folder}/routing.png; report {folder}/routing.json",
         f"{report['seconds']['total']:.0f} s, at most {report['peak_resident_gib']} GiB resident",
     ]
