@@ -887,7 +887,7 @@ class Completeness:
     def _record(self, entry: dict[str, Any], data: bytes) -> None:
         source = members(entry.get("src"), "src", SOURCE_KEYS, ())
         place, inc, offset = _place(source), whole(source["inc"], "src.inc"), whole(source["offset"], "src.offset")
-        tenant = string(entry.get("tenant"), "tenant")
+        tenant, _ = string(entry.get("tenant"), "tenant"), string(entry.get("id"), "id")
         streams = self.streams.setdefault(place, [Stream(0)])
         if inc == streams[-1].inc + 1:
             streams.append(Stream(inc))
@@ -901,6 +901,8 @@ class Completeness:
 
     def _finding(self, entry: dict[str, Any]) -> None:
         kind = string(entry.get("kind"), "kind")
+        if TYPE.fullmatch(kind) is None:
+            raise Invalid(f"finding of kind {kind[:64]!r}")
         self.found += 1
         shown = {key: value for key, value in entry.items() if key not in ("v", "type")}
         if len(self.findings) < MAX_FINDINGS:
