@@ -145,7 +145,7 @@ class Stage:
     def _verify(self, out: Path) -> dict[str, Any]:
         shutil.rmtree(out, ignore_errors=True)
         export(self.state / "evidence", out)
-        policy = self.state / "evidence" / "policy.txt"
+        policy = self.state / "evidence.policy"
         command = [sys.executable, str(VERIFIER), str(out), "--policy", str(policy), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
