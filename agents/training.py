@@ -12,7 +12,7 @@ from typing import Any
 from agents.rules.curation import Row
 from agents.trainer.job import Progress, run
 from agents.wiring import ADAPTER_KEY, open_process
-from infra.adapters import AdapterPredicate, AdapterVerifier, GoldenProbe, sign_adapter
+from infra.adapters import AdapterPredicate, AdapterVerifier, GoldenProbe, sign_adapter, write_probes
 from infra.artifacts import DirectoryStore
 from infra.jobs import read_order
 from infra.secrets import SecretSource
@@ -142,11 +142,13 @@ class PeftTrainings:
             evaluate, self._base(order), folder, self._examples(order, rows), threads=THREADS
         )
 
-    async def sign(
-        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
-    ) -> bytes:
-        prompts = [example.prompt for example in self._examples(order, probes_from[:PROBE_PROMPTS])]
+    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
+        prompts = [example.prompt for example in self._examples(order, rows[:PROBE_PROMPTS])]
         probes = await asyncio.to_thread(golden_probes, self._base(order), adapter, prompts)
+        golden = [GoldenProbe(probe.prompt, probe.text if probe.sure else None) for probe in probes]
+        await asyncio.to_thread(write_probes, adapter, golden)
+
+    async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
         predicate = AdapterPredicate(
             base=order.base,
             tree=about["tree"],
@@ -155,7 +157,6 @@ class PeftTrainings:
             settings={name: str(value) for name, value in order.settings.items()},
             code=CODE,
             metrics={name: str(value) for name, value in about["metrics"].items()},
-            probes=tuple(GoldenProbe(probe.prompt, probe.text if probe.sure else None) for probe in probes),
             parent=order.parent_adapter,
             energy_j=f"{about['energy_j']:.1f}",
             energy_estimated=True,

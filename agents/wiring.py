@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
 from infra.provider_stand_in import NoStandIn, StandIn
-from infra.secrets import SecretSource, VaultSecrets, open_secrets
+from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
@@ -68,7 +69,6 @@ LISTENERS = frozenset(
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
-ATTESTER_KEY = "attestations"  # signs statements about what the evidence log records
 VIEW = "policies"
 VIEWERS = (
     "router",
@@ -137,7 +137,7 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
     """Who signs checkpoints: Vault's transit key where secrets come from Vault, else the first-look key file."""
     if isinstance(secrets, VaultSecrets):
         return VaultNotary(
-            secrets.client, key="notary", origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
+            secrets.client, key=NOTARY_KEY, origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
         )
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
 
@@ -357,8 +357,11 @@ async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGene
 async def _evidence(process: Process, stop: asyncio.Event) -> None:
     """Read everything, log it, sign it, have it witnessed, announce it; until `stop`."""
     from agents.evidence.actor import Collector
+    from agents.evidence.attest import SigningAttestor
     from agents.evidence.log import LogDirectory
+    from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
+    from agents.evidence.trust import key_id
 
     settings, broker, clock = process.settings, process.broker, process.clock
     notary = await asyncio.to_thread(open_notary, settings, process.secrets)
@@ -369,12 +372,13 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     process.stack.push_async_callback(fence.stop)
     publisher = Publisher(broker, settings.partitions)
     process.stack.push_async_callback(publisher.stop)
-    reader = EveryOffset(broker, topics.recorded())
+    reader = EveryOffset(broker, topics.recorded(), lambda record: Draft(record).id, topics.compacted())
     process.stack.push_async_callback(reader.stop)
     store = await asyncio.to_thread(LogDirectory, log_dir(settings))
     sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)
     process.stack.callback(sequencer.close)
-    await Collector(sequencer, reader, process.keys, publisher, clock).run(stop)
+    attestor = SigningAttestor(sequencer.origin, key_id(attester), partial(process.secrets.sign, ATTESTER_KEY))
+    await Collector(sequencer, reader, process.keys, publisher, clock, attestor).run(stop)
 
 
 async def serve(names: Sequence[str], settings: Settings) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from agents.evidence.witness import Witness
 from infra.clock import SystemClock
 from infra.notary import LocalNotary, Notary, VaultNotary, verify
-from infra.secrets import VaultSecrets, open_secrets
+from infra.secrets import WITNESS_KEY, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.telemetry import configure_logs
 from infra.witness_server import WitnessServer
@@ -24,7 +24,6 @@ from infra.witness_store import KnownLogs, WitnessDirectory
 from schemas.errors import Refused, Unavailable
 from schemas.tlog.note import COSIGNER, VerifierKey, parse_vkey
 
-TRANSIT_KEY = "witness"
 log = logging.getLogger("ratchet")
 
 
@@ -94,7 +93,7 @@ async def open_key(settings: Settings) -> AsyncGenerator[CosigningKey, None]:
         if not isinstance(secrets, VaultSecrets):
             raise TypeError(f"{secrets!r} has no transit engine")
         name = settings.witness_name or f"ratchet-witness/{settings.instance}"
-        notary = VaultNotary(secrets.client, key=TRANSIT_KEY, origin=name, mount=settings.vault_transit)
+        notary = VaultNotary(secrets.client, key=WITNESS_KEY, origin=name, mount=settings.vault_transit)
         yield await asyncio.to_thread(_cosigning, notary)
     finally:
         await secrets.close()

@@ -2,7 +2,9 @@
 
 An in-toto Statement v1 in a DSSE envelope, signed with ed25519. Its layout is that of OpenSSF model-signing: one subject
 (the model, named by a digest over the resources' digests) and the predicate `https://model_signing/signature/v1.0` with
-`serialization` and `resources`; what Ratchet adds stands beside these under `ratchet`.
+`serialization` and `resources`; what Ratchet adds stands beside these under `ratchet`. Statements leave the house in evidence bundles:
+no text of the training data may stand in them. The golden probes, which are such text, are a file among the adapter's own, named in the
+statement by its digest alone: erasing the files erases them.
 
     DSSE: https://github.com/secure-systems-lab/dsse (protocol.md)     Statement: https://in-toto.io/Statement/v1
 
@@ -13,9 +15,10 @@ import base64
 import binascii
 import hashlib
 import json
+import secrets as entropy
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +26,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from infra.artifacts import ArtifactStore, tree_manifest
+from schemas.dsse import PAYLOAD_TYPE, STATEMENT_TYPE, pae
+from schemas.dsse import envelope as dsse_envelope
 from schemas.errors import Refused
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PROBES_FILE = "ratchet_probes.json"
 MAX_ENVELOPE = 4 << 20
 
 
@@ -44,7 +49,7 @@ class GoldenProbe:
 
 @dataclass(frozen=True, slots=True)
 class AdapterPredicate:
-    """What Ratchet says about an adapter. Numbers that are not integers are written as decimal strings.
+    """What Ratchet says about an adapter: digests, names, numbers, no texts. Numbers that are not integers are decimal strings.
 
     `tree` is the artifact tree that holds the files. `energy_j` is an estimate when `energy_estimated`.
     """
@@ -56,7 +61,6 @@ class AdapterPredicate:
     settings: Mapping[str, str]
     code: str
     metrics: Mapping[str, str]
-    probes: tuple[GoldenProbe, ...]
     parent: str | None = None
     energy_j: str | None = None
     energy_estimated: bool = True
@@ -72,10 +76,34 @@ class Statement:
     keyid: str
 
 
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+def write_probes(directory: Path, probes: Sequence[GoldenProbe]) -> None:
+    """Put the probes among an adapter's files, before these are stored and signed.
+
+    The salt keeps the file's digest, which everybody may see, from confirming a guess of its texts.
+    """
+    told = {"v": 1, "salt": entropy.token_hex(32), "probes": [asdict(probe) for probe in probes]}
+    (directory / PROBES_FILE).write_bytes(json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n")
+
+
+def read_probes(directory: Path, statement: Statement) -> tuple[GoldenProbe, ...]:
+    """The probes among the files of a verified adapter, believed only where the bytes read are the signed ones.
+
+    Raises Refused naming the file, never its texts.
+    """
+    try:
+        data = (directory / PROBES_FILE).read_bytes()
+    except FileNotFoundError as exc:
+        raise _refused_file(PROBES_FILE, "is missing") from exc
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if PROBES_FILE not in statement.files:
+        raise _refused_file(PROBES_FILE, "is not in the signed statement")
+    if digest != statement.files[PROBES_FILE]:
+        raise _refused_file(PROBES_FILE, f"is {digest}, signed was {statement.files[PROBES_FILE]}")
+    try:
+        return tuple(_read_probe(row) for row in json.loads(data)["probes"])
+    except (KeyError, TypeError, ValueError, RecursionError) as exc:
+        words = 'is not {"probes": [{"prompt": text, "adapter_text": text or null}, …]} in JSON'
+        raise _refused_file(PROBES_FILE, words) from exc
 
 
 def sign_adapter(
@@ -84,7 +112,7 @@ def sign_adapter(
     """The envelope for the files under `directory` as they are now. `sign` returns a raw ed25519 signature."""
     resources = [
         {"name": path, "digest": digest.removeprefix("sha256:"), "algorithm": "sha256"}
-        for path, digest in tree_manifest(directory).items()
+        for path, digest in sorted(tree_manifest(directory).items())  # the order in which the root digest takes them
     ]
     statement = {
         "_type": STATEMENT_TYPE,
@@ -102,12 +130,30 @@ def sign_adapter(
         },
     }
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    envelope = {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [{"keyid": keyid, "sig": base64.b64encode(sign(pae(PAYLOAD_TYPE, payload))).decode()}],
+    return dsse_envelope(payload, keyid, sign(pae(PAYLOAD_TYPE, payload)))
+
+
+def model_signature(envelope: bytes, sign: Callable[[bytes], bytes], public_key_pem: bytes) -> bytes:
+    """The statement of an adapter's envelope as a file that OpenSSF model-signing's `verify key` takes (a Sigstore bundle).
+
+    `sign` gives an ECDSA signature in DER over what it is handed, by the EC key (P-256, P-384, P-521) of that PEM, with the
+    curve's own hash. Nothing is checked here: give envelopes that `read_statement` has passed.
+    """
+    payload = base64.b64decode(json.loads(envelope)["payload"])
+    signature = base64.b64encode(sign(pae(PAYLOAD_TYPE, payload))).decode()
+    bundle = {
+        "mediaType": SIGSTORE_BUNDLE,
+        "verificationMaterial": {
+            "publicKey": {"hint": hashlib.sha256(public_key_pem).hexdigest()},
+            "tlogEntries": cast("list[str]", []),
+        },
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": signature, "keyid": ""}],
+        },
     }
-    return json.dumps(envelope, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(bundle, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_statement(envelope: bytes, public_keys: Mapping[str, bytes]) -> Statement:
@@ -140,15 +186,11 @@ def verify_adapter(envelope: bytes, directory: Path, public_keys: Mapping[str, b
     found = tree_manifest(directory)
     for name in sorted(statement.files.keys() | found.keys()):
         if name not in found:
-            raise Refused(f"adapter file {name} is missing", kind="adapter_file", field=name)
+            raise _refused_file(name, "is missing")
         if name not in statement.files:
-            raise Refused(f"adapter file {name} is not in the signed statement", kind="adapter_file", field=name)
+            raise _refused_file(name, "is not in the signed statement")
         if found[name] != statement.files[name]:
-            raise Refused(
-                f"adapter file {name} is {found[name]}, signed was {statement.files[name]}",
-                kind="adapter_file",
-                field=name,
-            )
+            raise _refused_file(name, f"is {found[name]}, signed was {statement.files[name]}")
     return statement
 
 
@@ -223,7 +265,6 @@ def _write_predicate(predicate: AdapterPredicate) -> dict[str, Any]:
         "settings": dict(predicate.settings),
         "code": predicate.code,
         "metrics": dict(predicate.metrics),
-        "probes": [{"prompt": p.prompt, "adapter_text": p.adapter_text} for p in predicate.probes],
         "parent": predicate.parent,
         "energy_j": predicate.energy_j,
         "energy_estimated": predicate.energy_estimated,
@@ -231,6 +272,13 @@ def _write_predicate(predicate: AdapterPredicate) -> dict[str, Any]:
 
 
 def _read_predicate(value: dict[str, Any]) -> AdapterPredicate:
+    if "probes" in value:
+        raise Refused(
+            "adapter statement holds probes, which are text of the training data: train the adapter again",
+            kind="adapter_statement",
+            field="probes",
+            accepted=f"probes in the adapter's {PROBES_FILE}",
+        )
     return AdapterPredicate(
         base=str(value["base"]),
         tree=str(value["tree"]),
@@ -239,14 +287,21 @@ def _read_predicate(value: dict[str, Any]) -> AdapterPredicate:
         settings={str(k): str(v) for k, v in value["settings"].items()},
         code=str(value["code"]),
         metrics={str(k): str(v) for k, v in value["metrics"].items()},
-        probes=tuple(
-            GoldenProbe(str(p["prompt"]), None if p["adapter_text"] is None else str(p["adapter_text"]))
-            for p in value["probes"]
-        ),
         parent=None if value["parent"] is None else str(value["parent"]),
         energy_j=None if value["energy_j"] is None else str(value["energy_j"]),
         energy_estimated=bool(value["energy_estimated"]),
     )
+
+
+def _read_probe(row: Any) -> GoldenProbe:
+    prompt, answer = row["prompt"], row["adapter_text"]
+    if not isinstance(prompt, str) or not isinstance(answer, str | None):
+        raise TypeError("prompt or adapter_text")
+    return GoldenProbe(prompt, answer)
+
+
+def _refused_file(name: str, words: str) -> Refused:
+    return Refused(f"adapter file {name} {words}", kind="adapter_file", field=name)
 
 
 def _json(data: bytes, what: str) -> object:

@@ -34,7 +34,9 @@ from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 
 NOTARY_KEY = "notary"  # signs checkpoints of the evidence log
+ATTESTER_KEY = "attestations"  # signs what the evidence log attests of trainings and promotions
 MANIFEST_KEY = "adapters"  # signs adapters' manifests
+WITNESS_KEY = "witness"  # cosigns checkpoints, for the witness alone
 LOCAL_WARNING = (
     "secrets come from a local file: for a first look only, never for production; "
     "set RATCHET_SECRETS=vault for a real secret store"
@@ -334,7 +336,7 @@ class VaultSecrets:
             await self._renew()
             self._check()
             raise Refused(
-                "Vault's policy does not let this role do that; `ratchet doctor` lists what it needs", kind="secrets"
+                "Vault's policy does not let this role do that; docs/security.md lists what it needs", kind="secrets"
             ) from fault
 
     async def _renew(self) -> None:
@@ -382,7 +384,7 @@ def _log_in(client: Any, role_id: str | None, wrapped_secret_id: str | None, tok
             raise
         raise Refused(
             "the wrapped secret id was already used, or has expired: if this process did not use it, somebody else did, so "
-            "withdraw it; then start again with a fresh one (vault write -wrap-ttl=120s -f auth/approle/role/ratchet/secret-id)",
+            "withdraw it; then start again with a fresh one (vault write -wrap-ttl=120s -f auth/approle/role/ROLE/secret-id)",
             kind="secrets",
         ) from fault
     try:

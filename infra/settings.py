@@ -17,6 +17,8 @@ PREFIX = "RATCHET_"
 _FOREIGN = {"KAFKA_BOOTSTRAP": "kafka_bootstrap", "REDIS_URL": "redis_url", "VAULT_ADDR": "vault_addr"}
 # Names under our prefix that other programs of this repository read or set: the stack's tag on what it starts, compose's ports.
 _RESERVED = {"RATCHET_STACK", "RATCHET_KAFKA_PORT", "RATCHET_REDIS_PORT", "RATCHET_VAULT_PORT"}
+# Where programs and libraries lie, the language, the clock's zone, the folder for temporary files.
+_ANYBODYS = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 
 HostPort = Annotated[str, Field(pattern=r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*$")]
 
@@ -149,6 +151,11 @@ def env_name(field: str) -> str:
 def process_environment() -> dict[str, str]:
     """A copy of this process's environment: what a child process inherits."""
     return dict(os.environ)  # noqa: TID251  this module is the reader
+
+
+def bare_environment(*also: str) -> dict[str, str]:
+    """What any program needs of this process's environment, and the variables named: no setting, nobody's credentials."""
+    return {name: value for name, value in process_environment().items() if name in {*_ANYBODYS, *also}}
 
 
 def ray_environment(token_file: Path) -> dict[str, str]:

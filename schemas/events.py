@@ -901,6 +901,17 @@ class BreakerChanged(Observation):
     failed: int = Field(default=0, ge=0, description="How many of them failed.")
 
 
+class ExportMade(Observation, Incoming):
+    """An operator made a bundle for auditors. `tenant` is whose bundle it is, the default tenant for one of everything."""
+
+    TYPE = "export.made"
+
+    manifest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bundle's manifest.")
+    kind: Literal["full", "tenant"]
+    files: int = Field(ge=0, lt=1 << 53, description="How many files the manifest names.")
+    by: str = Field(pattern=ID_PATTERN, description="The operator.")
+
+
 # audit: by the evidence publisher
 
 

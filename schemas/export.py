@@ -34,6 +34,7 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "command.discard",
         "command.skip",
         "command.offsets",
+        "export.made",
     ),
     "router": ("decision.routed", "shadow.ordered", "answer.refused"),
     "inference": (

@@ -87,6 +87,11 @@ def recorded() -> tuple[str, ...]:
     return tuple(topic.full for topic in rows) + tuple(topic.dlq for topic in rows if topic.dead_letters)
 
 
+def compacted() -> frozenset[str]:
+    """Full names of the topics whose older records the broker removes: of these alone offsets may be missing without a loss."""
+    return frozenset(topic.full for topic in TOPICS if topic.kept == "compact")
+
+
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
     """A topic as the broker shall have it."""

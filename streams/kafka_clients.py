@@ -118,6 +118,10 @@ async def _end(client: Any) -> None:
     tasks |= {one for one in getattr(getattr(client, "_fetcher", None), "_pending_tasks", ()) if not one.done()}
     for one in tasks:
         one.cancel()
+    # A fenced producer fails also what nobody awaits; the garbage collector would complain of it wherever it comes by.
+    for batches in getattr(getattr(client, "_message_accumulator", None), "_batches", {}).values():
+        for waiter in [batch._drain_waiter for batch in batches if batch._drain_waiter.done()]:  # noqa: SLF001
+            waiter.exception()
     with suppress(TimeoutError):
         async with asyncio.timeout(END_S):  # a broker that takes nothing more would hold what was still to be sent
             await network.close()

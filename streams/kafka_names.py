@@ -51,7 +51,7 @@ class _Lenient(bytearray):
         return super().decode(encoding, "replace")
 
 
-class _AnyNames(_PartitionRecords):
+class AnyNames(_PartitionRecords):
     """The client's reader of one partition, which goes on where a name cannot be decoded."""
 
     def __next__(self) -> Any:
@@ -61,11 +61,16 @@ class _AnyNames(_PartitionRecords):
             self._records_iterator = self._again()
             return super().__next__()
 
-    def _again(self) -> Iterator[Any]:
-        """From the record on that could not be read, then what follows its batch."""
+    def _lenient(self) -> Any:
+        """The batch that could not be read, from its first record on."""
         batch = _DefaultRecordBatchPy(self._records.newest)
         batch._maybe_uncompress()  # noqa: SLF001
         batch._buffer = _Lenient(batch._buffer)  # noqa: SLF001
+        return batch
+
+    def _again(self) -> Iterator[Any]:
+        """From the record on that could not be read, then what follows its batch."""
+        batch = self._lenient()
         for record in batch:
             if record.offset >= self.next_fetch_offset:
                 made = self._consumer_record(self._tp, record)
@@ -75,7 +80,15 @@ class _AnyNames(_PartitionRecords):
         yield from self._unpack_records()
 
 
+def _partition_records(tp: Any, records: Any, aborted: Any, offset: int, of_keys: Any, *rest: Any) -> Any:
+    """What reads a partition's answer. A consumer that has a class of its own for this gives it as its `key_deserializer`: the
+    fetcher hands on nothing else of a consumer."""
+    if isinstance(of_keys, type) and issubclass(of_keys, AnyNames):
+        return of_keys(tp, records, aborted, offset, None, *rest)
+    return AnyNames(tp, records, aborted, offset, of_keys, *rest)
+
+
 def take_any_names() -> None:
     """For every consumer that this process makes from now on; calling it again changes nothing."""
-    fetcher.PartitionRecords = _AnyNames
+    fetcher.PartitionRecords = _partition_records
     fetcher.MemoryRecords = _Records

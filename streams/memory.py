@@ -26,7 +26,7 @@ from schemas.payload import Payload
 from schemas.topics import PREFIX
 from streams.port import NONE, TP, BrokerError, Clock, Fenced, Listener, Lost, Outgoing, OutOfRange, Rejected, TopicSpec
 from streams.runner import Runner
-from streams.shapes import Event, Headers, Record
+from streams.shapes import Event, Gap, Headers, Record
 from streams.wire import decode, largest, partition_of, size_of, valued
 
 SESSION_S = 6.0
@@ -161,6 +161,18 @@ class MemoryBroker:
         """Retention: offsets below `start` are gone."""
         self.log(tp).start = start
 
+    def remove(self, tp: TP, offset: int) -> None:
+        """Take one offset out of the log, as no broker does."""
+        self.log(tp).entries[offset].fate = "gone"
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic with all that is in it, until it is created again."""
+        for tp in [tp for tp in self.logs if tp[0] == topic]:
+            del self.logs[tp]
+        self.specs.pop(topic, None)
+        self.counts[topic] = 0
+        self.changed()
+
     # the port
 
     def group_reader(self, topics: Collection[str], group: str, instance: str, listener: Listener) -> "MemoryReader":
@@ -168,6 +180,9 @@ class MemoryBroker:
 
     def reader(self, positions: Mapping[TP, int]) -> "MemoryReader":
         return MemoryReader(self, dict(positions))
+
+    def whole_reader(self, positions: Mapping[TP, int]) -> "MemoryWholeReader":
+        return MemoryWholeReader(self, dict(positions))
 
     def transactional(self, transactional_id: str) -> "MemoryTransactionalProducer":
         return MemoryTransactionalProducer(self, transactional_id)
@@ -387,6 +402,53 @@ class MemoryReader:
         return found
 
 
+class MemoryWholeReader:
+    """Each offset, alone at positions given. The kind of a gap is the fate of its entries."""
+
+    def __init__(self, broker: MemoryBroker, positions: dict[TP, int]) -> None:
+        self.broker = broker
+        self.positions = positions
+        self.stopped = True
+
+    async def start(self) -> None:
+        self.broker.reachable()
+        self.stopped = False
+        await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await asyncio.sleep(0)
+
+    async def poll(self, *, timeout_s: float, max_items: int) -> Mapping[TP, Sequence[Record | Gap]]:
+        await asyncio.sleep(0)
+        found = self._take(max_items)
+        if not found:
+            await self.broker.wait(timeout_s)
+            found = self._take(max_items)
+        return found
+
+    def _take(self, max_items: int) -> dict[TP, list[Record | Gap]]:
+        self.broker.reachable()
+        if self.stopped:
+            raise Lost("the reader is stopped")
+        found: dict[TP, list[Record | Gap]] = {}
+        for tp, position in self.positions.items():
+            log = self.broker.log(tp)
+            if not log.start <= position <= len(log.entries):
+                raise OutOfRange(f"{tp} is from {log.start} to {len(log.entries)}, not at {position}")
+            rows = [self._told(tp, at, log.entries[at]) for at in range(position, log.stable())[:max_items]]
+            max_items -= len(rows)
+            self.positions[tp] = position + len(rows)
+            if rows:
+                found[tp] = rows
+        return found
+
+    def _told(self, tp: TP, offset: int, entry: Entry) -> Record | Gap:
+        if entry.record is not None and entry.fate in ("plain", "committed"):
+            return entry.record
+        return Gap(*tp, offset, offset, "missing" if entry.fate == "gone" else entry.fate)
+
+
 class MemoryProducer:
     """Idempotent, no transaction."""
 
@@ -539,7 +601,7 @@ class MemoryAdmin:
         await self._ask()
         fresh = [row for row in topics if row.name not in self.broker.specs]
         self.broker.specs |= {row.name: row for row in fresh}
-        self.broker.counts |= {row.name: row.partitions for row in fresh if row.name not in self.broker.counts}
+        self.broker.counts |= {row.name: row.partitions for row in fresh if not self.broker.counts.get(row.name)}
 
     async def brokers(self) -> int:
         await self._ask()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from schemas.value import value
-from streams.shapes import Headers, Record
+from streams.shapes import Gap, Headers, Record
 
 TP = tuple[str, int]  # topic and partition
 NONE = -1  # what `Admin.committed` says where a group has no offset
@@ -42,7 +42,7 @@ class ShutOut(Denied):
 
 
 class OutOfRange(BrokerError):
-    """The position is not in the log: retention has removed what was not read."""
+    """The position is not in the log: retention has removed what was not read, or the log ends below it."""
 
 
 class Clock(Protocol):
@@ -86,6 +86,20 @@ class Reader(Protocol):
 
     async def position(self, tp: TP) -> int:
         """The next offset to be polled, past any markers that follow what was polled."""
+        ...
+
+
+class WholeReader(Protocol):
+    """A reader at `read_committed` that also tells what the log has in the place of records. It begins at positions given."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def poll(self, *, timeout_s: float, max_items: int) -> Mapping[TP, Sequence[Record | Gap]]:
+        """Each partition in order, each offset from its position on exactly once: a record, or in a gap by what the broker sends.
+
+        Gaps are `marker`, `aborted` or `missing`, and do not wait for a record behind them. Returns early when there is something,
+        {} at the timeout. Raises OutOfRange while a position is below the log's start or above its end.
+        """
         ...
 
 
@@ -180,6 +194,7 @@ class Broker(Protocol):
         ...
 
     def reader(self, positions: Mapping[TP, int]) -> Reader: ...
+    def whole_reader(self, positions: Mapping[TP, int]) -> WholeReader: ...
     def transactional(self, transactional_id: str) -> TransactionalProducer: ...
     def producer(self) -> Producer: ...
     def admin(self) -> Admin: ...

@@ -255,11 +255,13 @@ class Migrating(Protocol):
     def migrate(self, from_version: int, raw: RawState) -> RawState: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Gap:
     """Offsets `first` to `last` of a partition that hold no committed record, and of what kind they are.
 
-    `marker-or-aborted`: transaction markers and aborted records; `lost`: removed by retention before they were read.
+    `marker`: ends of transactions; `aborted`: records of transactions that were not committed; `missing`: the log goes on behind
+    them. What reads for evidence tells `compacted` (their keys were written again) from `unknown` (nobody explains it) in the
+    place of `missing`, and adds `lost`: removed by retention before they were read.
     """
 
     topic: str
@@ -267,6 +269,33 @@ class Gap:
     first: int
     last: int
     kind: str
+
+
+@value
+class Last:
+    """The newest record that was read of a partition: by it a log is known again. `id` is whatever the reader's `identity` says."""
+
+    offset: int
+    broker_ms: int
+    id: str
+
+
+@value
+class Frontier:
+    """How far a partition was recorded: everything below `next`, of the partition's incarnation `inc`."""
+
+    inc: int
+    next: int
+    last: Last | None = None
+
+
+@value
+class Reset:
+    """Another log stands where a partition was read up to `frontier`. What follows of it begins again at offset 0."""
+
+    topic: str
+    partition: int
+    frontier: int
 
 
 Decode = Callable[[Record], Event[Payload]]

@@ -17,7 +17,7 @@ from schemas.errors import Refused, Unavailable
 from streams.admin import specs_of, topic_problems
 from streams.kafka import KafkaBroker
 from streams.port import Admin, BrokerError
-from tools.stack import status
+from tools.stack import StackStatus, status, witness
 from tools.stack.docker import docker_answers
 from tools.stack.kafka import VERSION as KAFKA
 from tools.stack.kafka import live_brokers
@@ -32,6 +32,7 @@ from tools.stack.vault import health
 LEAST_MEMORY_BYTES = 8 << 30
 JAVA_AT_LEAST = 17
 SAFE_REPLICAS = 3
+WITNESSES = "docs/security.md: witnesses of the evidence log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def run_checks(settings: Settings | None = None) -> list[Check]:
     checks = [_python(), Check("settings", True, "every variable is known and accepted")]
     kafka, *within = [_kafka(own)] if own.kafka_bootstrap is None else _kafka_at(own.kafka_bootstrap, own)
     checks += [_state_dir(own), _disk(own), _memory(), kafka, _redis(own), _vault(own), _ray(own)]
-    return [*checks, _engine(own), _stack(own), *within]
+    return [*checks, _engine(own), *_stack(own), *within]
 
 
 def _python() -> Check:
@@ -74,11 +75,8 @@ def _state_dir(settings: Settings) -> Check:
         return Check("state folder", _writable(parent), f"{folder} is not there yet", fix)
     if not _writable(folder):
         return Check("state folder", False, f"{folder} cannot be written", fix)
-    open_files = [
-        path.name
-        for path in (folder / "secrets.json", folder / "notary.key", folder / ENV_FILE, folder / "ray-token")
-        if path.exists() and path.stat().st_mode & 0o077
-    ]
+    private = ("secrets.json", "notary.key", ENV_FILE, "ray-token", "witness/key")
+    open_files = [name for name in private if (folder / name).exists() and (folder / name).stat().st_mode & 0o077]
     if open_files:
         return Check(
             "state folder", False, f"others may read {', '.join(open_files)} in {folder}", f"chmod 600 them in {folder}"
@@ -163,7 +161,7 @@ def _vault(settings: Settings) -> Check:
             "vault",
             found == 200,
             f"{said.get(found, found)} at {settings.vault_addr}",
-            "start and unseal it; our role needs read on ratchet/data/*, update on transit/sign/*, read on transit/keys/*",
+            "start and unseal it; what each role needs: docs/security.md",
         )
     if settings.secrets == "local":
         return Check(
@@ -199,22 +197,37 @@ def _engine(settings: Settings) -> Check:
     return Check("engine", find_spec("vllm") is not None, "vLLM", "make setup (extra `cpu`, on a GPU machine `gpu`)")
 
 
-def _stack(settings: Settings) -> Check:
+def _stack(settings: Settings) -> list[Check]:
+    """The stack of the state folder; where it writes an evidence log, the log's witness too."""
     try:
         found = status(settings)
     except Refused as fault:
-        return Check("stack", False, "how it is cannot be told", str(fault))
+        return [Check("stack", False, "how it is cannot be told", str(fault))]
     if found.state == "absent":
         busy = [port for port in (settings.metrics_port,) if port and taken(port)]
-        return Check("stack", not busy, "none runs here", f"port {busy} of RATCHET_METRICS_PORT is taken: give another")
+        fix = f"port {busy} of RATCHET_METRICS_PORT is taken: give another"
+        return [Check("stack", not busy, "none runs here", fix)]
     dead = [f"{name}: {said}" for name, said in found.processes.items() if not said.startswith("pid ")]
     problems = [*found.broken, *dead]
-    return Check(
+    whole = Check(
         "stack",
         not problems,
         "; ".join(problems) or f"{len(found.services)} services, {len(found.processes)} processes of agents live",
         f"see {settings.state_dir / 'logs'}; `ratchet down` clears it away",
     )
+    return [whole, *([_witness(settings, found)] if found.evidence else [])]
+
+
+def _witness(settings: Settings, found: StackStatus) -> Check:
+    """Whether somebody watches the log, and can."""
+    told = found.evidence["witness"]
+    if "witness" in found.processes:
+        problems, said = witness.problems_of(settings.state_dir)
+        return Check("witness", not problems, "; ".join(problems) or f"{told}; {said}", WITNESSES)
+    if settings.witnesses is None:
+        return Check("witness", False, "nobody watches the evidence log", WITNESSES)
+    silent = witness.unreachable(settings.witnesses)
+    return Check("witness", not silent, "; ".join(silent) or told, WITNESSES)
 
 
 def _transport(settings: Settings) -> Check:

@@ -29,7 +29,7 @@ trust_app = typer.Typer(
 principal_app = typer.Typer(
     no_args_is_help=True, help="Who may send requests, verdicts and commands, and with which keys."
 )
-evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: export it, verify it offline.")
+evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: prove, sample, export, verify offline.")
 acl_app = typer.Typer(
     no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
 )
@@ -555,29 +555,92 @@ def judge_show(
     run(work.run(screen(as_json), arena, png=png, recompute=recompute))
 
 
+LogFolder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="An exported bundle. Default: the log that runs here.", show_default=False),
+]
+
+
 @evidence_app.command("verify")
 def evidence_verify(
-    folder: Annotated[Path, typer.Argument(help="An exported bundle.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="An exported bundle, or a .tlog-proof file.", show_default=False)],
     policy: Annotated[
         Path | None, typer.Option(help="The keys you trust, got by another way.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify an exported bundle without any server."""
+    """Verify an exported bundle, or one event's proof, without any server."""
     from tools.cli import evidence
 
-    done(evidence.verify(screen(as_json), folder, policy))
+    done(evidence.verify(screen(as_json), bundle, policy))
+
+
+@evidence_app.command("prove")
+def evidence_prove(
+    event: Annotated[
+        str, typer.Argument(metavar="EVENT_ID", help="An event's id, or entry-INDEX.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(),
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="An exported bundle instead of the log that runs here.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write an event's entry and the proof that it is in the log: two files that anyone can verify."""
+    from tools.cli import evidence
+
+    done(evidence.prove(screen(as_json), event, out, log))
 
 
 @evidence_app.command("export")
 def evidence_export(
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to write; must not exist.", show_default=False)
+    ],
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Only this tenant's entries, with the proof that none is left out.", show_default=False),
+    ] = None,
+    log_only: Annotated[
+        bool, typer.Option("--log-only", help="The log alone: needs no Kafka, and holds no manifest.")
+    ] = False,
+    proof: Annotated[
+        list[str] | None, typer.Option("--proof", help="Add this event's proof. Repeatable.", show_default=False)
+    ] = None,
+    operator: By = None,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until the log has recorded it.")] = 60,
     as_json: Json = False,
 ) -> None:
-    """Copy the evidence log with its latest signed checkpoint into a folder that anyone can verify."""
+    """Write a bundle that anyone can verify: the signed log, statements, control results, and a manifest that the log vouches for."""
     from tools.cli import evidence
 
-    done(evidence.export(screen(as_json), out))
+    asked = evidence.Asked(tenant, log_only, proof or (), operator, wait)
+    done(evidence.export(screen(as_json), out, asked))
+
+
+@evidence_app.command("sample")
+def evidence_sample(
+    count: Annotated[int, typer.Option("-n", min=1, help="How many entries.", show_default=False)],
+    seed: Annotated[str, typer.Option("--seed", help="Any text, chosen by the auditor.", show_default=False)],
+    folder: LogFolder = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write their entries and proofs into this folder.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Pick entries that neither side could choose: those with the lowest SHA-256 of root, seed and index."""
+    from tools.cli import evidence
+
+    done(evidence.sample(screen(as_json), folder, count, seed, out))
+
+
+@evidence_app.command("findings")
+def evidence_findings(folder: LogFolder = None, as_json: Json = False) -> None:
+    """List what the collector found wrong with its sources. Exit 1 where there is something."""
+    from tools.cli import evidence
+
+    done(evidence.findings(screen(as_json), folder))
 
 
 @app.command(rich_help_panel=STACK)
@@ -632,7 +695,12 @@ def replay(
 @app.command(rich_help_panel=PROVE, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Which: judge, trust, loop, streams.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Which: judge, trust, loop, streams, router, gateway, evidence, conformance.", show_default=False
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Run a benchmark and print its figures with machine, commit and versions. Further options go to the benchmark."""

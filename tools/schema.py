@@ -1,8 +1,8 @@
 """The contract's files: write them, and refuse drift and incompatible changes. `python -m tools.schema export|check`.
 
-`schemas/json/<type>.v1.json` and `schemas/asyncapi.json` are generated. `schemas/history/<type>/<n>.json` keeps every
-released version; `export --release` adds a version for each type whose schema changed in more than its notes, and is
-the only thing that writes there. Exit codes: 0 done, 1 the answer is no, 2 used wrongly.
+`schemas/json/<type>.v1.json`, `schemas/asyncapi.json` and `schemas/evidence-entry.v1.json` are generated.
+`schemas/history/<type>/<n>.json` keeps every released version; `export --release` adds a version for each type whose schema changed in
+more than its notes, and is the only thing that writes there. Exit codes: 0 done, 1 the answer is no, 2 used wrongly.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.evidence import entries
 from schemas.compat import same, violations
 from schemas.export import asyncapi, json_schemas
 from schemas.payload import REGISTRY
@@ -28,7 +29,7 @@ def text(document: Mapping[str, Any]) -> str:
 def generated(root: Path) -> dict[Path, str]:
     """Every generated file with its content."""
     files = {root / "json" / f"{name}.v1.json": text(schema) for name, schema in json_schemas().items()}
-    return files | {root / "asyncapi.json": text(asyncapi())}
+    return files | {root / "asyncapi.json": text(asyncapi()), root / "evidence-entry.v1.json": text(entries.document())}
 
 
 def history(root: Path) -> dict[str, list[tuple[int, dict[str, Any]]]]:

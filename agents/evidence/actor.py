@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from agents.evidence import coverage
 from agents.evidence.announce import Announcer
-from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, LogReader, Read, Source
-from agents.evidence.record import Draft
+from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, Frontier, LogReader, Read, Source
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
 from schemas.errors import Unavailable
 
@@ -43,14 +43,14 @@ class Collector:
         self._keys = keys
         self._announcer = Announcer(sequencer, publisher, clock, attestor)
         self._clock = clock
-        self._frontiers: dict[Source, int] = {}
+        self._frontiers: dict[Source, Frontier] = {}
         self._since_full = 0
         self._held: list[Read] = []  # read, but for a later batch
         self._publishing: asyncio.Task[None] | None = None
 
     @property
-    def frontiers(self) -> Mapping[Source, int]:
-        """Per partition the next offset to record."""
+    def frontiers(self) -> Mapping[Source, Frontier]:
+        """Per partition how far it is recorded."""
         return self._frontiers
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -100,14 +100,17 @@ class Collector:
 
     def _entries(self, batch: coverage.Batch) -> tuple[list[bytes], bool]:
         entries: list[bytes] = []
+        findings: list[bytes] = []
         tenants: Counter[str] = Counter()
-        for record in batch.records:
-            draft = Draft(record)
-            tenants[draft.tenant] += 1
+        for record, inc in batch.records:
+            draft = Draft(record, inc)
             keys = self._keys.commitment_key(draft.tenant), self._keys.pseudonym_key(draft.tenant)
+            tenants[pseudonym(keys[1], "tenant", draft.tenant)] += 1
             entries.append(draft.build(*keys))
+            if draft.refused:
+                findings.append(coverage.finding(draft.refused, record, inc))
         full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
-        return entries + batch.closing(tenants, full=full), full
+        return entries + findings + batch.closing(tenants, full=full), full
 
     async def _commit(self, entries: Sequence[bytes]) -> Signed:
         """Append and sign, or finish what is bound already."""

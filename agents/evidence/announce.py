@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from agents.evidence.attest import STATEMENTS, path_of
 from agents.evidence.ports import Attestor, AuditPublisher, Clock, RolledBack
 from agents.evidence.sequencer import Sequencer, Signed
 from schemas import canonical
@@ -16,9 +17,7 @@ from schemas.payload import Payload
 from schemas.tlog.strict import encode_base64
 
 FINDING = "finding"
-ATTESTED = {"training.completed": "training", "model.promoted": "promotion"}
-"""Entry type -> what its attestation's file is called."""
-_MARKS = tuple(f'"type":"{kind}"'.encode() for kind in (FINDING, *ATTESTED))
+_MARKS = tuple(f'"type":"{kind}"'.encode() for kind in (FINDING, *STATEMENTS))
 _AT_ONCE = 500
 
 
@@ -54,7 +53,7 @@ class Announcer:
             findings: list[tuple[Payload, str]] = []
             for index, entry, kind in await asyncio.to_thread(list, self._noteworthy(cursor, size)):
                 if kind != FINDING:
-                    await self._attest(index, entry, ATTESTED[kind])
+                    await self._attest(index, entry, kind)
                     continue
                 findings.append(self._finding(index, entry))
                 if len(findings) == _AT_ONCE:
@@ -69,11 +68,11 @@ class Announcer:
             if any(mark in entry for mark in _MARKS):  # nested, they may be somebody's facts
                 said = cast("Mapping[str, Any]", canonical.decode(entry))
                 ours = "id" not in said  # what somebody sent under the name of a finding is none
-                if said["type"] in ATTESTED or (said["type"] == FINDING and ours):
+                if said["type"] in STATEMENTS or (said["type"] == FINDING and ours):
                     yield index, entry, said["type"]
 
     async def _attest(self, index: int, entry: bytes, kind: str) -> None:
-        name = f"attestations/{index}-{kind}.dsse.json"
+        name = path_of(index, kind)
         if self._attestor is None or await asyncio.to_thread(self._sequencer.attached, name):
             return
         envelope = await self._attestor.attest(index, entry)

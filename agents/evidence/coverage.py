@@ -1,14 +1,15 @@
 """Which offsets the log covers. Pure.
 
-Per partition every offset, from the first to the frontier, is an entry or a skip with its reason, once. A batch of
+Per partition and incarnation every offset, from the first to the frontier, is an entry or a skip with its reason, once. A batch of
 reads becomes entries, findings, and last the `coverage` entries that say so; a log's frontiers are read from these.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from agents.evidence.ports import Gap, Read, Source
+from agents.evidence.ports import Frontier, Gap, Last, Read, Source
+from agents.evidence.record import Draft
 from schemas import canonical, topics
 from schemas.tlog.tiles import MAX_ENTRY
 from streams.shapes import Record
@@ -17,155 +18,185 @@ COVERAGE = "coverage"
 FINDING = "finding"
 FULL_EVERY = 65_536
 """After so many entries a coverage names every partition, so that a resume reads back no further."""
+KINDS = frozenset({"marker", "aborted", "compacted", "lost", "unknown", "before-first-read"})
+FINDINGS = {"unknown": "offset-gap", "lost": "range-lost", "before-first-read": "range-unread"}
 _NONE: Mapping[str, Any] = {}
 _RECORD: Mapping[str, Any] = {"full": False}
 _OPENING = b'{"full":'  # of coverage entries alone: keys are sorted
 _MAX_SKIPS = 256
-_MAX_TENANTS = 256
 _ROOM = MAX_ENTRY - 8192
-_FINDINGS = {"unknown": "offset-gap", "lost": "range-lost", "before-first-read": "range-unread"}
+_FIRST = Frontier(0, 0)
+_COMPACTED = topics.compacted()
 
 
 @dataclass(slots=True)
 class _Span:
-    """What one batch covers of one partition."""
+    """What one coverage entry says of one partition. `before`: how far another log had been read in its place."""
 
+    inc: int
     start: int
     next: int
+    last: Last | None
+    before: int | None = None
     entries: int = 0
     skips: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
+    newest: Record | None = None
+
+    def frontier(self) -> Frontier:
+        if self.newest is not None:
+            self.last = Last(self.newest.offset, self.newest.timestamp_ms, Draft(self.newest).id)
+            self.newest = None
+        return Frontier(self.inc, self.next, self.last)
 
 
 @dataclass(slots=True)
 class Batch:
     """Reads on their way to one checkpoint. `frontiers` stays: the caller takes `next` once the batch is signed."""
 
-    frontiers: Mapping[Source, int]
-    records: list[Record] = field(default_factory=list[Record])
-    spans: dict[Source, _Span] = field(default_factory=dict[Source, _Span])
+    frontiers: Mapping[Source, Frontier]
+    records: list[tuple[Record, int]] = field(default_factory=list[tuple[Record, int]])
+    """What becomes an entry, in the order read, each with the incarnation of its partition at that place."""
+    spans: dict[Source, list[_Span]] = field(default_factory=dict[Source, list[_Span]])
+    """Per partition what is covered, each going on where the former ends or, at a reset, at offset 0. Empty: nothing to record."""
 
     def add(self, read: Read) -> None:
-        """Take a read. Below the frontier it is a duplicate and falls silently; what is missing becomes a skip."""
+        """Take a read. Below the frontier it is a duplicate and falls silently; what is left out becomes a skip."""
         source = (read.topic, read.partition)
-        known = self.spans.get(source)
-        frontier = known.next if known is not None else self.frontiers.get(source, 0)
-        first, last = (read.first, read.last) if isinstance(read, Gap) else (read.offset, read.offset)
-        if last < frontier:
-            return
-        span = known or self.spans.setdefault(source, _Span(frontier, frontier))
-        if first > frontier:
-            fresh = known is None and source not in self.frontiers
-            span.skips.append((frontier, first - 1, "before-first-read" if fresh else _missing(read.topic)))
-        if isinstance(read, Gap):
-            span.skips.append((max(first, frontier), last, _named(read)))
+        spans = self.spans.get(source)
+        span = spans[-1] if spans is not None else self._untouched(source)
+        if isinstance(read, Record):
+            first = last = read.offset
+        elif isinstance(read, Gap):
+            first, last = read.first, read.last
         else:
-            span.entries += 1
-            self.records.append(read)
+            at = span.frontier()
+            self.spans.setdefault(source, []).append(_Span(at.inc + 1, 0, 0, None, at.next))
+            return
+        if last < span.next:
+            return
+        fresh = spans is None
+        if fresh:
+            self.spans[source] = [span]
+        if first > span.next:
+            unread = fresh and source not in self.frontiers
+            span = self._skip(source, first - 1, "before-first-read" if unread else "unknown")
+        if isinstance(read, Gap):
+            self._skip(source, last, _named(read))
+            return
+        span.entries += 1
+        span.next, span.newest = last + 1, read
+        self.records.append((read, span.inc))
+
+    def _untouched(self, source: Source) -> _Span:
+        """A span in which nothing lies yet."""
+        at = self.frontiers.get(source, _FIRST)
+        return _Span(at.inc, at.next, at.next, at.last)
+
+    def _skip(self, source: Source, last: int, kind: str) -> _Span:
+        """Leave out what lies from the frontier to `last`. The span that goes on behind it."""
+        span = self.spans[source][-1]
+        if span.skips and span.skips[-1][1] == span.next - 1 and span.skips[-1][2] == kind:
+            span.skips[-1] = (span.skips[-1][0], last, kind)
+        else:
+            if len(span.skips) == _MAX_SKIPS:
+                at = span.frontier()
+                span = _Span(at.inc, at.next, at.next, at.last)
+                self.spans[source].append(span)
+            span.skips.append((span.next, last, kind))
         span.next = last + 1
+        return span
 
-    def next(self) -> dict[Source, int]:
+    def next(self) -> dict[Source, Frontier]:
         """The frontiers after this batch."""
-        return dict(self.frontiers) | {source: span.next for source, span in self.spans.items()}
+        return dict(self.frontiers) | {source: spans[-1].frontier() for source, spans in self.spans.items()}
 
-    def closing(self, tenants: Mapping[str, int], *, full: bool) -> list[bytes]:
-        """Findings and coverage entries, to stand after the records. `full` names every known partition."""
+    def closing(self, tags: Mapping[str, int], *, full: bool) -> list[bytes]:
+        """Findings and coverage entries, to stand after the records. `tags`: how many of them each tenant's tag has.
+
+        `full` names every known partition.
+        """
         spans = dict(self.spans)
         if full:
-            for source, frontier in self.frontiers.items():
-                spans.setdefault(source, _Span(frontier, frontier))
-        findings = [
-            canonical.encode(
-                {"v": 1, "type": FINDING, "kind": _FINDINGS[kind], "src": _src(source), "from": first, "to": last}
-            )
-            for source, span in sorted(self.spans.items())
-            for first, last, kind in span.skips
-            if kind in _FINDINGS
-        ]
-        return findings + _pack(spans, tenants, full=full)
+            spans = {source: [self._untouched(source)] for source in self.frontiers} | spans
+        ordered = sorted(spans.items())
+        found = [finding for source, parts in ordered for span in parts for finding in _findings(source, span)]
+        return found + _packed([(source, span) for source, parts in ordered for span in parts], tags, full=full)
 
 
-def frontiers(newest_first: Iterable[bytes]) -> dict[Source, int]:
+def frontiers(newest_first: Iterable[bytes]) -> dict[Source, Frontier]:
     """The frontiers that a log's entries, given from the newest back, say. Reads no further than it must."""
-    found: dict[Source, int] = {}
+    found: dict[Source, Frontier] = {}
     whole = False
     for data in newest_first:
         entry = cast("Mapping[str, Any]", canonical.decode(data)) if data.startswith(_OPENING) else _RECORD
         if whole and not entry["full"]:
             break
         whole = whole or bool(entry["full"])
-        for place, span in cast("Mapping[str, Mapping[str, int]]", entry.get("partitions", _NONE)).items():
+        for place, span in cast("Mapping[str, Mapping[str, Any]]", entry.get("partitions", _NONE)).items():
             topic, _, partition = place.rpartition("/")
-            found.setdefault((topic, int(partition)), span["next"])
+            found.setdefault((topic, int(partition)), Frontier(span["inc"], span["next"], _last(span.get("last"))))
     return found
+
+
+def _last(told: tuple[int, int | str, str] | None) -> Last | None:
+    return None if told is None else Last(told[0], int(told[1]), told[2])
 
 
 def _named(gap: Gap) -> str:
     """The kind of a gap as the log says it; what is no kind of ours is `unknown`, and so a finding."""
-    if gap.kind == "marker-or-aborted":
-        return _missing(gap.topic)
-    return gap.kind if gap.kind in ("marker", "aborted", "lost") else "unknown"
+    if gap.kind == "compacted" and gap.topic not in _COMPACTED:
+        return "unknown"
+    return gap.kind if gap.kind in KINDS else "unknown"
 
 
-def _missing(topic: str) -> str:
-    """What a client cannot tell apart: control markers, aborted records, on compacted topics the compacted."""
-    row = topics.BY_NAME.get(topic.removeprefix(topics.PREFIX))
-    compacted = row is not None and row.kept == "compact"
-    return "marker-aborted-or-compacted" if compacted else "marker-or-aborted"
+def _findings(source: Source, span: _Span) -> Iterable[bytes]:
+    told = [("source-reset", 0, span.before)] if span.before is not None else []
+    told += [(FINDINGS[kind], first, last) for first, last, kind in span.skips if kind in FINDINGS]
+    for kind, first, last in told:
+        yield _finding(kind, source, span.inc, first, last)
 
 
-def _src(source: Source) -> dict[str, canonical.Json]:
-    return {"topic": source[0], "partition": source[1], "inc": 0}
+def finding(kind: str, record: Record, inc: int) -> bytes:
+    """A finding about one record."""
+    return _finding(kind, (record.topic, record.partition), inc, record.offset, record.offset)
 
 
-def _pieces(span: _Span) -> Iterable[dict[str, Any]]:
-    """A span in pieces of at most `_MAX_SKIPS` skips: each piece covers its own range whole."""
-    start = span.start
-    chunks: Sequence[list[tuple[int, int, str]]] = [
-        span.skips[at : at + _MAX_SKIPS] for at in range(0, len(span.skips), _MAX_SKIPS)
-    ] or [[]]
-    for number, skips in enumerate(chunks):
-        end = span.next if number == len(chunks) - 1 else skips[-1][1] + 1
-        skipped = sum(last - first + 1 for first, last, _ in skips)
-        yield {
-            "inc": 0,
-            "from": start,
-            "next": end,
-            "entries": end - start - skipped,
-            "skips": [list(skip) for skip in skips],
-        }
-        start = end
+def _finding(kind: str, source: Source, inc: int, first: int, last: int) -> bytes:
+    place: Mapping[str, canonical.Json] = {"topic": source[0], "partition": source[1], "inc": inc}
+    return canonical.encode({"v": 1, "type": FINDING, "kind": kind, "src": place, "from": first, "to": last})
 
 
-def _counted(tenants: Mapping[str, int]) -> dict[str, int]:
-    """Entries per tenant; of more tenants than an entry holds, the largest, the others together under `~others`."""
-    ordered = sorted(tenants.items(), key=lambda item: (-item[1], item[0]))
-    others = sum(count for _, count in ordered[_MAX_TENANTS:])
-    return dict(ordered[:_MAX_TENANTS]) | ({"~others": others} if others else {})
+def _piece(span: _Span) -> dict[str, Any]:
+    last = span.frontier().last
+    told = {"last": [last.offset, _integer(last.broker_ms), last.id]} if last is not None else {}
+    skips = [list(skip) for skip in span.skips]
+    return {"inc": span.inc, "from": span.start, "next": span.next, "entries": span.entries, "skips": skips} | told
 
 
-def _pack(spans: Mapping[Source, _Span], tenants: Mapping[str, int], *, full: bool) -> list[bytes]:
-    """As few coverage entries as fit. A partition's pieces follow each other in order, one per entry."""
-    packed: list[dict[str, Any]] = [{}]
-    counts = _counted(tenants)
-    sizes = [sum(len(tenant) + 16 for tenant in counts)]
-    for (topic, partition), span in sorted(spans.items()):
-        place = f"{topic}/{partition}"
-        for piece in _pieces(span):
-            size = len(canonical.encode(piece)) + len(place) + 4
-            if place in packed[-1] or sizes[-1] + size > _ROOM:
-                packed.append({})
-                sizes.append(0)
-            packed[-1][place] = piece
-            sizes[-1] += size
+def _integer(value: int) -> int | str:
+    """As an entry writes it: a string beyond what canonical integers reach."""
+    return value if -canonical.MAX_INT <= value <= canonical.MAX_INT else str(value)
+
+
+def _packed(spans: Iterable[tuple[Source, _Span]], tags: Mapping[str, int], *, full: bool) -> list[bytes]:
+    """As few coverage entries as fit: the tags, then the partitions, whose spans follow each other in order, one per entry."""
+    packed: list[tuple[dict[str, Any], dict[str, int]]] = [({}, {})]
+    left = _ROOM
+    for tag, count in sorted(tags.items()):
+        left -= len(tag) + 24
+        if left < 0:
+            packed.append(({}, {}))
+            left = _ROOM - len(tag) - 24
+        packed[-1][1][tag] = count
+    for (topic, partition), span in spans:
+        place, piece = f"{topic}/{partition}", _piece(span)
+        size = len(canonical.encode(piece)) + len(place) + 4
+        left -= size
+        if place in packed[-1][0] or left < 0:
+            packed.append(({}, {}))
+            left = _ROOM - size
+        packed[-1][0][place] = piece
     return [
-        canonical.encode(
-            {
-                "v": 1,
-                "type": COVERAGE,
-                "full": full,
-                "partitions": partitions,
-                "tenants": counts if number == 0 else {},
-            }
-        )
-        for number, partitions in enumerate(packed)
+        canonical.encode({"v": 1, "type": COVERAGE, "full": full, "partitions": partitions, "tenants": tenants})
+        for partitions, tenants in packed
     ]

@@ -267,21 +267,24 @@ def export(log_dir: Path, out_dir: Path) -> note.Checkpoint:
 
     Safe beside a running writer. `out_dir` must not exist or be empty.
     """
-    data = (log_dir / CHECKPOINT).read_bytes()
-    checkpoint = note.parse_checkpoint(note.parse_note(data)[0])
     out_dir.mkdir(parents=True, exist_ok=True)
     if any(out_dir.iterdir()):
         raise FileExistsError(f"{out_dir} is not empty; accepted: a new or empty folder")
+    while True:  # the policy as it lay beside this checkpoint
+        data, policy = (log_dir / CHECKPOINT).read_bytes(), (log_dir / POLICY).read_bytes()
+        if (log_dir / CHECKPOINT).read_bytes() == data:
+            break
+    checkpoint = note.parse_checkpoint(note.parse_note(data)[0])
     for tile in tiles.tiles_of(checkpoint.size):
         target = out_dir / tile.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_tile_bytes(log_dir, tile))
-    (out_dir / POLICY).write_bytes((log_dir / POLICY).read_bytes())
+        target.write_bytes(tile_bytes(log_dir, tile))
+    (out_dir / POLICY).write_bytes(policy)
     (out_dir / CHECKPOINT).write_bytes(data)
     return checkpoint
 
 
-def _tile_bytes(log_dir: Path, tile: tiles.Tile) -> bytes:
+def tile_bytes(log_dir: Path, tile: tiles.Tile) -> bytes:
     """A tile's bytes. A partial one that the writer has meanwhile completed and dropped is cut from the full one."""
     try:
         return (log_dir / tile.path).read_bytes()

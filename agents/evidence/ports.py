@@ -9,7 +9,7 @@ from infra.witness_client import Cosigned, RolledBack, SplitView
 from schemas.payload import Payload
 from schemas.tlog.note import Checkpoint
 from schemas.tlog.tiles import Tile
-from streams.shapes import Gap, Record
+from streams.shapes import Frontier, Gap, Last, Record, Reset
 
 __all__ = [
     "Attestor",
@@ -18,11 +18,14 @@ __all__ = [
     "Cosigned",
     "EvidenceKeys",
     "Fence",
+    "Frontier",
     "Gap",
+    "Last",
     "LogReader",
     "LogStore",
     "Notary",
     "Read",
+    "Reset",
     "RolledBack",
     "Source",
     "SplitView",
@@ -33,21 +36,21 @@ Source = tuple[str, int]
 """(topic, partition)."""
 
 
-Read = Record | Gap
+Read = Record | Gap | Reset
 
 
 class LogReader(Protocol):
-    """Every offset of every recorded topic, read committed, in order per partition. The caller keeps the position."""
+    """Every offset of every recorded topic, read committed, in order per partition. The caller keeps the frontiers."""
 
-    async def seek(self, positions: Mapping[Source, int]) -> None:
-        """Go on at these offsets; a partition not named begins at its first offset. Called once, before `poll`."""
+    async def seek(self, frontiers: Mapping[Source, Frontier]) -> None:
+        """Go on at these; a partition not named begins at offset 0. Called once, before `poll`."""
         ...
 
     async def poll(self, timeout_s: float) -> Sequence[Read]:
         """What there is, a few thousand at most; empty after `timeout_s`. Raises Unavailable: call again.
 
-        Kinds of gap: `marker`, `aborted`, `marker-or-aborted` (not told apart), `lost` (evicted unread). Offsets left out
-        are taken for `marker-or-aborted`.
+        Kinds of gap: `marker`, `aborted`, `compacted` (on compacted topics), `lost` (evicted unread), `unknown`. Offsets left out are
+        taken for `unknown`. After a Reset the partition begins again at offset 0.
         """
         ...
 

@@ -54,10 +54,12 @@ class Trainings(Protocol):
         """Per row whether the champion (None) or the adapter in a folder answers with its label."""
         ...
 
-    async def sign(
-        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
-    ) -> bytes:
-        """The signed statement of the adapter's files."""
+    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
+        """Put into the adapter's folder some rows with its own answers, by which a loaded adapter is known again."""
+        ...
+
+    async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
+        """The signed statement of the adapter's files. It goes to auditors: nothing of a row stands in it."""
         ...
 
 
@@ -146,6 +148,7 @@ async def _train(
         if settings["holdout"] == "refuse":
             _hold_out(metrics)
         await progress("signing")
+        await trainings.probe(order, adapter, dataset.validation or dataset.test)
         tree = artifacts.put_tree(adapter)
         energy = cpu_s * WATTS_PER_CORE
         about = {
@@ -155,7 +158,7 @@ async def _train(
             "metrics": metrics,
             "energy_j": energy,
         }
-        envelope = await trainings.sign(order, adapter, about, dataset.validation or dataset.test)
+        envelope = await trainings.sign(order, adapter, about)
         return TrainingCompleted.model_validate(
             _common(order, progress.clock)
             | {

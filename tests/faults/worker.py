@@ -15,8 +15,9 @@ from typing import Any
 
 from infra.clock import SystemClock
 from streams import restore
-from streams.kafka import KafkaBroker, KafkaReader
+from streams.kafka import KafkaBroker
 from streams.kafka_admin import KafkaAdmin
+from streams.kafka_reader import KafkaReader
 from streams.lane import Notice, Observe, RuntimeSettings
 from streams.port import TP, Listener
 from streams.runner import Runner

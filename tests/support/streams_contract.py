@@ -24,10 +24,9 @@ from streams.fence import Fence, Publisher
 from streams.lane import MissingOffset, RuntimeSettings
 from streams.order import Position
 from streams.port import NONE, Broker, Fenced, Outgoing, Rejected, TopicSpec
-from streams.reader import EveryOffset
 from streams.restore import POSITION
 from streams.runner import Runner
-from streams.shapes import Change, Emit, Event, Gap, KeyState, Out, Record, Tick
+from streams.shapes import Change, Emit, Event, KeyState, Out, Record, Tick
 from streams.wire import BROKER_BYTES, LETTER_BYTES, decode, partition_of, size_of
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "test_a_transform_commits_in_order_what_finishes_out_of_order",
     "test_aborted_records_are_invisible_and_their_offsets_passed",
     "test_an_emit_too_large_dead_letters_its_cause",
-    "test_every_offset_is_told_once_as_record_or_gap",
     "test_markers_take_offsets",
     "test_offsets_move_only_with_the_commit",
     "test_readers_stop_at_the_last_stable_offset",
@@ -576,32 +574,6 @@ async def test_a_paused_partition_rests_and_goes_on_where_it_was(world: World) -
 
 
 # beside the shapes
-
-
-async def test_every_offset_is_told_once_as_record_or_gap(world: World) -> None:
-    """Records and gaps cover each partition from its start to its end without overlap."""
-    topic = await world.fresh("every")
-    producer = world.broker.transactional(world.agent("t"))
-    await producer.start()
-    for decide in (producer.commit, producer.abort, producer.commit, producer.abort):
-        await producer.begin()
-        for future in await producer.send(topic, 1, [Outgoing(b"k", b"v"), Outgoing(b"k", b"w")]):
-            await future
-        await decide()
-    await producer.stop(2.0)
-    reader = EveryOffset(world.broker, [topic])
-    await reader.seek({(topic, 1): 1})
-    await soon(lambda: world.end(topic, 1), 12)
-    end, at, records = 12, 1, 0
-    async with asyncio.timeout(20):
-        while at < end:
-            for read in await reader.poll(0.1):
-                first, last = (read.first, read.last) if isinstance(read, Gap) else (read.offset, read.offset)
-                assert first == at
-                at = last + 1
-                records += isinstance(read, Record)
-    await reader.stop()
-    assert (records, at) == (3, 12)
 
 
 async def test_the_newest_fence_holds_and_the_older_one_never_comes_back(world: World) -> None:

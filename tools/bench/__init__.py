@@ -85,10 +85,10 @@ def report(name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
 
 def known() -> dict[str, Callable[[Sequence[str], Say], Mapping[str, Any]]]:
     """Benchmarks by name."""
-    from tools.bench import gateway, judge, loop, router, streams, trust
+    from tools.bench import conformance, evidence, gateway, judge, loop, router, streams, trust
 
-    runs = {"gateway": gateway.run, "judge": judge.run, "loop": loop.run, "router": router.run}
-    return {**runs, "streams": streams.run, "trust": trust.run}
+    runs = {"conformance": conformance.run, "evidence": evidence.run, "gateway": gateway.run, "judge": judge.run}
+    return {**runs, "loop": loop.run, "router": router.run, "streams": streams.run, "trust": trust.run}
 
 
 def main(name: str, options: Sequence[str], *, as_json: bool) -> int:

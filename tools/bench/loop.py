@@ -128,7 +128,8 @@ class Bench:
             checkpoint = export(self.state / "evidence", Path(place) / "log")
             directory = LogDirectory(Path(place) / "log")
             try:
-                return dict(frontiers(directory.newest_first(checkpoint.size)))
+                found = frontiers(directory.newest_first(checkpoint.size))
+                return {source: frontier.next for source, frontier in found.items()}
             finally:
                 directory.close()
 

@@ -39,6 +39,7 @@ def gather() -> dict[str, Any]:
         "processes": stack.processes,
         "broken": stack.broken,
     }
+    found["evidence"] = stack.evidence
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
     found["fleets"] = [] if found["lag_error"] else fleets(settings)
@@ -159,6 +160,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     screen.say(f"stack [{colour}]{stack['state']}[/]" + ("" if stack["services"] else ": `ratchet up` starts one"))
     screen.table("services", ("name", "where"), list(stack["services"].items()))
     screen.table("agents", ("process", "state"), list(stack["processes"].items()))
+    screen.table("evidence", ("what", "where"), list(found["evidence"].items()))
     for line in stack["broken"]:
         screen.say(f"[red]broken[/] {clean(line)}")
     _fleets(screen, found["fleets"])

@@ -1,21 +1,27 @@
 """`ratchet trace`: everything about one request as a tree: what caused what, when, and where it lies."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.tree import Tree
 
+from agents.evidence.snapshot import Snapshot, parsed
+from schemas.errors import Refused, Unavailable
+from schemas.tlog.tiles import WIDTH
 from schemas.topics import BY_NAME, PREFIX
 from streams.shapes import Record
 from streams.wire import partition_of
 from tools.cli.bus import Bus
 from tools.cli.events import as_row, clock, gist
-from tools.cli.place import open_bus
+from tools.cli.evidence import LOG
+from tools.cli.place import open_bus, state_file
 from tools.cli.reasons import reasons
 from tools.cli.screen import Exit, Screen, clean
 
 BY_REQUEST = ("requests", "decisions", "shadows", "results", "scores", "answers", "reviews", "verdicts")
 SLACK_MS = 60_000  # how far clocks of producers may differ
+BUNDLES = 256  # of 256 entries, from the newest back: as far as the log is searched
 
 
 async def gather(bus: Bus, request: str) -> list[dict[str, Any]]:
@@ -73,6 +79,25 @@ def parents(rows: Sequence[Mapping[str, Any]]) -> dict[int, int | None]:
     return found
 
 
+def logged(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Place to log index, of the rows that the newest entries of the local log hold. Empty where there is no log here."""
+    try:
+        log = Snapshot.open(folder)
+        wanted = {str(row["place"]): str(row["id"]) for row in rows if row["id"]}
+        found: dict[str, int] = {}
+        newest = (log.size - 1) // WIDTH
+        for number in range(newest, max(-1, newest - BUNDLES), -1):
+            ids = {event_id for place, event_id in wanted.items() if place not in found}
+            if not ids:
+                break
+            for index in (one for places in log.ids(ids, range(number, number + 1)).values() for one in places):
+                source = parsed(log.entry(index)).get("src", {})
+                found[f"{source.get('topic')}[{source.get('partition')}]@{source.get('offset')}"] = index
+    except (Refused, Unavailable):
+        return {}
+    return {place: index for place, index in found.items() if place in wanted}
+
+
 def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
     """The tree for people; times count from the first record."""
     start = rows[0]["written_ms"]
@@ -88,7 +113,8 @@ def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
             label = (
                 f"[dim]{row['written_ms'] - start:+6d} ms[/] [bold]{clean(row['type'] or '(no type)')}[/] {gist(row)}"
             )
-            nodes[number] = at.add(f"{label} [dim]{place}[/]")
+            index = f" entry {row['log_index']}" if row.get("log_index") is not None else ""
+            nodes[number] = at.add(f"{label} [dim]{place} id {clean(row['id'] or '-')}{index}[/]")
             if row["type"] == "decision.routed" and row["data"]:
                 for words in reasons(row["data"]):
                     nodes[number].add(f"[dim]{clean(words)}[/]")
@@ -104,10 +130,14 @@ async def run(screen: Screen, request: str) -> int:
     async with open_bus() as bus:
         with screen.progress(f"reading what is known of {request}"):
             rows = await gather(bus, request)
+    indices = logged(state_file(LOG), rows)
+    for row in rows:
+        row["log_index"] = indices.get(row["place"])
     if screen.as_json:
         screen.json({"request": request, "events": rows})
     elif rows:
         screen.out.print(draw(request, rows))
+        screen.say("[dim]`ratchet evidence prove ID` gives the proof of an event[/]")
     else:
         screen.say(f"nothing is known of request {clean(request)}; an id is the record's key, case and all")
     return Exit.DONE if rows else Exit.NO

@@ -15,8 +15,9 @@ from streams.acl import compare
 from streams.security import PLAINTEXT, Security
 
 from .kafka import administrator
+from .roles import MOUNT
 from .tls import Certificates
-from .vault import MOUNT, VaultServer
+from .vault import VaultServer
 
 IN_THE_CLEAR = "Kafka's transport is open: who reaches it reads and writes everything, in the clear; `ratchet up --secure` closes it"
 SECURED = "Kafka is reached over TLS, each process as a user of its own"

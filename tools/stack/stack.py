@@ -27,18 +27,20 @@ from infra.keys import LOCAL, ensure
 from infra.settings import Settings, env_name, load, ray_environment
 from schemas.errors import Refused, Unavailable
 
-from . import docker
+from . import docker, witness
 from .kafka import live_brokers, prepare_node
 from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, alive, start, stop, sweep, wait_until
 from .ray import ensure_token, fresh_temp_dir, ray_answers, start_ray
 from .redis import start_redis, url_answers
+from .roles import ROLE, ROLES, role_of
 from .secure import IN_THE_CLEAR, INNER, SECURED, administration, certificates, establish, open_security
 from .supervise import Child, Issuer, Spec, read_state
 from .tls import ensure_certificates
-from .vault import ROLE, VaultServer, health, opened, start_vault, vault_program
+from .vault import VaultServer, health, opened, start_vault, vault_program
 
 ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
+TRAINING_ISSUER = Path("data") / "vault" / "training-issuer"
 LEAST_FREE_BYTES = 2 << 30
 AGENT_GROUPS = (
     ("router", "trust"),
@@ -49,6 +51,7 @@ AGENT_GROUPS = (
     ("observer",),
 )
 LANELESS = frozenset({"evidence", "observer"})
+OF_OUR_OWN = "of this stack: no independent one"
 STOP_ORDER = ("agents", "ray", "vault", "redis", "kafka")
 Say = Callable[[str], None]
 
@@ -76,15 +79,20 @@ class Record(BaseModel):
     complete: bool = False
     services: dict[str, Service] = {}
     metrics: dict[str, int] = {}  # agents' process name -> port
+    witness: str = ""  # the URL of the stack's own
 
 
 class StackStatus(BaseModel):
-    """How the stack is: `state` is absent, whole or broken; `broken` names what does not answer and why."""
+    """How the stack is: `state` is absent, whole or broken; `broken` names what does not answer and why.
+
+    `evidence`: the policy file for auditors, and who watches the log; empty where no log is written.
+    """
 
     state: Literal["absent", "whole", "broken"]
     services: dict[str, str]
     processes: dict[str, str]
     broken: list[str]
+    evidence: dict[str, str] = {}
 
 
 class Stack:
@@ -96,6 +104,7 @@ class Stack:
         self.say = say
         self._record: Record | None = None
         self._token: SecretStr | None = None  # the command line's, for a Vault that was started here
+        self._role_ids: dict[str, str] = {}  # of such a Vault
 
     # -- up ------------------------------------------------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ class Stack:
     ) -> dict[str, str]:
         """Start what is missing and wait until each part answers; where everything is, name by name.
 
-        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray. `secure`: Kafka over
+        `prepare` runs once Kafka answers: topics and groups. `ports` fixes some of kafka, redis, vault, ray, witness. `secure`: Kafka over
         TLS, a user with its own rights for each process.
         Whatever goes wrong, Ctrl-C included: what this call started is stopped again, and the reason raised.
         """
@@ -170,7 +179,7 @@ class Stack:
             self.say("creating topics and consumer groups")
             prepare(settings)
         if agents:
-            self._agents(agents, settings, issuer, agent_timeout_s)
+            self._agents(agents, settings, issuer, ports.get("witness"), agent_timeout_s)
 
     def _kafka(self, wanted: int | None) -> None:
         if self.settings.kafka_bootstrap is not None:
@@ -296,13 +305,17 @@ class Stack:
             self.say(f"keys made for {', '.join(added)}")
 
     def _issuer(self, server: VaultServer) -> Issuer:
-        file = self.dir / "data" / "vault" / "issuer"
+        """Tokens that log in others: the supervisor's, for every role; that of who starts training jobs, for theirs."""
+        file, lent = self.dir / "data" / "vault" / "issuer", self.dir / TRAINING_ISSUER
         _private(file, server.issuer_token())
+        _private(lent, server.issuer_token("ratchet-training-issuer"))
+        self._role_ids = {role: server.role_id(role) for role in ROLES}
         self.settings = self.settings.model_copy(
-            update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": server.role_id()}
+            update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": self._role_ids[ROLE]}
         )
+        server.allow(f"{self.settings.kafka_credentials}/{self.settings.kafka_user or 'evidence'}")
         self._token = SecretStr(server.operator_token())
-        return Issuer(addr=server.addr, role=ROLE, token_file=file)
+        return Issuer(addr=server.addr, token_file=file, lent=[lent])
 
     def _ray(self, wanted: int | None, num_cpus: int) -> None:
         if self.settings.ray_address is not None:
@@ -329,8 +342,32 @@ class Stack:
             raise
         self._add(Service(name="ray", kind="process", address=f"{LOOPBACK}:{port}", running=running, temp_dir=temp_dir))
 
+    def _watched(self, settings: Settings, issuer: Issuer | None, wanted: int | None) -> list[Child]:
+        """Whoever goes by the log's keys is told of them. The stack's own witness to start, where the settings name no others."""
+        own = settings if self._token is None else settings.model_copy(update={"vault_token": self._token})
+        if not _many_logins(own):
+            self.say("no witness is started: the one login that Vault's credentials are good for is the agents'")
+            return []
+        vkeys, witnesses = witness.log_keys(own), settings.witnesses
+        started: list[Child] = []
+        if witnesses is None:
+            (port,) = self._ports("witness", 1, wanted)
+            child = witness.child_of(settings, port, self._role_ids)
+            child.log.parent.mkdir(parents=True, exist_ok=True)
+            (self.dir / witness.FOLDER).mkdir(mode=0o700, exist_ok=True)
+            self._held.witness = f"http://{LOOPBACK}:{port}"
+            witnesses = witness.ask_of(self.dir, witness.vkey_of(child, issuer), self._held.witness)
+            started = [child]
+        witness.tell(self.dir, vkeys, witnesses)
+        return started
+
     def _agents(
-        self, groups: Sequence[Sequence[str]], settings: Settings, issuer: Issuer | None, timeout_s: float
+        self,
+        groups: Sequence[Sequence[str]],
+        settings: Settings,
+        issuer: Issuer | None,
+        witness_port: int | None,
+        timeout_s: float,
     ) -> None:
         self.say("starting the agents")
         logs = self.dir / "logs"
@@ -339,18 +376,20 @@ class Stack:
         if settings.ray_token_file is not None:
             common |= ray_environment(settings.ray_token_file)
 
-        def own(group: Sequence[str]) -> dict[str, str]:
-            """What only those need who start training jobs: each of these logs in by itself."""
-            return {env_name("vault_issuer"): str(issuer.token_file)} if issuer is not None and "jobs" in group else {}
-
+        logged = any("evidence" in group for group in groups)
+        watchers = self._watched(settings, issuer, witness_port) if logged else []
         children = [
-            Child(
-                name="-".join(group),
-                argv=[sys.executable, "-m", "agents", *group],
-                env=common | own(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
-                log=logs / f"{'-'.join(group)}.log",
-            )
-            for group in groups
+            *watchers,
+            *(
+                Child(
+                    name="-".join(group),
+                    argv=[sys.executable, "-m", "agents", *group],
+                    env=common | self._own(group) | {"RATCHET_METRICS_PORT": str(metrics["-".join(group)])},
+                    log=logs / f"{'-'.join(group)}.log",
+                    role=None if issuer is None else role_of(group),
+                )
+                for group in groups
+            ),
         ]
         spec, state = self.dir / "agents.json", self.dir / "agents-state.json"
         state.unlink(missing_ok=True)
@@ -358,19 +397,33 @@ class Stack:
         argv = [sys.executable, "-m", "tools.stack.supervise", str(spec), str(state)]
         running = start("agents", argv, log=logs / "supervisor.log", tag=self._tag)
         self._held.metrics = metrics
-        self._add(Service(name="agents", kind="process", address=f"{len(groups)} processes", running=running))
+        self._add(Service(name="agents", kind="process", address=f"{len(children)} processes", running=running))
+        if watchers:
+            url = self._held.witness
+            self._await("witness", running, lambda: witness.answers(url), timeout_s)
         for group in groups:
             name = "-".join(group)
-            self.say(f"waiting for {', '.join(group)}")
-            try:
-                wait_until(
-                    lambda g=group, n=name: ready(metrics[n], g, settings.partitions),
-                    running,
-                    timeout_s=timeout_s,
-                    what=f"agents {', '.join(group)}",
-                )
-            except Unavailable as fault:
-                raise Unavailable(f"{fault}\n{_ends(logs / f'{name}.log')}") from fault
+            self._await(name, running, lambda g=group, n=name: ready(metrics[n], g, settings.partitions), timeout_s)
+
+    def _await(self, name: str, running: Running, answers: Callable[[], bool], timeout_s: float) -> None:
+        """Until a child of the supervisor answers; else `Unavailable` with the end of the child's own log."""
+        self.say(f"waiting for {name.replace('-', ', ')}")
+        try:
+            wait_until(answers, running, timeout_s=timeout_s, what=f"process {name}")
+        except Unavailable as fault:
+            raise Unavailable(f"{fault}\n{_ends(self.dir / 'logs' / f'{name}.log')}") from fault
+
+    def _own(self, group: Sequence[str]) -> dict[str, str]:
+        """What only this process is given: whom the log asks for witness, and as whom one logs in to the stack's own Vault."""
+        found: dict[str, str] = {}
+        if "evidence" in group and self._held.witness:
+            found[env_name("witnesses")] = str(self.dir / witness.POLICY)
+        if self._role_ids:
+            role = role_of(group)
+            found |= {env_name("vault_role"): role, env_name("vault_role_id"): self._role_ids[role]}
+            if "jobs" in group:  # each training job logs in by itself
+                found[env_name("vault_issuer")] = str(self.dir / TRAINING_ISSUER)
+        return found
 
     # -- down, status ----------------------------------------------------------------------------------------------------
 
@@ -424,7 +477,22 @@ class Stack:
             for child in (state.children.values() if state is not None else ())
         }
         services = {name: f"{service.address} ({service.kind})" for name, service in held.services.items()}
-        return StackStatus(state="broken" if broken else "whole", services=services, processes=processes, broken=broken)
+        return StackStatus(
+            state="broken" if broken else "whole",
+            services=services,
+            processes=processes,
+            broken=broken,
+            evidence=self._evidence(held),
+        )
+
+    def _evidence(self, held: Record) -> dict[str, str]:
+        """The policy file for auditors, and who watches the log."""
+        if not any("evidence" in name.split("-") for name in held.metrics):
+            return {}
+        asked = self.settings.witnesses
+        watched = f"{held.witness} ({OF_OUR_OWN})" if held.witness else "none" if asked is None else f"those of {asked}"
+        told = next((file for file in (witness.AUDITORS, witness.OWN) if (self.dir / file).exists()), witness.OWN)
+        return {"policy": str(self.dir / told), "witness": watched}
 
     def where(self, held: Record) -> dict[str, str]:
         """Where everything is."""
@@ -434,6 +502,7 @@ class Stack:
         found["transport"] = (
             IN_THE_CLEAR if not held.secure and self.settings.kafka_security == "plaintext" else SECURED
         )
+        found |= {f"evidence {name}": said for name, said in self._evidence(held).items()}
         found |= {f"metrics {name}": f"http://{LOOPBACK}:{port}/metrics" for name, port in held.metrics.items()}
         return found | {"state": str(self.dir), "logs": str(self.dir / "logs"), "settings": str(self.dir / ENV_FILE)}
 
@@ -490,6 +559,11 @@ class Stack:
                 "down` first, and remove its data, for partitions of a topic that has records do not change",
                 kind="differs",
             )
+        if self._evidence(held):
+            running = load({}, self.dir / ENV_FILE)
+            witnesses = self.dir / witness.POLICY if held.witness else running.witnesses
+            if _many_logins(running) and witness.tell(self.dir, witness.log_keys(running), witnesses):
+                self.say("told the witness and auditors of the log's new key")
         self.say("joined the stack that runs")
         return self.where(held)
 
@@ -665,6 +739,11 @@ def ready(port: int, agents: Sequence[str], partitions: int) -> bool:
         if agent not in LANELESS
         for number in range(partitions)
     )
+
+
+def _many_logins(settings: Settings) -> bool:
+    """Whether logging in once more takes nothing away from the agents: a wrapped secret id would."""
+    return settings.secrets != "vault" or settings.vault_token is not None or settings.vault_issuer is not None
 
 
 def _ends(log: Path) -> str:

@@ -25,40 +25,10 @@ from schemas.errors import Refused, Unavailable
 
 from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, kill, start, wait_until
+from .roles import EVIDENCE_PASSWORD, MOUNT, ROLE, ROLES, SIGNING_KEYS, policies
 
 VERSION = "1.21.2"
-ROLE = "ratchet"
-MOUNT = "ratchet"
-SIGNING_KEYS = (
-    "notary",
-    "adapters",
-    "attestations",
-)  # of the evidence log; the trainer's manifests; statements about the log
 _SOURCE = Path(__file__).parent / "vault"
-
-AGENT_POLICY = f"""
-path "{MOUNT}/data/*" {{ capabilities = ["read"] }}
-path "transit/sign/*" {{ capabilities = ["update"] }}
-path "transit/keys/*" {{ capabilities = ["read"] }}
-"""
-# Hands out secret ids, and only wrapped ones: whoever starts an agent never sees what the agent logs in with.
-ISSUER_POLICY = f"""
-path "auth/approle/role/{ROLE}/secret-id" {{
-  capabilities = ["update"]
-  min_wrapping_ttl = "1s"
-  max_wrapping_ttl = "600s"
-}}
-path "auth/token/renew-self" {{ capabilities = ["update"] }}
-"""
-# Hands out principals' keys, proves with them, puts providers' keys there, and connects as Kafka's users: for the command line, whose
-# user owns this stack.
-# Nothing is ever removed.
-OPERATOR_POLICY = f"""
-path "{MOUNT}/data/principals" {{ capabilities = ["create", "read", "update"] }}
-path "{MOUNT}/data/principals/*" {{ capabilities = ["create", "read", "update"] }}
-path "{MOUNT}/data/kafka/*" {{ capabilities = ["read"] }}
-path "{MOUNT}/data/providers/*" {{ capabilities = ["create", "update"] }}
-"""
 
 
 class VaultServer(BaseModel):
@@ -92,12 +62,16 @@ class VaultServer(BaseModel):
             self.call("POST", "sys/mounts/transit", {"type": "transit"})
         for key in SIGNING_KEYS:
             self.call("POST", f"transit/keys/{key}", {"type": "ed25519"})
-        self.call("PUT", "sys/policies/acl/ratchet-agent", {"policy": AGENT_POLICY})
-        self.call("PUT", "sys/policies/acl/ratchet-issuer", {"policy": ISSUER_POLICY})
-        self.call("PUT", "sys/policies/acl/ratchet-operator", {"policy": OPERATOR_POLICY})
-        self.role(ROLE, ["ratchet-agent"], period_s=3600)
+        self.allow()
+        for role, policy in ROLES.items():
+            self.role(role, [policy], period_s=3600)
         with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
             self.put("commitment", {"key": secrets.token_hex(32)}, cas=0)
+
+    def allow(self, evidence_password: str = EVIDENCE_PASSWORD) -> None:
+        """Put the policies there, in place of those of that name. `evidence_password`: where the evidence process's lies."""
+        for name, text in policies(evidence_password).items():
+            self.call("PUT", f"sys/policies/acl/{name}", {"policy": text})
 
     def role(
         self, name: str, policies: Sequence[str], *, period_s: int = 0, ttl_s: int = 0, max_ttl_s: int = 0
@@ -138,9 +112,12 @@ class VaultServer(BaseModel):
         answer = self.call("POST", f"auth/approle/role/{role}/secret-id", {}, wrap_s=wrap_s, token=token)
         return answer["wrap_info"]["token"]
 
-    def issuer_token(self) -> str:
-        """A token that can do nothing but hand out wrapped secret ids of our role: for the supervisor of the agents."""
-        body = {"policies": ["ratchet-issuer"], "period": "24h", "no_default_policy": True, "no_parent": True}
+    def issuer_token(self, policy: str = "ratchet-issuer") -> str:
+        """A token that can do nothing but hand out wrapped secret ids: of every role, for the supervisor of the agents.
+
+        `ratchet-training-issuer`: of training jobs' role alone, for whoever starts them.
+        """
+        body = {"policies": [policy], "period": "24h", "no_default_policy": True, "no_parent": True}
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 
     def operator_token(self) -> str:

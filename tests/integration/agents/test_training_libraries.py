@@ -1,6 +1,8 @@
 """The job's real parts, tiny: cases from a broker, peft, a signature, and a verifier that lets the adapter in."""
 
 import asyncio
+import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from agents.rules.curation import curate
 from agents.trainer.job import run
 from agents.training import ADAPTER_KEY, KafkaCases, PeftTrainings, TracedFacts
-from infra.adapters import AdapterVerifier
+from infra.adapters import AdapterVerifier, read_probes
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.secrets import LocalSecrets
@@ -89,9 +91,13 @@ async def test_a_job_on_its_real_libraries(tmp_path: Path) -> None:
     assert metrics["test_adapter"] > metrics["test_champion"] + 0.1
     assert metrics["known_good_adapter"] >= 0.9
     verifier = AdapterVerifier(store, {ADAPTER_KEY: await secrets.public_key(ADAPTER_KEY)})
-    _, statement = verifier.verify(completed.adapter, order.base)
+    folder, statement = verifier.verify(completed.adapter, order.base)
     assert statement.predicate.dataset == completed.dataset
-    assert 0 < len(statement.predicate.probes) <= 4
+    probes = read_probes(folder, statement)
+    assert 0 < len(probes) <= 4
+    payload = base64.b64decode(json.loads(store.get_bytes(completed.adapter))["payload"]).decode()
+    assert all(probe.prompt.startswith("Customer: ") for probe in probes)
+    assert not any(word in payload for word in ("Customer", *WORDS)), "a statement goes to auditors: no text, no label"
     found = await KafkaCases(broker).read("bank", 1, 0, 120)
     promoted = order.model_copy(update={"champion": "lora-1", "parent_adapter": completed.adapter})
     test = curate(found, min_rows_per_class=1, max_rows=1000).test

@@ -3,13 +3,18 @@
 import asyncio
 import json
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.evidence.actor import Collector
+from agents.evidence.coverage import frontiers
 from agents.evidence.log import LogDirectory, LogLocked, export
+from agents.evidence.ports import Frontier
+from agents.evidence.record import Draft
 from agents.evidence.sequencer import Sequencer
 from infra.clock import SystemClock
 from infra.notary import LocalNotary, verify
@@ -44,6 +49,15 @@ class Source:
     agent: str
     sent: int = 0
 
+    async def create(self) -> None:
+        admin = self.broker.admin()
+        await admin.start()
+        await admin.create([TopicSpec(self.topic, PARTITIONS, 1, {})])
+        async with asyncio.timeout(20):  # the broker answers before every part of it knows of the topic
+            while await admin.partitions([self.topic]) != {self.topic: PARTITIONS}:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await admin.stop()
+
     def row(self) -> Outgoing:
         self.sent += 1
         request = f"q{self.sent}"
@@ -73,12 +87,9 @@ async def source(kafka: str) -> Source:
     await ensure_topics(kafka, TABLE_PARTITIONS, 1)
     admin = made.broker.admin()
     await admin.start()
-    specs = [
-        TopicSpec(made.topic, PARTITIONS, 1, {}),
-        TopicSpec(state_topic(name), 1, 1, {"cleanup.policy": "compact"}),
-    ]
-    await admin.create(specs)
+    await admin.create([TopicSpec(state_topic(name), 1, 1, {"cleanup.policy": "compact"})])
     await admin.stop()
+    await made.create()
     return made
 
 
@@ -92,7 +103,7 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     notary = LocalNotary.create(root.parent / "key", "dev.ratchet.test")
     fence = Fence(source.broker, source.agent)
     publisher = Publisher(source.broker, TABLE_PARTITIONS, source.agent)
-    reader = EveryOffset(source.broker, [source.topic])
+    reader = EveryOffset(source.broker, [source.topic], lambda record: Draft(record).id)
     await fence.start()
     sequencer = await open_log(root, notary, fence)
     collector = Collector(sequencer, reader, Keys(), publisher, SystemClock())
@@ -100,7 +111,8 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     running = asyncio.create_task(collector.run(stop))
     try:
         async with asyncio.timeout(60):  # a collector never says that it has caught up: it follows
-            while not running.done() and any(collector.frontiers.get(tp, 0) < end for tp, end in until.items()):  # noqa: ASYNC110
+            none = Frontier(0, 0)
+            while not running.done() and any(collector.frontiers.get(tp, none).next < end for tp, end in until.items()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         stop.set()
         await running
@@ -132,10 +144,36 @@ async def test_each_offset_once_over_a_restart(source: Source, tmp_path: Path) -
     report = verify_evidence.verify(tmp_path / "out", (root / "policy.txt").read_text())
     assert report.problems == []
     for (topic, partition), end in last.items():
-        state = report.partitions[f"{topic}/{partition}"]
-        assert (state.entries, state.next, dict(state.skips)) == (80, end, {"marker-or-aborted": end - 80})
+        (state,) = report.partitions[f"{topic}/{partition}"]
+        assert (state.entries, state.next, dict(state.skips)) == (80, end, {"marker": 9, "aborted": 7})
     files = [path for path in root.rglob("*") if path.is_file()]
     assert not [path for path in files if b"hush" in path.read_bytes()]
+
+
+async def test_a_topic_made_anew_is_recorded_from_its_first_offset(source: Source, tmp_path: Path, kafka: str) -> None:
+    """Deleted and made anew while the collector was away, with more in it than before: a finding, and the next incarnation."""
+    root = tmp_path / "log"
+    await source.send(2)
+    await collect(source, root, await ends(source))
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.delete_topics([source.topic])
+    await admin.close()
+    await source.create()
+    await source.send(5, aborted=1)
+    last = await ends(source)
+    await collect(source, root, last)
+    size = export(root, tmp_path / "out").size
+    directory = LogDirectory(tmp_path / "out")
+    entries = [json.loads(data) for data in directory.newest_first(size)]
+    assert {tp: (at.inc, at.next) for tp, at in frontiers(directory.newest_first(size)).items()} == {
+        tp: (1, end) for tp, end in last.items()
+    }
+    directory.close()
+    found = [(row["kind"], row["src"]["inc"], row["to"]) for row in entries if row["type"] == "finding"]
+    assert found == [("source-reset", 1, 22)] * PARTITIONS
+    recorded = Counter(row["src"]["inc"] for row in entries if row["type"] == "request.submitted")
+    assert recorded == {0: 20 * PARTITIONS, 1: 50 * PARTITIONS}
 
 
 async def test_a_second_owner_fences_the_first(source: Source, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def _adapter(settings: EngineSettings, folder: Path) -> tuple[str, Path]:
     (folder / "adapter_model.safetensors").write_bytes(bytes(100))
     store = DirectoryStore(settings.store_root)
     tree = store.put_tree(folder)
-    predicate = AdapterPredicate(BASE, tree, "sha256:" + "d" * 64, 0, {}, "test", {}, ())
+    predicate = AdapterPredicate(BASE, tree, "sha256:" + "d" * 64, 0, {}, "test", {})
     return store.put_bytes(sign_adapter(folder, predicate, KEY.sign, "test")), store.open_tree(
         tree
     ) / "adapter_model.safetensors"

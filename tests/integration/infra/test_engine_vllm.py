@@ -1,6 +1,7 @@
 """A real vLLM engine in a Ray actor: a tiny model of random weights, signed adapters hot-loaded, proven, refused."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from infra.adapters import AdapterPredicate, GoldenProbe, sign_adapter
+from infra.adapters import PROBES_FILE, AdapterPredicate, GoldenProbe, sign_adapter, write_probes
 from infra.artifacts import DirectoryStore
 from infra.cluster import EngineSettings, RayEngines, connect, disconnect
 from infra.engine import ArmSpec
@@ -60,9 +61,13 @@ class World:
         lora.peft_config["default"].base_model_name_or_path = ""
         folder = self.root / name
         lora.save_pretrained(str(folder))
+        write_probes(folder, [probe or GoldenProbe("Customer: where is my card\nIntent:", None)])
+        return self.signed(folder)
+
+    def signed(self, folder: Path) -> tuple[str, Path]:
+        """An adapter's folder, stored and signed as it is: its digest, its stored folder."""
         tree = self.store.put_tree(folder)
-        probes = (probe or GoldenProbe("Customer: where is my card\nIntent:", None),)
-        predicate = AdapterPredicate(self.base, tree, "sha256:" + "d" * 64, 0, {}, "test", {}, probes)
+        predicate = AdapterPredicate(self.base, tree, "sha256:" + "d" * 64, 0, {}, "test", {})
         return self.store.put_bytes(sign_adapter(folder, predicate, KEY.sign, "test")), self.store.open_tree(tree)
 
 
@@ -158,12 +163,27 @@ async def test_an_adapter_that_changes_nothing_is_not_live(world: World) -> None
 
 
 async def test_an_adapter_that_does_not_answer_as_signed_is_not_live(world: World) -> None:
-    """The golden probe's answer is part of the signed statement."""
+    """The golden probe's answer is among the signed files; the reason, which goes into the log, holds no word of it."""
     probe = GoldenProbe("Customer: where is my card\nIntent:", "something that it never says")
     digest, _ = world.adapter("other", 0.3, probe)
     outcomes = await world.engines.ensure([world.arm("base"), world.arm("tuned", digest)])
     assert not outcomes[1].live
-    assert "does not answer as signed" in outcomes[1].reason
+    assert outcomes[1].reason.endswith("does not answer as signed to probe 1 of 1")
+
+
+@pytest.mark.parametrize("text", [None, "{}"])
+async def test_an_adapter_without_readable_probes_is_refused_by_name(world: World, text: str | None) -> None:
+    """Signed without the file, or with one of another shape: it is never loaded unproven."""
+    _, stored = world.adapter("proven", 0.5)
+    folder = world.root / f"unproven{text}"
+    shutil.copytree(stored, folder)
+    (folder / PROBES_FILE).unlink()
+    if text is not None:
+        (folder / PROBES_FILE).write_text(text)
+    digest, _ = world.signed(folder)
+    outcomes = await world.engines.ensure([world.arm("base"), world.arm("tuned", digest)])
+    assert [o.live for o in outcomes] == [True, False]
+    assert PROBES_FILE in outcomes[1].reason
 
 
 async def test_an_unreadable_adapter_is_refused_and_harms_nobody(world: World) -> None:
@@ -173,9 +193,9 @@ async def test_an_unreadable_adapter_is_refused_and_harms_nobody(world: World) -
     lora = get_peft_model(model, LoraConfig(r=64, target_modules=["q_proj"]))
     lora.peft_config["default"].base_model_name_or_path = ""
     lora.save_pretrained(str(folder))
-    predicate = AdapterPredicate(world.base, world.store.put_tree(folder), "", 0, {}, "test", {}, ())
-    digest = world.store.put_bytes(sign_adapter(folder, replace(predicate), KEY.sign, "test"))
+    write_probes(folder, [])
+    digest, _ = world.signed(folder)
     outcomes = await world.engines.ensure([world.arm("base"), world.arm("tuned", digest)])
     assert not outcomes[1].live
-    assert outcomes[1].reason
+    assert "vLLM cannot load adapter" in outcomes[1].reason
     await world.engines.generate("base", "where", "r", 60)

@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from infra.secrets import LocalSecrets, SecretSource, VaultSecrets, open_secrets, verify_signature
+from infra.secrets import (
+    ATTESTER_KEY,
+    MANIFEST_KEY,
+    NOTARY_KEY,
+    LocalSecrets,
+    SecretSource,
+    VaultSecrets,
+    open_secrets,
+    verify_signature,
+)
 from infra.settings import load
 from schemas.errors import Refused, Unavailable
+from tools.stack.roles import EVIDENCE_ROLE, TRAINING_ROLE
 from tools.stack.supervise import Issuer, renew
 from tools.stack.vault import VaultServer
 
@@ -54,8 +64,8 @@ async def keeper_of(side: Side) -> SecretSource:
 
 
 async def opened(server: VaultServer, **options: int) -> VaultSecrets:
-    """Vault's source with a fresh AppRole."""
-    role_id, wrapped = server.new_approle(**options)
+    """Vault's source with a fresh AppRole that may do what agents, evidence and training jobs may together."""
+    role_id, wrapped = server.new_approle(["ratchet-agent", EVIDENCE_ROLE, TRAINING_ROLE], **options)
     return await VaultSecrets.open(server.addr, role_id=role_id, wrapped_secret_id=wrapped)
 
 
@@ -88,7 +98,7 @@ async def test_swap_keeps_only_what_nobody_changed(side: Side) -> None:
     await keeper.close()
 
 
-@pytest.mark.parametrize("key", ["notary", "adapters"])
+@pytest.mark.parametrize("key", [NOTARY_KEY, ATTESTER_KEY, MANIFEST_KEY])
 async def test_signatures_verify_offline(side: Side, key: str) -> None:
     """Raw ed25519 over the very bytes, checked with the public key alone."""
     body = "a note — with a dash\n".encode()
@@ -209,12 +219,13 @@ async def test_nobody_there_is_unavailable() -> None:
 async def test_an_issuer_lets_every_process_log_in_by_itself(vault: VaultServer, tmp_path: Path) -> None:
     """What training jobs are given: a file whose token issues a fresh wrapped secret id each time, and is renewed."""
     file = tmp_path / "issuer"
-    file.write_text(vault.issuer_token())
+    file.write_text(vault.issuer_token("ratchet-training-issuer"))
     settings = load(
         {
             "RATCHET_SECRETS": "vault",
             "VAULT_ADDR": vault.addr,
-            "RATCHET_VAULT_ROLE_ID": vault.role_id(),
+            "RATCHET_VAULT_ROLE": TRAINING_ROLE,
+            "RATCHET_VAULT_ROLE_ID": vault.role_id(TRAINING_ROLE),
             "RATCHET_VAULT_ISSUER": str(file),
         }
     )
@@ -222,7 +233,11 @@ async def test_an_issuer_lets_every_process_log_in_by_itself(vault: VaultServer,
         source = await open_secrets(settings, print)
         assert len(await source.commitment_key("t")) == 32
         await source.close()
-    renew(Issuer(addr=vault.addr, role="ratchet", token_file=file))
+    other = tmp_path / "other"
+    other.write_text(vault.issuer_token())
+    renew(Issuer(addr=vault.addr, token_file=other, lent=[file]))
+    for token in (file.read_text(), other.read_text()):
+        assert vault.call("POST", "auth/token/lookup", {"token": token})["data"]["ttl"] > 86_000
 
 
 async def test_an_issuer_that_may_not_is_named(vault: VaultServer, tmp_path: Path) -> None:

@@ -199,7 +199,11 @@ async def test_facts_need_no_right_beyond_their_topics(secured: Secured) -> None
 async def test_evidence_does_its_work(secured: Secured) -> None:
     """It reads every offset of all that is recorded, takes its fence, and publishes a checkpoint with its cursor."""
     broker = secured.as_("evidence")
-    reader, fence, publisher = EveryOffset(broker, WORKS["evidence"].reads), Fence(broker), Publisher(broker, 1)
+    reader, fence, publisher = (
+        EveryOffset(broker, WORKS["evidence"].reads, lambda _: ""),
+        Fence(broker),
+        Publisher(broker, 1),
+    )
     try:
         await reader.seek({})
         await reader.poll(0.3)

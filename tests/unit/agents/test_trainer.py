@@ -254,9 +254,10 @@ class FakeTrainings:
         strength = float((adapter / "weights").read_text())
         return [self.adapter_right(row, strength) for row in rows]
 
-    async def sign(
-        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
-    ) -> bytes:
+    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
+        assert rows
+
+    async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
         self.about = about
         return json.dumps({"tree": about["tree"]}).encode()
 

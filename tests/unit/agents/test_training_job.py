@@ -61,10 +61,10 @@ class Library:
     async def right(self, order: TrainingOrdered, adapter: Path | None, rows: Sequence[Row]) -> Sequence[bool]:
         return [row.champion_right if adapter is None else self.good for row in rows]
 
-    async def sign(
-        self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any], probes_from: Sequence[Row]
-    ) -> bytes:
-        assert probes_from
+    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
+        await asyncio.to_thread((adapter / "probes").write_text, rows[0].text)
+
+    async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
         return f"statement of {about['tree']}".encode()
 
 
@@ -108,6 +108,7 @@ async def test_what_is_completed_lies_in_the_store(tmp_path: Path) -> None:
     assert done
     assert isinstance(fact, TrainingCompleted)
     assert store.get_bytes(fact.adapter) == f"statement of {fact.tree}".encode()
+    assert {path.name for path in store.verify_tree(fact.tree).iterdir()} == {"weights", "probes"}
     assert (fact.rows, fact.cutoff_ms, fact.energy_j) == (100, T + 99, 30.0)
 
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence import coverage
 from agents.evidence.log import LogDirectory
-from agents.evidence.ports import Notary, Read, Source
+from agents.evidence.ports import Frontier, Gap, Notary, Read, Source
 from agents.evidence.quorum import Quorum
-from agents.evidence.record import Draft
+from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
 from infra.notary import LocalNotary, verify
@@ -53,14 +53,14 @@ class FakeReader:
     reads: Sequence[Read]
     clock: ManualClock
     at_once: int = 100
-    positions: Mapping[Source, int] | None = None
+    positions: Mapping[Source, Frontier] | None = None
     at_end: Callable[[], None] = lambda: None
     _left: list[Read] = field(default_factory=list[Read])
 
-    async def seek(self, positions: Mapping[Source, int]) -> None:
+    async def seek(self, frontiers: Mapping[Source, Frontier]) -> None:
         assert self.positions is None, "seek is called once"
-        self.positions = dict(positions)
-        self._left = [read for read in self.reads if _last(read) >= positions.get((read.topic, read.partition), 0)]
+        self.positions = dict(frontiers)
+        self._left = [read for read in self.reads if _last(read) >= _next(frontiers, read)]
 
     async def poll(self, timeout_s: float) -> Sequence[Read]:
         assert self.positions is not None, "polled before seek"
@@ -71,7 +71,12 @@ class FakeReader:
         return taken
 
 
+def _next(frontiers: Mapping[Source, Frontier], read: Read) -> int:
+    return frontiers.get((read.topic, read.partition), Frontier(0, 0)).next
+
+
 def _last(read: Read) -> int:
+    assert isinstance(read, Record | Gap), "the script of a reader that begins again has no resets"
     return read.offset if isinstance(read, Record) else read.last
 
 
@@ -140,16 +145,15 @@ def request_record(offset: int, *, partition: int = 0, topic: str = "ratchet.req
     return Record(topic, partition, offset, request.encode(), json.dumps(value).encode(), headers, 1_700_000_000_500)
 
 
-def batch_entries(reads: Sequence[Read], frontiers: dict[Source, int], *, full: bool = False) -> list[bytes]:
+def batch_entries(reads: Sequence[Read], frontiers: dict[Source, Frontier], *, full: bool = False) -> list[bytes]:
     """The entries of a batch as the collector makes them; moves `frontiers` on."""
     batch = coverage.Batch(frontiers)
     for read in reads:
         batch.add(read)
-    entries = [Draft(record).build(KEY, KEY) for record in batch.records] + batch.closing(
-        {"acme": len(reads)}, full=full
-    )
+    entries = [Draft(record, inc).build(KEY, KEY) for record, inc in batch.records]
+    tags = {pseudonym(KEY, "tenant", "acme"): len(entries)} if entries else {}
     frontiers.update(batch.next())
-    return entries
+    return entries + batch.closing(tags, full=full)
 
 
 @dataclass

@@ -47,7 +47,7 @@ async def fill(lab: Any, sizes: Sequence[int], passed: Callable[[str], None] = l
     sequencer = await lab.open(passed)
     try:
         frontiers = coverage.frontiers(sequencer.newest_first())
-        first = frontiers.get(("ratchet.requests", 0), 0)
+        first = frontiers[source].next if (source := ("ratchet.requests", 0)) in frontiers else 0
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         for end in ends:
             if end > first:

@@ -3,22 +3,25 @@
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from infra.adapters import (
+    PROBES_FILE,
     AdapterPredicate,
     AdapterVerifier,
     GoldenProbe,
-    pae,
+    read_probes,
     read_statement,
     sign_adapter,
     verify_adapter,
+    write_probes,
 )
-from infra.artifacts import DirectoryStore
+from infra.artifacts import DirectoryStore, hash_file
+from schemas.dsse import pae
 from schemas.errors import Refused, Unavailable
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -32,9 +35,9 @@ PREDICATE = AdapterPredicate(
     settings={"rank": "16"},
     code="0.1.0",
     metrics={"test_accuracy": "0.81"},
-    probes=(GoldenProbe("Customer: hi\nIntent:", "greeting"), GoldenProbe("Customer: x\nIntent:", None)),
     energy_j="12.5",
 )
+PROBES = (GoldenProbe("Customer: hi\nIntent:", "größe"), GoldenProbe("Customer: x\nIntent:", None))
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def adapter(tmp_path: Path) -> Path:
     made.mkdir()
     (made / "adapter_config.json").write_bytes(b'{"r": 16}')
     (made / "adapter_model.safetensors").write_bytes(bytes(1000))
+    write_probes(made, PROBES)
     return made
 
 
@@ -59,14 +63,64 @@ def test_a_signed_adapter_verifies_and_says_what_it_is(adapter: Path) -> None:
     statement = verify_adapter(envelope, adapter, KEYS)
     assert statement.predicate == PREDICATE
     assert (statement.name, statement.keyid) == ("banking", "test")
-    assert set(statement.files) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(statement.files) == {"adapter_config.json", "adapter_model.safetensors", PROBES_FILE}
     payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
     assert payload["_type"] == "https://in-toto.io/Statement/v1"
     assert payload["predicateType"] == "https://model_signing/signature/v1.0"
     assert payload["predicate"]["serialization"]["method"] == "files"
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_statement_holds_no_text_of_a_probe(adapter: Path) -> None:
+    """Statements go to auditors: the probes are read from the signed files, and the same ones have another digest each time."""
+    envelope = sign_adapter(adapter, PREDICATE, KEY.sign, "test")
+    statement = verify_adapter(envelope, adapter, KEYS)
+    assert read_probes(adapter, statement) == PROBES
+    payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+    assert set(payload["predicate"]["ratchet"]) == {field.name for field in fields(AdapterPredicate)}
+    assert not any(text in json.dumps(payload, ensure_ascii=False) for text in ("Customer", "größe"))
+    write_probes(adapter, PROBES)
+    assert hash_file(adapter / PROBES_FILE) != statement.files[PROBES_FILE]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (None, "is missing"),
+        ("", r"is not \{"),
+        ("[]", r"is not \{"),
+        ('{"probes": [{"prompt": "Customer: hi"}]}', r"is not \{"),
+        ('{"probes": [{"prompt": "Customer: hi", "adapter_text": 1}]}', r"is not \{"),
+        ('{"probes": [{"prompt": null, "adapter_text": "Customer"}]}', r"is not \{"),
+        ('{"probes": ["Customer: hi"]}', r"is not \{"),
+        ("[" * 100_000, r"is not \{"),
+    ],
+)
+def test_a_missing_or_malformed_probes_file_is_refused_by_name(adapter: Path, text: str | None, named: str) -> None:
+    """Though signed: the file is named, what stands in it is not."""
+    (adapter / PROBES_FILE).unlink()
+    if text is not None:
+        (adapter / PROBES_FILE).write_text(text)
+    statement = verify_adapter(sign_adapter(adapter, PREDICATE, KEY.sign, "test"), adapter, KEYS)
+    with pytest.raises(Refused, match=f"adapter file {PROBES_FILE} {named}") as refused:
+        read_probes(adapter, statement)
+    assert refused.value.field == PROBES_FILE
+    assert "Customer" not in str(refused.value)
+
+
+def test_probes_that_were_not_signed_are_not_believed(adapter: Path) -> None:
+    """Changed after the adapter was verified, or put beside what was signed without them."""
+    statement = verify_adapter(sign_adapter(adapter, PREDICATE, KEY.sign, "test"), adapter, KEYS)
+    write_probes(adapter, PROBES[:1])
+    with pytest.raises(Refused, match=r"ratchet_probes\.json is sha256:\w+, signed was sha256:"):
+        read_probes(adapter, statement)
+    (adapter / PROBES_FILE).unlink()
+    bare = verify_adapter(sign_adapter(adapter, PREDICATE, KEY.sign, "test"), adapter, KEYS)
+    write_probes(adapter, PROBES)
+    with pytest.raises(Refused, match=r"ratchet_probes\.json is not in the signed statement"):
+        read_probes(adapter, bare)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", PROBES_FILE])
 def test_one_flipped_byte_of_a_file_is_refused_by_name(adapter: Path, name: str) -> None:
     """Any byte of any file: refused, naming the file."""
     envelope = sign_adapter(adapter, PREDICATE, KEY.sign, "test")
@@ -117,6 +171,7 @@ Change = Callable[[dict[str, object]], object]
         (lambda s: s["predicate"]["resources"].pop(), "subject"),
         (lambda s: s["subject"].append(s["subject"][0]), "subject"),
         (lambda s: s["predicate"]["ratchet"].pop("base"), "base"),
+        (lambda s: s["predicate"]["ratchet"].update(probes=[]), "holds probes"),
         (lambda s: s.pop("subject"), "subject"),
     ],
 )

@@ -1,5 +1,7 @@
 """Events: frozen, strict where strangers write, lenient between our agents, and keyed as the topics table says."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -36,6 +38,30 @@ def test_an_event_is_frozen_and_its_type_is_a_noun_and_a_verb(model: type[Payloa
     assert model.model_config.get("frozen") is True
     assert model.model_config.get("extra") == ("forbid" if issubclass(model, Incoming) else "ignore")
     assert model.__name__.lower() == model.TYPE.replace(".", "").replace("_", "")
+
+
+IDS = {"tenant", "route", "request_id", "session_id", "subject", "by", "operator", "agent"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, model in REGISTRY.items() if issubclass(model, Incoming)))
+@pytest.mark.parametrize(
+    "value", ["mary@example.org", "Mary Jones", "a/b", "a:b", "+491701234567", "Jürgen", "q1\n", "", "x" * 65]
+)
+def test_ids_of_people_and_upstream_are_ids(name: str, value: str) -> None:
+    """What is no `[A-Za-z0-9._-]{1,64}` is refused by the field, wherever a stranger names a thing or a person."""
+    model = REGISTRY[name]
+    for field in IDS & set(model.model_fields):
+        assert field in _wrong(model, field, value)
+        assert field not in _wrong(model, field, "Az0._-" + "x" * 58)
+
+
+def _wrong(model: type[Payload], field: str, value: str) -> set[str]:
+    """The fields that a payload of this one field says wrongly, those that it does not say left out."""
+    try:
+        model.model_validate_json(json.dumps({"at_ms": 1, field: value}), strict=True)
+    except ValidationError as error:
+        return {str(row["loc"][0]) for row in error.errors() if row["type"] != "missing"}
+    return set()
 
 
 def test_keys() -> None:

@@ -46,6 +46,7 @@ MODULES = {
     "agents/trainer/job.py": "jobs",
     "agents/training.py": "jobs",
     "agents/evidence/actor.py": "evidence",
+    "agents/evidence/announce.py": "evidence",
     "agents/evidence/log.py": "evidence",
     "agents/evidence/record.py": "evidence",
     "agents/evidence/sequencer.py": "evidence",

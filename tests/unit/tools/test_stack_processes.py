@@ -14,7 +14,7 @@ import pytest
 
 from schemas.errors import Unavailable
 from tools.stack.ports import ask, free_ports, listens, taken
-from tools.stack.processes import Running, alive, find, kill, start, stop, sweep, tagged, tail, wait_until
+from tools.stack.processes import TAG, Running, alive, find, kill, start, stop, sweep, tagged, tail, wait_until
 from tools.stack.stack import ready
 from tools.stack.supervise import Child, Spec, State, read_state
 
@@ -144,12 +144,12 @@ def test_ready_when_every_lane_is_open(page: tuple[int, list[str]]) -> None:
 class Supervised:
     """A supervisor of one or more children, and what it says."""
 
-    def __init__(self, folder: Path, children: list[Child]) -> None:
+    def __init__(self, folder: Path, children: list[Child], tag: str = "") -> None:
         self.file = folder / "state.json"
         spec = folder / "spec.json"
         spec.write_text(Spec(children=children).model_dump_json())
         argv = [sys.executable, "-m", "tools.stack.supervise", str(spec), str(self.file)]
-        self.running = start("supervisor", argv, log=folder / "supervisor.log")
+        self.running = start("supervisor", argv, log=folder / "supervisor.log", tag=tag)
 
     def state(self) -> State:
         held = read_state(self.file)
@@ -190,6 +190,46 @@ def test_supervisor_says_what_does_not_stay_up(tmp_path: Path) -> None:
     assert state.children["brief"].last_exit == 3
     assert "no-such-program" in state.children["none"].said
     assert stop(supervised.running)
+
+
+def test_a_child_that_stands_apart_has_no_setting_of_the_supervisors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two children one sees what the supervisor sees; the other its own variables, the path, and the stack's tag."""
+    for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "RATCHET_VAULT_TOKEN", "SOMEBODYS_PASSWORD"):
+        monkeypatch.setenv(name, "seen")
+    code = "import os, sys, time; print(*sorted(os.environ), flush=True); time.sleep(60)"
+    children = [
+        Child(
+            name=name, argv=[sys.executable, "-c", code], env={"OWN": "1"}, log=tmp_path / name, apart=name == "apart"
+        )
+        for name in ("near", "apart")
+    ]
+    supervised = Supervised(tmp_path, children, tag="tag-under-test")
+    until(lambda: all(tail(tmp_path / child.name) for child in children))
+    near, apart = (set(tail(tmp_path / child.name).split()) for child in children)
+    assert near > {"KAFKA_BOOTSTRAP", "REDIS_URL", "RATCHET_VAULT_TOKEN", "SOMEBODYS_PASSWORD", "OWN", TAG}
+    assert {"PATH", "OWN", TAG} <= apart
+    assert not apart & {"KAFKA_BOOTSTRAP", "REDIS_URL", "RATCHET_VAULT_TOKEN", "SOMEBODYS_PASSWORD"}
+    assert stop(supervised.running)
+
+
+def test_who_stands_apart_ends_last(tmp_path: Path) -> None:
+    """A child that needs half a second to end has who stands apart until then, also where that one was named first."""
+    code = (
+        "import signal, sys, time; "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(float(sys.argv[1])), print(time.time()), sys.exit())); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    children = [
+        Child(name=name, argv=[sys.executable, "-S", "-c", code, wait_s], log=tmp_path / name, apart=name == "apart")
+        for name, wait_s in (("apart", "0"), ("near", "0.5"))
+    ]
+    supervised = Supervised(tmp_path, children)
+    until(lambda: all("ready" in tail(tmp_path / child.name) for child in children))
+    assert stop(supervised.running)
+    apart, near = (float(tail(tmp_path / child.name, 1)) for child in children)
+    assert apart > near
 
 
 def test_records_survive_a_round_trip() -> None:

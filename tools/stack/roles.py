@@ -1,0 +1,74 @@
+"""Who may do what in the stack's own Vault: an AppRole for each kind of process, and two kinds of token that no agent has.
+
+A role signs with the keys of its own work and with no other: who takes over an agent signs no checkpoint, and who takes over the
+witness reads no secret of the log that it watches. docs/security.md says the same for a Vault of the user's own.
+"""
+
+from collections.abc import Sequence
+
+from schemas.errors import Refused
+
+MOUNT = "ratchet"
+# The names that infra/secrets.py has for them: not imported, for it brings Vault's client into every command.
+NOTARY, ATTESTER, MANIFESTS, WITNESS = SIGNING_KEYS = ("notary", "attestations", "adapters", "witness")
+ROLE = "ratchet"
+EVIDENCE_ROLE = "ratchet-evidence"
+TRAINING_ROLE = "ratchet-training"
+WITNESS_ROLE = "ratchet-witness"
+EVIDENCE_PASSWORD = "kafka/evidence"  # noqa: S105  where it lies, not what it is
+_OF = {"evidence": EVIDENCE_ROLE, "jobs": TRAINING_ROLE}
+
+
+def role_of(agents: Sequence[str]) -> str:
+    """The role of a process with these agents. The evidence log's shares its process with nobody: else it were theirs too."""
+    found = {_OF[agent] for agent in agents if agent in _OF} or {ROLE}
+    if EVIDENCE_ROLE in found and len(agents) > 1:
+        raise Refused(
+            f"agents {', '.join(agents)} in one process: with Vault, evidence signs by a role of its own and runs alone",
+            kind="usage",
+        )
+    return found.pop()
+
+
+def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
+    """Every policy's text by its name. `evidence_password`: the path of the Kafka password that the evidence process has."""
+    kv = _path(f"{MOUNT}/data/*", "read")
+    public = _path("transit/keys/*", "read")
+    return {
+        "ratchet-agent": kv + public,
+        TRAINING_ROLE: kv + public + _signing(MANIFESTS),
+        # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
+        EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
+        + _path(f"{MOUNT}/data/{evidence_password}", "read")
+        + _signing(NOTARY, ATTESTER),
+        WITNESS_ROLE: _signing(WITNESS),
+        "ratchet-issuer": _issuing(ROLE, EVIDENCE_ROLE, TRAINING_ROLE, WITNESS_ROLE),
+        "ratchet-training-issuer": _issuing(TRAINING_ROLE),
+        # The command line's, whose user owns this stack: hands out principals' keys, proves with them, puts providers' keys there,
+        # connects as Kafka's users, checks signatures. Nothing is ever removed, nothing signed.
+        "ratchet-operator": _path(f"{MOUNT}/data/principals", "create", "read", "update")
+        + _path(f"{MOUNT}/data/principals/*", "create", "read", "update")
+        + _path(f"{MOUNT}/data/kafka/*", "read")
+        + _path(f"{MOUNT}/data/providers/*", "create", "update")
+        + public,
+    }
+
+
+ROLES = {ROLE: "ratchet-agent", EVIDENCE_ROLE: EVIDENCE_ROLE, TRAINING_ROLE: TRAINING_ROLE, WITNESS_ROLE: WITNESS_ROLE}
+"""AppRole -> its policy."""
+
+
+def _signing(*keys: str) -> str:
+    return "".join(_path(f"transit/sign/{key}", "update") + _path(f"transit/keys/{key}", "read") for key in keys)
+
+
+def _issuing(*roles: str) -> str:
+    """Hand out secret ids of these roles, and only wrapped ones: whoever starts an agent never sees what it logs in with."""
+    wrapped = '\n  min_wrapping_ttl = "1s"\n  max_wrapping_ttl = "600s"'
+    rows = (_path(f"auth/approle/role/{role}/secret-id", "update", more=wrapped) for role in roles)
+    return "".join(rows) + _path("auth/token/renew-self", "update")
+
+
+def _path(path: str, *capabilities: str, more: str = "") -> str:
+    able = ", ".join(f'"{word}"' for word in capabilities)
+    return f'path "{path}" {{\n  capabilities = [{able}]{more}\n}}\n'
