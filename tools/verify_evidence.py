@@ -48,6 +48,7 @@ SKIP_KINDS = {
 NEED_FINDING = {"before-first-read": "range-unread", "lost": "range-lost", "unknown": "offset-gap"}
 RESET = "source-reset"
 MAX_PROBLEMS = 50
+MAX_RESETS = 100  # of one partition within a batch
 MAX_FINDINGS = 1000  # shown; all are counted
 MAX_TYPES = 4096
 MAX_BATCH = 1 << 20  # records under one coverage: what is remembered until it comes
@@ -889,8 +890,8 @@ class Completeness:
         place, inc, offset = _place(source), whole(source["inc"], "src.inc"), whole(source["offset"], "src.offset")
         tenant, _ = string(entry.get("tenant"), "tenant"), string(entry.get("id"), "id")
         streams = self.streams.setdefault(place, [Stream(0)])
-        if inc == streams[-1].inc + 1:
-            streams.append(Stream(inc))
+        if 0 < inc - streams[-1].inc <= MAX_RESETS:  # of those between nothing was recorded; their coverage comes
+            streams += map(Stream, range(streams[-1].inc + 1, inc + 1))
         stream = streams[-1]
         if inc != stream.inc or stream.closed or offset <= stream.seen:
             raise Invalid(f"{place}, incarnation {inc}: offset {offset} again or out of order")

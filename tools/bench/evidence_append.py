@@ -28,6 +28,7 @@ from streams.shapes import Record
 from tools.bench.evidence_data import KEY, TENANT
 from tools.stack.ports import LOOPBACK, free_ports, taken
 from tools.stack.processes import kill, start, wait_until
+from tools.stack.roles import EVIDENCE_ROLE
 from tools.stack.vault import vault_server
 
 WITNESS = "dev.bench-witness"
@@ -59,7 +60,7 @@ async def servers(folder: Path, cache_dir: Path) -> AsyncGenerator[tuple[VaultNo
     """The notary over a Vault server's key, with a login of its own, and the policy of a witness that listens."""
     async with AsyncExitStack() as stack:
         vault = await stack.enter_async_context(vault_server(folder / "vault", cache_dir))
-        role_id, wrapped = vault.new_approle()
+        role_id, wrapped = vault.new_approle([EVIDENCE_ROLE])
         login = {"vault_addr": vault.addr, "vault_role_id": role_id, "vault_wrapped_secret_id": wrapped}
         settings = Settings.model_validate({"state_dir": folder, "secrets": "vault", **login})
         secrets = await open_secrets(settings, lambda _: None)
