@@ -24,6 +24,8 @@ from schemas.tlog.strict import Malformed
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _BY_INDEX = re.compile(r"entry-(0|[1-9][0-9]{0,17})")
 _TRUST = b'"type":"trust"'
+SHORT = 8
+"""So many characters of an event's id may stand for it."""
 Say = Callable[[str], None]
 """Told how far long work is."""
 
@@ -96,9 +98,19 @@ class Snapshot:
                 found[name] = [int(match[1])]
         return found
 
+    def begins(self, start: str, say: Say = silent) -> dict[str, list[int]]:
+        """The indices of each event id that begins so. Of fewer than eight characters: none, they are too many."""
+        whole = range(-(-self.size // tiles.WIDTH))
+        return self._standing([start], whole, say, lambda name: name.startswith(start)) if len(start) >= SHORT else {}
+
     def ids(self, wanted: Collection[str], numbers: range, say: Say = silent) -> dict[str, list[int]]:
         """The indices of each event id that stands in one of these bundles, ascending."""
-        marks = [b'"id":' + json.dumps(one, ensure_ascii=False).encode("utf-8", "replace") for one in wanted]
+        return self._standing(wanted, numbers, say, lambda name: name in wanted)
+
+    def _standing(
+        self, starts: Collection[str], numbers: range, say: Say, meant: Callable[[str], bool]
+    ) -> dict[str, list[int]]:
+        marks = [b'"id":' + json.dumps(one, ensure_ascii=False).encode("utf-8", "replace")[:-1] for one in starts]
         found: dict[str, list[int]] = {}
         for number in numbers:
             if number % 256 == 0 and number:
@@ -106,7 +118,7 @@ class Snapshot:
             if not any(mark in self._bundle_bytes(number) for mark in marks):
                 continue
             for index, entry in enumerate(self._bundle(number), number * tiles.WIDTH):
-                if any(mark in entry for mark in marks) and (name := str(parsed(entry).get("id"))) in wanted:
+                if any(mark in entry for mark in marks) and meant(name := str(parsed(entry).get("id"))):
                     found.setdefault(name, []).append(index)
         return {name: sorted(places) for name, places in found.items()}
 

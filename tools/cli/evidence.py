@@ -56,9 +56,14 @@ def prove(screen: Screen, event: str, out: Path, folder: Path | None) -> int:
     """Write an entry and its proof: two files that the verifier takes."""
     log = open_log(folder)
     with screen.progress(f"looking for {event} among {log.size:,} entries") as progress:
-        places = log.find([event], progress.say).get(event)
-    if not places:
+        found = log.find([event], progress.say) or log.begins(event, progress.say)
+    if len(found) > 1:
+        words = f"{len(found)} events begin with {event!r}: {', '.join(sorted(found)[:5])}; give more of the one that is meant"
+        screen.line({"refused": words, "kind": "ambiguous-event"}, f"[red]no[/]: {clean(words)}")
+        return Exit.NO
+    if not found:
         return _unknown(screen, event, log)
+    (places,) = found.values()
     row = write_proof(log, places[0], out)
     row |= {"origin": log.checkpoint.origin, "size": log.size, "root": encode_base64(log.checkpoint.root)}
     if screen.as_json:

@@ -1,5 +1,6 @@
 """`ratchet trace`: everything about one request as a tree: what caused what, when, and where it lies."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tools.cli.reasons import reasons
 from tools.cli.screen import Exit, Screen, clean
 
 BY_REQUEST = ("requests", "decisions", "shadows", "results", "scores", "answers", "reviews", "verdicts")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SLACK_MS = 60_000  # how far clocks of producers may differ
 BUNDLES = 256  # of 256 entries, from the newest back: as far as the log is searched
 
@@ -98,6 +100,11 @@ def logged(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {place: index for place, index in found.items() if place in wanted}
 
 
+def short(event: str | None) -> str:
+    """An id as a person reads it: of a UUID its first eight digits, which `ratchet evidence prove` takes as well."""
+    return "-" if not event else event[:8] if _UUID.fullmatch(event) else event
+
+
 def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
     """The tree for people; times count from the first record."""
     start = rows[0]["written_ms"]
@@ -110,11 +117,12 @@ def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
             row, parent = rows[number], above[number]
             at = tree if parent is None or parent in path else node(parent, path | {number})
             place = clean(str(row["place"]).removeprefix(PREFIX))
+            moment = f"[dim]{row['written_ms'] - start:+6d} ms[/]"
             label = (
-                f"[dim]{row['written_ms'] - start:+6d} ms[/] [bold]{clean(row['type'] or '(no type)')}[/] {gist(row)}"
+                f"{moment} [bold]{clean(row['type'] or '(no type)')}[/] [cyan]{clean(short(row['id']))}[/] {gist(row)}"
             )
             index = f" entry {row['log_index']}" if row.get("log_index") is not None else ""
-            nodes[number] = at.add(f"{label} [dim]{place} id {clean(row['id'] or '-')}{index}[/]")
+            nodes[number] = at.add(f"{label} [dim]{place}{index}[/]")
             if row["type"] == "decision.routed" and row["data"]:
                 for words in reasons(row["data"]):
                     nodes[number].add(f"[dim]{clean(words)}[/]")
@@ -137,7 +145,7 @@ async def run(screen: Screen, request: str) -> int:
         screen.json({"request": request, "events": rows})
     elif rows:
         screen.out.print(draw(request, rows))
-        screen.say("[dim]`ratchet evidence prove ID` gives the proof of an event[/]")
+        screen.say("[dim]`ratchet evidence prove ID` gives the proof of an event; its first eight digits do[/]")
     else:
         screen.say(f"nothing is known of request {clean(request)}; an id is the record's key, case and all")
     return Exit.DONE if rows else Exit.NO

@@ -14,7 +14,7 @@ import evidence_bundle as made
 import pytest
 
 from agents.evidence.log import export
-from streams.shapes import Frontier, Gap
+from streams.shapes import Frontier, Gap, Reset
 from tools import verify_evidence
 
 PROGRAM = Path(verify_evidence.__file__)
@@ -225,3 +225,20 @@ def test_learned_patterns_judge_as_full_reading_does(tmp_path: Path) -> None:
         report = verify_evidence.verify(made.write(tmp_path / hashlib.sha256(new).hexdigest(), made.Log(log).files()))
         assert not report.valid, new
         assert report.problems[0].startswith(("entry 101: ", "entry 102: ")), report.problems
+
+
+async def test_two_resets_in_one_batch(lab: Any, tmp_path: Path) -> None:
+    """An incarnation of which nothing was read lies between two others, and its findings too."""
+    sequencer = await lab.open()
+    frontiers: dict[tuple[str, int], Frontier] = {}
+    await sequencer.commit(lab.entries([lab.request(offset) for offset in range(10)], frontiers, full=True))
+    place = ("ratchet.requests", 0)
+    reads = [Reset(*place, 10), Reset(*place, 0), lab.request(0), lab.request(1)]
+    await sequencer.commit(lab.entries(reads, frontiers))
+    sequencer.close()
+    export(lab.root, tmp_path / "out")
+    report = verify_evidence.verify(tmp_path / "out")
+    assert report.problems == []
+    streams = report.partitions["ratchet.requests/0"]
+    assert [(stream.inc, stream.next) for stream in streams] == [(0, 10), (1, 0), (2, 2)]
+    assert [finding["kind"] for finding in report.findings] == ["source-reset", "source-reset"]

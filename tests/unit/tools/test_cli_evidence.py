@@ -126,6 +126,16 @@ def test_an_unknown_event_is_a_no(ratchet: Run, book: Book, tmp_path: Path) -> N
     assert not (tmp_path / "bundle").exists()
 
 
+def test_the_beginning_of_an_id(ratchet: Run, book: Book, tmp_path: Path) -> None:
+    """Eight characters or more stand for the one event that begins so; where several do, or fewer are given, the answer is no."""
+    alone = next(name for name in book.index if sum(other.startswith(name[:-1]) for other in book.index) == 1)
+    assert json.loads(ratchet("prove", alone[:-1], "--json")[1])["name"] == alone
+    code, said, _ = ratchet("prove", "request-")
+    assert (code, "events begin with 'request-'" in said) == (1, True)
+    assert ratchet("prove", alone[:7])[0] == 1
+    assert [path.stem for path in tmp_path.glob("*.tlog-proof")] == [alone]
+
+
 def test_the_log_alone(ratchet: Run, book: Book, tmp_path: Path) -> None:
     """Needs no Kafka, verifies, and says loudly what it lacks. A folder that is there is left alone."""
     code, said, _ = ratchet("export", "bundle", "--log-only")
@@ -283,5 +293,6 @@ def test_trace_names_entries(book: Book, tmp_path: Path) -> None:
     assert logged(tmp_path / "nowhere", rows) == {}
     rows[0]["log_index"] = 7
     labels = [str(child.label) for child in draw("q", rows).children]
-    assert "id request-3 entry 7" in labels[0]
+    assert "request-3" in labels[0]
+    assert "@3 entry 7" in labels[0]
     assert "entry" not in labels[1]
