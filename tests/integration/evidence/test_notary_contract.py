@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence.actor import Collector
 from agents.evidence.log import LogDirectory, export
-from agents.evidence.ports import Notary
+from agents.evidence.ports import Frontier, Notary, Source
 from agents.evidence.sequencer import Sequencer
 from infra.clock import ManualClock, SystemClock
 from infra.notary import VERSIONS_S, LocalNotary, VaultNotary, verify
@@ -257,8 +257,8 @@ class Feed:
         self._next: int | None = None
         self._clock = clock
 
-    async def seek(self, positions: Mapping[tuple[str, int], int]) -> None:
-        self._next = positions.get(("ratchet.requests", 0), 0)
+    async def seek(self, frontiers: Mapping[Source, Frontier]) -> None:
+        self._next = frontiers.get(("ratchet.requests", 0), Frontier(0, 0)).next
 
     async def poll(self, timeout_s: float) -> Sequence[Record]:
         assert self._next is not None, "polled before seek"
@@ -323,11 +323,14 @@ class Running:
         """More records, and wait until they are signed, published and announced."""
         self.feed.grown += count
         async with asyncio.timeout(60):
-            while self.collector.frontiers.get(("ratchet.requests", 0), 0) < self.feed.grown:
+            while self.offsets() != list(range(self.feed.grown)) or self.audit.cursor != self.sequencer.size:
                 assert not self.task.done()
                 await asyncio.sleep(0.01)
-            while self.audit.cursor != self.sequencer.size:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+
+    def offsets(self) -> list[int]:
+        """Of every record in the log, in its order."""
+        entries = [json.loads(entry) for _, entry in self.sequencer.entries(0, self.sequencer.size)]
+        return [entry["src"]["offset"] for entry in entries if "src" in entry]
 
     def checkpoint(self) -> bytes:
         return (self.root / "checkpoint").read_bytes()
