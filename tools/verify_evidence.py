@@ -51,7 +51,7 @@ MAX_PROBLEMS = 50
 MAX_RESETS = 100  # of one partition within a batch
 MAX_FINDINGS = 1000  # shown; all are counted
 MAX_TYPES = 4096
-MAX_BATCH = 1 << 20  # records under one coverage: what is remembered until it comes
+MAX_BATCH = 1 << 18  # records under one coverage: what is remembered until it comes
 MAX_FILE = 1 << 26
 MAX_NOTE = 1 << 20
 MAX_ENTRY = 65_535
@@ -800,7 +800,7 @@ class Batch:
 class Completeness:
     """Follows the entries and holds the coverage entries to them.
 
-    `tenant`: of a tenant's bundle, its name as JSON and its tag; entries of others are told by `withheld`.
+    `tenant`: of a tenant's bundle, its name as JSON and its tag; entries of others are told by `withhold`.
     """
 
     def __init__(self, tenant: tuple[bytes, str] | None = None) -> None:
@@ -824,7 +824,7 @@ class Completeness:
         tenants, closing = self._batch.tenants, self._closing
         ends = [entry[entry.rfind(TYPE_KEY) :] for entry in entries]
         read: list[bytes] = []
-        for at, entry, end in zip(itertools.count(index), entries, ends):  # count has no end
+        for at, entry, end in zip(itertools.count(index), entries, ends):
             known = patterns.get(end)
             if known is not None and not closing:
                 found = known[0](entry) or Patterns.other(known, entry)
@@ -987,7 +987,7 @@ class Completeness:
     def _check_last(self, place: str, stream: Stream, span: dict[str, Any], inside: list[int]) -> None:
         """`last` is offset, broker time and id of the newest entry. A piece of a batch may name its own or the batch's."""
         last = items(span["last"], f"{place}: last") if "last" in span else None
-        if last is not None and len(last) != 3:
+        if last is not None and (len(last) != 3 or any(type(part) is bool for part in last)):
             raise Invalid(f"{place}: last is not [offset, time, id]")
         hidden = self._tenant is not None and span["entries"] > len(inside)
         own = inside[-1] if inside else -1
@@ -995,11 +995,10 @@ class Completeness:
         if last is not None and not right:
             newest = canonical(stream.newest) if stream.pending else {}
             source = newest.get("src", {})
-            right = last == [source.get("offset"), source.get("broker_ms"), newest.get("id")]
-            right = right or (
-                bool(inside) and stream.pending[-1] != own == last[0]
-            )  # of a piece only the place is known
-            right = right or (hidden and whole(last[0], f"{place}: last") > own)
+            of_piece = bool(inside) and stream.pending[-1] > own == last[0]  # of which only the place is known
+            of_others = hidden and whole(last[0], f"{place}: last") > own
+            of_newest = last == [source.get("offset"), source.get("broker_ms"), newest.get("id")]
+            right = of_piece or of_others or of_newest
         if not right:
             raise Invalid(f"{place}: last is {last!r}, which is not the newest entry"[:300])
         stream.last = last

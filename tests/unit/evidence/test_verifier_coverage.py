@@ -74,6 +74,7 @@ def test_a_legal_gap_is_no_finding(tmp_path: Path) -> None:
     ("a last of another offset", span(lambda p: p["last"].__setitem__(0, 8))),
     ("a last of another time", span(lambda p: p["last"].__setitem__(1, 5))),
     ("a last of another id", span(lambda p: p["last"].__setitem__(2, "event-x"))),
+    ("a last of true", span(lambda p: p["last"].__setitem__(0, True))),
     ("no last", span(lambda p: p.pop("last"))),
     ("true for a number", span(lambda p: p.update({"from": False}))),
     ("an unknown member", span(lambda p: p.update(more=1))),
