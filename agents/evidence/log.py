@@ -26,6 +26,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from infra.artifacts import sync_folder
 from schemas.errors import Unavailable
 from schemas.tlog import note, tiles
 from schemas.tlog.strict import Malformed
@@ -95,7 +96,7 @@ class LogDirectory:
         shutil.rmtree(self._temp)
         self._temp.mkdir()
         for folder in (self.root, self.root / "state"):
-            _sync(folder)
+            sync_folder(folder)
 
     def close(self) -> None:
         """Give up the lock. A `replace` that is under way ends before, none begins after."""
@@ -119,7 +120,7 @@ class LogDirectory:
                 raise LogLocked(f"{self.root} was closed")
             with _writable(target), self._temporary([data]) as (temp,):
                 temp.rename(target)
-                _sync(target.parent)
+                sync_folder(target.parent)
 
     def add(self, files: Iterable[tuple[str, bytes]]) -> Iterator[str]:
         """Make files that never change again, and yield each name once it stands. Durable when the iteration ends.
@@ -139,7 +140,7 @@ class LogDirectory:
                         raise LogDamaged(f"{name} stands already with other bytes") from None
                 touched |= dict.fromkeys(self._to_sync(target.parent))
                 yield name
-            list(self._pool.map(_sync, touched))
+            list(self._pool.map(sync_folder, touched))
             self._safe |= touched.keys()
 
     def set_aside(self, names: Sequence[str]) -> None:
@@ -157,7 +158,7 @@ class LogDirectory:
                 (self.root / name).rename(target)
                 touched[(self.root / name).parent] = None
             for folder in touched:
-                _sync(folder)
+                sync_folder(folder)
 
     def drop_partials(self, tile: tiles.Tile) -> None:
         """Remove the partial versions of a tile that is full. Never raises: what is left is dropped by the next start."""
@@ -247,19 +248,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def policy_text(vkeys: Sequence[str]) -> str:
-    """The trust policy (tlog-policy) that accepts these log keys and asks for no witness."""
-    return "".join(f"log {vkey}\n" for vkey in vkeys) + "quorum none\n"
 
 
 def export(log_dir: Path, out_dir: Path) -> note.Checkpoint:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cryptography
 import psutil
 import pytest
 from witnessed import WITNESSES
@@ -14,6 +17,7 @@ from infra.settings import Settings, load
 from schemas.tlog.policy import Policy, open_checkpoint, parse_policy
 from streams.kafka import KafkaBroker
 from streams.port import Outgoing
+from tools.demo.audit import VERIFIER, audit
 from tools.doctor import Check, run_checks
 from tools.stack import down, status, up, witness
 from tools.stack.ports import free_ports
@@ -191,6 +195,52 @@ def test_witnesses_that_are_named_are_used_and_none_is_started(settings: Setting
     assert read(settings, "evidence.policy").witnesses["far"].key == WITNESSES["w1"].key
     found = check(settings)
     assert (found.ok, found.detail) == (False, f"witness far does not answer at http://127.0.0.1:{port}")
+
+
+def test_an_auditor_takes_a_bundle_away(settings: Settings, tmp_path: Path) -> None:
+    """A request is followed to its entry's proof; the bundle verifies where there is nothing but Python and `cryptography`.
+
+    With one bit changed, or one file dropped, it is refused there.
+    """
+    up(settings=settings, agents=EVIDENCE, ray=False, vault=True)
+    asyncio.run(happen(settings))
+    wait_until(lambda: seen(settings) > 0, None, timeout_s=30, what="the first cosignature")
+    out, policy = tmp_path / "bundle", tmp_path / "policy"
+    said = audit(settings, "q", out)
+    assert (said["exit"], said["problems"], said["trust"], said["kind"]) == (0, [], "given", "full")
+    assert (said["followed"]["type"], said["refused"] != "") == ("request.submitted", True)
+    policy.write_bytes((settings.state_dir / "evidence.policy").read_bytes())
+    down(settings=settings)
+
+    proof = next((out / "proofs").iterdir())
+    assert proof.stem == said["followed"]["event"]
+    assert alone(tmp_path, out, policy) == (0, "VALID")
+    for path in (proof, out / "oscal.json", out / "manifest.json", *(out / "tile").rglob("000*/*")):
+        data = path.read_bytes()
+        path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        assert alone(tmp_path, out, policy) == (1, "NOT VALID"), path
+        path.unlink()
+        assert alone(tmp_path, out, policy) == (1, "NOT VALID"), path
+        path.write_bytes(data)
+    assert alone(tmp_path, out, policy) == (0, "VALID")
+
+
+def alone(folder: Path, bundle: Path, policy: Path) -> tuple[int, str]:
+    """Exit code and last line of the verifier, under a Python that has no package but `cryptography` and what it needs."""
+    packages = folder / "packages"
+    if not packages.exists():
+        packages.mkdir()
+        site = Path(cryptography.__file__).parents[1]
+        for name in ("cryptography", "cffi", *(path.name for path in site.glob("_cffi_backend*"))):
+            (packages / name).symlink_to(site / name)
+    program = (
+        f"import sys, runpy; sys.path.append({str(packages)!r}); sys.argv[1:] = {[str(bundle), '--policy', str(policy)]!r}; "
+        f"runpy.run_path({str(VERIFIER)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()[-1]
 
 
 def environment(settings: Settings, name: str) -> dict[str, str]:
