@@ -1,0 +1,67 @@
+"""Detectors: where a text holds personal data, health data or a secret. One file a recogniser; `docs/detectors.md` says what none finds.
+
+`detect` is a function of the text alone: no network, no model, no state. Its time is linear in the text's length, whatever is in it.
+"""
+
+from collections.abc import Callable, Iterator
+
+from infra.detect import (
+    card,
+    date,
+    dea,
+    domain,
+    email,
+    health,
+    iban,
+    icd10,
+    ip,
+    mbi,
+    npi,
+    phone,
+    record,
+    secret,
+    ssn,
+)
+from infra.detect.fold import fold
+from infra.detect.pattern import Pattern
+from schemas.findings import Finding, Kind
+
+_Find = Callable[[bytes], Iterator[Finding]]
+_ALWAYS: tuple[_Find, ...] = (email.find, domain.find, date.find, health.find, secret.find, ip.find)
+_DIGIT = Pattern("[0-9]")
+_WITH_DIGITS: tuple[_Find, ...] = (icd10.find, record.find)
+_LONG = Pattern("[0-9][0-9OoIl .()/-]{0,2}[0-9OoIl][0-9A-Za-z .()/-]{0,3}[0-9OoIl]")
+_WITH_NUMBERS: tuple[_Find, ...] = (card.find, iban.find, ssn.find, npi.find, dea.find, mbi.find, phone.find)
+
+# Where two findings overlap the first of these stays: what has a check digit, then what has a grammar, then what has words near it.
+_ORDER = (
+    Kind.CARD, Kind.IBAN, Kind.EMAIL, Kind.MBI, Kind.SECRET, Kind.SSN, Kind.NPI, Kind.DEA, Kind.IP, Kind.RECORD, Kind.DATE, Kind.PHONE,
+    Kind.DOMAIN, Kind.ICD10, Kind.HEALTH,
+)  # fmt: skip
+_RANK = {kind: rank for rank, kind in enumerate(_ORDER)}
+
+
+def detect(text: str) -> list[Finding]:
+    """What the text holds, by place, none over another. Offsets count the characters of the text as given."""
+    folded = fold(text)
+    plain = folded.text
+    found = [finding for find in _ALWAYS for finding in find(plain)]
+    if _DIGIT.found(plain):
+        found += [finding for find in _WITH_DIGITS for finding in find(plain)]
+        if _LONG.found(plain):
+            found += [finding for find in _WITH_NUMBERS for finding in find(plain)]
+    kept = _apart(found, len(plain)) if len(found) > 1 else found
+    if folded.origins is None:
+        return kept
+    return [Finding(one.kind, *folded.place(one.start, one.end), one.rule, one.score) for one in kept]
+
+
+def _apart(found: list[Finding], length: int) -> list[Finding]:
+    """Those of the best kind, the surest, the longest, where some overlap."""
+    taken = bytearray(length)
+    kept: list[Finding] = []
+    for one in sorted(found, key=lambda one: (_RANK[one.kind], -one.score, one.start - one.end, one.start)):
+        if taken.find(1, one.start, one.end) < 0:
+            taken[one.start : one.end] = b"\x01" * (one.end - one.start)
+            kept.append(one)
+    return sorted(kept, key=lambda one: one.start)

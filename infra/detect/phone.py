@@ -1,0 +1,76 @@
+"""Telephone numbers: international ones by the numbering plans; national ones by shape and words near, or by a configured region's plan."""
+
+from collections.abc import Iterator, Sequence
+
+import phonenumbers
+
+from infra.detect.pattern import Context, Pattern, Span
+from schemas.findings import Finding, Kind
+
+REGIONS = ("US", "GB", "DE", "FR", "IT", "ES", "NL", "CH", "IL", "IN", "JP", "BR", "AU", "CN")
+_EXTENSION = r"(?: ?(?:x|ext\.?|#) ?[0-9]{1,6})?"
+_CANDIDATE = Pattern(rf"(?:\+ ?|\()?\b[0-9](?:[0-9]|[ .()/-]{{1,2}}[0-9]){{5,16}}{_EXTENSION}\b", any_case=True)
+_NORTH_AMERICAN = Pattern(
+    rf"^(?:(?:\+|00)?1[ .-]?)?(?:\([0-9]{{3}}\) ?|[0-9]{{3}}[.-])[0-9]{{3}}[.-][0-9]{{4}}{_EXTENSION}$", any_case=True
+)
+_BEFORE = Context(
+    "phone", "telephone", "tel", "phone number", "call", "called", "calling", "mobile", "cell", "cellphone", "cellular", "fax",
+    "whatsapp", "signal", "sms", "text me", "dial", "ring", "reach", "contact", "hotline", "helpline", "landline", "handy", "answering",
+    "voicemail", "mob", "ph", "pager",
+)  # fmt: skip
+_BEHIND = Context("office", "fax", "mobile", "cell", "home", "work", "phone", "tel", "direct")
+_WEAK = Context("number", "no", "at", "on", "line")
+_OTHER = Context(
+    "order", "invoice", "account", "routing", "ssn", "social security", "zip", "postcode", "serial", "tracking", "reference", "ref",
+    "case", "ticket", "isbn", "policy", "id", "iban", "card", "npi", "mrn", "version", "license", "licence", "passport", "permit", "tax",
+)  # fmt: skip
+_FEWEST, _FEWEST_ALONE, _MOST = 6, 9, 15
+
+
+def find(text: bytes) -> Iterator[Finding]:
+    """Every number that can be dialled and is meant to be."""
+    for start, end in _CANDIDATE.spans(text):
+        if text[start : start + 1] == b"(" and b")" not in text[start:end]:
+            start += 1
+        rule = _rule(text, (start, end))
+        if rule is not None:
+            yield Finding(Kind.PHONE, start, end, *rule)
+
+
+def _rule(text: bytes, span: Span) -> tuple[str, float] | None:
+    start, end = span
+    part = text[start:end].decode()
+    number = part.lower().partition("x")[0].partition("e")[0].partition("#")[0]
+    digits = sum(char.isdigit() for char in number)
+    if not _FEWEST <= digits <= _MOST or text[start - 1 : start] in {b".", b"-", b"/", b"$"}:
+        return None
+    if number.startswith(("+", "00")) and _dialled(number.replace("00", "+", 1) if number[0] == "0" else number):
+        return "phone-international", 1.0
+    if _NORTH_AMERICAN.found(text[start:end]):
+        return "phone-north-american", 0.8
+    if _BEFORE.near(text, span, before=48, after=0) or _BEHIND.near(text, span, before=0, after=16):
+        return "phone-context", 0.8
+    if digits < _FEWEST_ALONE or _OTHER.near(text, span, before=32, after=0):
+        return None
+    marked = number[0] in "0(" or "-" in number or _WEAK.near(text, span, before=24, after=0)
+    return ("phone-region", 0.6) if marked and _planned(number, REGIONS) else None
+
+
+def _dialled(number: str) -> bool:
+    """Does the country exist, and does a number of its have so many digits?"""
+    try:
+        return phonenumbers.is_possible_number(phonenumbers.parse(number, None))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _planned(number: str, regions: Sequence[str]) -> bool:
+    """Is it in one of these regions' numbering plans, written with its trunk prefix where there is one?"""
+    for region in regions:
+        try:
+            parsed = phonenumbers.parse(number, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number_for_region(parsed, region):
+            return True
+    return False
