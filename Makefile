@@ -39,7 +39,7 @@ integration: setup  ## the tests on real servers; a skip is a failure
 
 test: check unit integration  ## everything that must hold before a change lands
 
-bench: setup  ## the benchmarks that say what we promise (NAME=one: judge, trust, loop, streams, evidence, conformance; ARGS)
+bench: setup  ## the benchmarks that say what we promise (NAME=one: judge, trust, loop, streams, evidence, conformance, pii; ARGS)
 	@bad=; \
 	for name in $(or $(NAME),judge trust loop); do $(BIN)/ratchet bench $$name $(ARGS) || bad="$$bad $$name"; done; \
 	if [[ -n $$bad ]]; then echo "bench: not held or not run:$$bad"; exit 1; fi

@@ -698,7 +698,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="Which: judge, trust, loop, streams, router, gateway, evidence, conformance.", show_default=False
+            help="Which: judge, trust, loop, streams, router, gateway, evidence, conformance, pii.", show_default=False
         ),
     ],
     as_json: Json = False,

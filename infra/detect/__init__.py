@@ -29,9 +29,9 @@ from schemas.findings import Finding, Kind
 _Find = Callable[[bytes], Iterator[Finding]]
 _ALWAYS: tuple[_Find, ...] = (email.find, domain.find, date.find, health.find, secret.find, ip.find)
 _DIGIT = Pattern("[0-9]")
-_WITH_DIGITS: tuple[_Find, ...] = (icd10.find, record.find)
+_WITH_DIGITS: tuple[_Find, ...] = (icd10.find, record.find, mbi.find)
 _LONG = Pattern("[0-9][0-9OoIl .()/-]{0,2}[0-9OoIl][0-9A-Za-z .()/-]{0,3}[0-9OoIl]")
-_WITH_NUMBERS: tuple[_Find, ...] = (card.find, iban.find, ssn.find, npi.find, dea.find, mbi.find, phone.find)
+_WITH_NUMBERS: tuple[_Find, ...] = (card.find, iban.find, ssn.find, npi.find, dea.find, phone.find)
 
 # Where two findings overlap the first of these stays: what has a check digit, then what has a grammar, then what has words near it.
 _ORDER = (

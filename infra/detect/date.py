@@ -7,9 +7,12 @@ from schemas.findings import Finding, Kind
 
 _MONTH = "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 _TIME = r"(?:[T ,]{1,2}[0-2]?[0-9]:[0-5][0-9](?::[0-6][0-9](?:\.[0-9]{1,9})?)?(?: ?[ap]\.?m\b|Z\b|[+-][0-9]{2}:?[0-9]{2}\b)?)?"
-_YEAR_FIRST = Pattern(rf"\b(?:1[89]|20)[0-9]{{2}}(?:-[01]?[0-9]-|/[01]?[0-9]/|\.[01]?[0-9]\.)[0-3]?[0-9]{_TIME}\b", any_case=True)
+_YEAR_FIRST = Pattern(
+    rf"\b(?:1[89]|20)[0-9]{{2}}(?:-[01]?[0-9]-|/[01]?[0-9]/|\.[01]?[0-9]\.)[0-3]?[0-9]{_TIME}\b", any_case=True
+)
 _YEAR_LAST = Pattern(
-    rf"\b[0-3]?[0-9](?:/[0-3]?[0-9]/|-[0-3]?[0-9]-|\.[0-3]?[0-9]\.)(?:(?:1[89]|20)[0-9]{{2}}|[0-9]{{2}}){_TIME}\b", any_case=True
+    rf"\b[0-3]?[0-9](?:/[0-3]?[0-9]/|-[0-3]?[0-9]-|\.[0-3]?[0-9]\.)(?:(?:1[89]|20)[0-9]{{2}}|[0-9]{{2}}){_TIME}\b",
+    any_case=True,
 )
 _ORDINAL = "(?:st|nd|rd|th)?"
 _NAMED = Pattern(
@@ -20,7 +23,22 @@ _NAMED = Pattern(
 _WEEKDAY = Pattern(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b", any_case=True)
 _PART = Pattern(r"\b(?:0?[1-9]|1[0-2])/(?:(?:1[89]|20)[0-9]{2}|0?[1-9]|[12][0-9]|3[01])\b")
 _YEAR = Pattern(r"\b(?:19|20)[0-9]{2}\b")
-_SPOKEN = Context("today", "date", "dated", "day", "born", "birthday", "dob", "birth", "due", "until", "since", "expires", "expiry", "expiration")
+_SPOKEN = Context(
+    "today",
+    "date",
+    "dated",
+    "day",
+    "born",
+    "birthday",
+    "dob",
+    "birth",
+    "due",
+    "until",
+    "since",
+    "expires",
+    "expiry",
+    "expiration",
+)
 _OF_YEARS = Context("since", "born", "born in", "birth", "dob", "year", "aged")
 _MONTHS, _DAYS = 12, 31
 

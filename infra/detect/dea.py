@@ -7,7 +7,9 @@ from infra.detect.pattern import Context, Pattern
 from schemas.findings import Finding, Kind
 
 _NUMBER = Pattern(r"\b[ABCDEFGHJKLMPRSTUX][A-Z9][0-9]{7}\b", any_case=True)
-_CONTEXT = Context("dea", "certificate", "prescriber", "registration", "registrant", "controlled substance", "physician")
+_CONTEXT = Context(
+    "dea", "certificate", "prescriber", "registration", "registrant", "controlled substance", "physician"
+)
 
 
 def find(text: bytes) -> Iterator[Finding]:

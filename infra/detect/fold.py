@@ -12,8 +12,24 @@ UNKNOWN = "\x1f"
 _CACHED = 1 << 16  # characters; more distinct ones than that are folded anew each time
 _ALIKE = dict(
     zip(
-        "АВЕЅІЈКМНОРСТУХаеѕіјорсухһԁԛԝѵӏ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν" + "Ззб" + "ıſ" + "‐‑‒–—―−⁃" + "‘’ʼ′" + "。｡∙·" + "⁄∕" + "∶",
-        "ABESIJKMHOPCTYXaesijopcyxhdqwvl" + "ABEZHIKMNOPTYXoiv" + "336" + "is" + "--------" + "''''" + "...." + "//" + ":",
+        "АВЕЅІЈКМНОРСТУХаеѕіјорсухһԁԛԝѵӏ"
+        + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧοιν"
+        + "Ззб"
+        + "ıſ"
+        + "‐‑‒–—―−⁃"
+        + "‘’ʼ′"
+        + "。｡∙·"
+        + "⁄∕"
+        + "∶",
+        "ABESIJKMHOPCTYXaesijopcyxhdqwvl"
+        + "ABEZHIKMNOPTYXoiv"
+        + "336"
+        + "is"
+        + "--------"
+        + "''''"
+        + "...."
+        + "//"
+        + ":",
         strict=True,
     )
 )

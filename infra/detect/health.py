@@ -22,7 +22,10 @@ _WORD = Pattern(
         fluoxetine;lithium carbonate;oxycodone;adderall;diagnosis;diagnosed;prognosis;symptom;comorbidity;medical history;
         medical condition;medical record;health condition;health record;discharge summary;hospitalized;hospitalised;disability;disabled;
         chronic illness;terminal illness;palliative;hospice;vaccination;immunization;allergy;allergic;genetic test
-        """.replace("\n", " ").replace("        ", "").strip().split(";")
+        """.replace("\n", " ")
+        .replace("        ", "")
+        .strip()
+        .split(";")
     )
     + r"s?\b",
     any_case=True,

@@ -42,6 +42,6 @@ def _v6_end(text: bytes, start: int, end: int) -> int | None:
         ipaddress.IPv6Address(bare)
     except ValueError:
         return None
-    if bare == "::" and not _ADDRESS.near(text, (start, end)):
+    if bare == "::" and not prefix and not _ADDRESS.near(text, (start, end)):
         return None  # two colons alone are punctuation in half of all programming languages
     return end

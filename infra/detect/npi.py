@@ -7,7 +7,9 @@ from infra.detect.pattern import Context, Pattern
 from schemas.findings import Finding, Kind
 
 _NUMBER = Pattern(r"\b[12][0-9]{3}(?:[0-9]{6}|-[0-9]{3}-[0-9]{3}| [0-9]{3} [0-9]{3})\b")
-_CONTEXT = Context("npi", "provider", "provider identifier", "national provider", "physician", "prescriber", "practitioner")
+_CONTEXT = Context(
+    "npi", "provider", "provider identifier", "national provider", "physician", "prescriber", "practitioner"
+)
 _ISSUER = "80840"
 
 

@@ -53,6 +53,11 @@ class Pattern:
             yield match.span(group)
 
 
+def literally(words: Iterable[str]) -> str:
+    """An expression for one of these, as they are."""
+    return "(?:" + "|".join(_re2.escape(word) for word in words) + ")"
+
+
 def any_of(words: Iterable[str]) -> str:
     """An expression for one of these words; a space stands for any run of up to three spaces, hyphens or underscores."""
     quoted = (_re2.escape(word).replace("\\ ", "[ _-]{1,3}") for word in sorted(words, key=len, reverse=True))

@@ -13,7 +13,9 @@ _WORDS = any_of(
         "encounter number", "admission number", "accession number", "specimen id", "hospital number", "nhs number",
     )
 )  # fmt: skip
-_NUMBER = Pattern(rf"\b{_WORDS}(?: (?:number|no\.?|id|is|was)){{0,2}}[ :#=.]{{1,4}}([A-Z0-9][A-Z0-9/-]{{2,23}})\b", any_case=True)
+_NUMBER = Pattern(
+    rf"\b{_WORDS}(?: (?:number|no\.?|id|is|was)){{0,2}}[ :#=.]{{1,4}}([A-Z0-9][A-Z0-9/-]{{2,23}})\b", any_case=True
+)
 _FEWEST_DIGITS = 3
 
 

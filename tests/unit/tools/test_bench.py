@@ -13,7 +13,7 @@ from tools.bench import figure, loop, main
 def test_an_unknown_benchmark_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
     """A name that is not known ends with 2 and the names that are."""
     assert main("lop", [], as_json=True) == 2
-    assert "known are conformance, evidence, gateway, judge, loop, router, streams, trust" in " ".join(
+    assert "known are conformance, evidence, gateway, judge, loop, pii, router, streams, trust" in " ".join(
         capsys.readouterr().err.split()
     )
 
