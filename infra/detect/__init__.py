@@ -35,7 +35,7 @@ _WITH_NUMBERS: tuple[_Find, ...] = (card.find, iban.find, ssn.find, npi.find, de
 
 # Where two findings overlap the first of these stays: what has a check digit, then what has a grammar, then what has words near it.
 _ORDER = (
-    Kind.CARD, Kind.IBAN, Kind.EMAIL, Kind.MBI, Kind.SECRET, Kind.SSN, Kind.NPI, Kind.DEA, Kind.IP, Kind.RECORD, Kind.DATE, Kind.PHONE,
+    Kind.IBAN, Kind.CARD, Kind.EMAIL, Kind.MBI, Kind.SECRET, Kind.SSN, Kind.NPI, Kind.DEA, Kind.IP, Kind.RECORD, Kind.DATE, Kind.PHONE,
     Kind.DOMAIN, Kind.ICD10, Kind.HEALTH,
 )  # fmt: skip
 _RANK = {kind: rank for rank, kind in enumerate(_ORDER)}

@@ -1,7 +1,7 @@
 """Secrets of programs: the rules of gitleaks (MIT, `infra/data/gitleaks`), which name tokens, keys and passwords by their form.
 
 A rule looks only where one of its keywords stands; what it finds must be as random as the rule says, and on no list of examples.
-Rules about file names have no meaning for a text and are left out.
+Of what kind of file a text is nobody knows: a rule for one kind of file applies to all, one about names of files to none.
 """
 
 import math
@@ -101,7 +101,7 @@ def _line(text: bytes, match: tuple[int, int]) -> bytes:
 @cache
 def _rules() -> _Rules:
     given = tomllib.loads(FILE.read_text())
-    rules = [_rule(rule) for rule in given["rules"] if "regex" in rule and "path" not in rule]
+    rules = [_rule(rule) for rule in given["rules"] if "regex" in rule]
     every = {keyword for rule in rules for keyword in rule.keywords}
     shortest = {word for word in every if not any(other != word and other in word for other in every)}
     return _Rules(
