@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from infra.detect.pattern import Context, Pattern
 from schemas.findings import Finding, Kind
 
-_MONTH = "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+_MONTH = (
+    "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?"
+    "|dec(?:ember)?)"
+)
 _TIME = r"(?:[T ,]{1,2}[0-2]?[0-9]:[0-5][0-9](?::[0-6][0-9](?:\.[0-9]{1,9})?)?(?: ?[ap]\.?m\b|Z\b|[+-][0-9]{2}:?[0-9]{2}\b)?)?"
 _YEAR_FIRST = Pattern(
     rf"\b(?:1[89]|20)[0-9]{{2}}(?:-[01]?[0-9]-|/[01]?[0-9]/|\.[01]?[0-9]\.)[0-3]?[0-9]{_TIME}\b", any_case=True
@@ -24,22 +27,9 @@ _WEEKDAY = Pattern(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b", any_case
 _PART = Pattern(r"\b(?:0?[1-9]|1[0-2])/(?:(?:1[89]|20)[0-9]{2}|0?[1-9]|[12][0-9]|3[01])\b")
 _YEAR = Pattern(r"\b(?:19|20)[0-9]{2}\b")
 _SPOKEN = Context(
-    "today",
-    "date",
-    "dated",
-    "day",
-    "born",
-    "birthday",
-    "dob",
-    "birth",
-    "due",
-    "until",
-    "since",
-    "expires",
-    "expiry",
-    "expiration",
-)
-_OF_YEARS = Context("since", "born", "born in", "birth", "dob", "year", "aged")
+    "today", "date", "dated", "day", "born", "birthday", "dob", "birth", "due", "until", "since", "expires", "expiry", "expiration"
+)  # fmt: skip
+_OF_YEARS = Context("since", "born", "birth", "dob", "year", "aged")
 _MONTHS, _DAYS = 12, 31
 
 
@@ -68,6 +58,7 @@ def _free(text: bytes, start: int, end: int) -> bool:
 
 
 def _real(part: bytes, year_at: int) -> bool:
+    """May its two other numbers be a day and a month, in whichever order?"""
     day = part.replace(b"/", b"-").replace(b".", b"-").split(b"-")[:3]
-    one, other = (int(number[:2].rstrip(b"T,")) for index, number in enumerate(day) if index != year_at)
+    one, other = (int(number[:2].rstrip(b"Tt, ")) for index, number in enumerate(day) if index != year_at)
     return 1 <= min(one, other) <= _MONTHS and 1 <= max(one, other) <= _DAYS

@@ -42,6 +42,7 @@ def _v6_end(text: bytes, start: int, end: int) -> int | None:
         ipaddress.IPv6Address(bare)
     except ValueError:
         return None
-    if bare == "::" and not prefix and not _ADDRESS.near(text, (start, end)):
-        return None  # two colons alone are punctuation in half of all programming languages
+    sliced = text[start - 1 : start] == b"[" and len(bare) <= len("::ff")
+    if ((bare == "::" and not prefix) or sliced) and not _ADDRESS.near(text, (start, end)):
+        return None  # two colons alone, or a number behind them in brackets, are what programs are written in
     return end

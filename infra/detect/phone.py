@@ -24,7 +24,7 @@ _OTHER = Context(
     "order", "invoice", "account", "routing", "ssn", "social security", "zip", "postcode", "serial", "tracking", "reference", "ref",
     "case", "ticket", "isbn", "policy", "id", "iban", "card", "npi", "mrn", "version", "license", "licence", "passport", "permit", "tax",
 )  # fmt: skip
-_LOOKUPS = 16
+_LOOKUPS = 16  # of a text, at some 20 µs a region
 _FEWEST, _FEWEST_ALONE, _MOST = 6, 9, 15
 
 
@@ -44,7 +44,8 @@ def _rule(text: bytes, span: Span, lookups: Iterator[int]) -> tuple[str, float] 
     part = text[start:end].decode()
     number = part.lower().partition("x")[0].partition("e")[0].partition("#")[0]
     digits = sum(char.isdigit() for char in number)
-    if not _FEWEST <= digits <= _MOST or text[start - 1 : start] in {b".", b"-", b"/", b"$"}:
+    decimal = number.count(".") == 1 and number.replace(".", "").isdigit()
+    if decimal or not _FEWEST <= digits <= _MOST or text[start - 1 : start] in {b".", b"-", b"/", b"$"}:
         return None
     if number.startswith(("+", "00")) and (_spent(lookups) or _dialled("+" + number.lstrip("+0"))):
         return "phone-international", 1.0
@@ -72,7 +73,7 @@ def _dialled(number: str) -> bool:
 
 
 def _planned(number: str, regions: Sequence[str]) -> bool:
-    """Is it in one of these regions' numbering plans, written with its trunk prefix where there is one?"""
+    """Is it in the numbering plan of one of these regions?"""
     for region in regions:
         try:
             parsed = phonenumbers.parse(number, region)

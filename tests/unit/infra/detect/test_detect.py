@@ -28,6 +28,8 @@ def kinds(text: str) -> list[str]:
         ("It became something else in 1965", []),
         ("version 1.2.3.4 of the file", []),
         ("the server 1.2.3.4 answers", ["ip"]),
+        ("print(b[::2])", []),
+        ("the number 12345.6789", []),
         ("It ended.It was late, see file.py and e.g. this", []),
         ("see www.example.de, shop.example.co.uk and example.at/path", ["domain", "domain", "domain"]),
         ("the flat 680 36 4022 Oakridge Lane", []),
