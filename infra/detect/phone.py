@@ -24,6 +24,8 @@ _OTHER = Context(
     "order", "invoice", "account", "routing", "ssn", "social security", "zip", "postcode", "serial", "tracking", "reference", "ref",
     "case", "ticket", "isbn", "policy", "id", "iban", "card", "npi", "mrn", "version", "license", "licence", "passport", "permit", "tax",
 )  # fmt: skip
+for _region in REGIONS:
+    phonenumbers.PhoneMetadata.metadata_for_region(_region)  # else the first text of a region waits for its file
 _LOOKUPS = 16  # of a text, at some 20 µs a region
 _FEWEST, _FEWEST_ALONE, _MOST = 6, 9, 15
 

@@ -9,7 +9,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,13 @@ class _Rules:
 
 def find(text: bytes) -> Iterator[Finding]:
     """Every secret; what surrounds it in a rule (a name, a sign, quotes) is no part of the finding."""
-    rules = _rules()
     lowered = text.lower()
     asked: set[str] = set()
-    for word in _keywords(rules.keyword, lowered):
-        for rule in rules.by_keyword[word]:
+    for word in _keywords(_RULES.keyword, lowered):
+        for rule in _RULES.by_keyword[word]:
             if rule.name not in asked and any(keyword in lowered for keyword in rule.keywords):
                 asked.add(rule.name)
-                yield from _found(rule, rules.allowed, text)
+                yield from _found(rule, _RULES.allowed, text)
 
 
 def _keywords(pattern: Pattern, lowered: bytes) -> set[bytes]:
@@ -80,11 +78,9 @@ def _found(rule: _Rule, everywhere: _Allowed, text: bytes) -> Iterator[Finding]:
         whole = groups[0]
         start, end = groups[rule.group] if rule.group else next((span for span in groups[1:] if span[0] >= 0), whole)
         secret = text[start:end]
-        if entropy(secret) <= rule.entropy or any(
-            one.allows(text, whole, secret) for one in (*rule.allowed, everywhere)
-        ):
-            continue
-        yield Finding(Kind.SECRET, start, end, rule.name, 0.8)
+        allowed = any(one.allows(text, whole, secret) for one in (*rule.allowed, everywhere))
+        if secret and entropy(secret) > rule.entropy and not allowed:
+            yield Finding(Kind.SECRET, start, end, rule.name, 0.8)
 
 
 def entropy(part: bytes) -> float:
@@ -98,7 +94,6 @@ def _line(text: bytes, match: tuple[int, int]) -> bytes:
     return text[max(start, match[0] - 1000) : match[1] + 1000 if end < 0 else end]
 
 
-@cache
 def _rules() -> _Rules:
     given = tomllib.loads(FILE.read_text())
     rules = [_rule(rule) for rule in given["rules"] if "regex" in rule]
@@ -112,10 +107,9 @@ def _rules() -> _Rules:
 
 
 def _rule(given: Mapping[str, Any]) -> _Rule:
-    pattern = Pattern(given["regex"])
     return _Rule(
         given["id"],
-        pattern,
+        Pattern(given["regex"]),
         given.get("secretGroup", 0),
         given.get("entropy", -1.0),
         tuple(word.lower().encode() for word in given["keywords"]),
@@ -130,3 +124,6 @@ def _allowed(given: Mapping[str, Any]) -> _Allowed:
         tuple(Pattern(regex) for regex in given.get("regexes", ())),
         Pattern(literally(words), any_case=True) if words else None,
     )
+
+
+_RULES = _rules()  # when it is imported: the first text must not wait for it
