@@ -37,7 +37,7 @@ class Pattern:
         return self._compiled.search(text) is not None
 
     def first(self, text: bytes, start: int) -> Span | None:
-        """The leftmost occurrence from a place on; what stands before that place is no context."""
+        """The leftmost occurrence that starts at a place or behind it."""
         match = self._compiled.search(text, start)
         return None if match is None else cast("Span", match.span())
 
