@@ -51,6 +51,12 @@ def test_spans_are_of_the_original(text: str, kind: Kind, value: str) -> None:
     assert value in [text[one.start : one.end] for one in detect(text) if one.kind is kind]
 
 
+def test_what_is_no_character_breaks_nothing() -> None:
+    """Lone surrogates, control characters and private ones stand between, and what is around them is found."""
+    text = "\ud800 \x00\ue000 4012888888881881\udfff"
+    assert [(one.kind, text[one.start : one.end]) for one in detect(text)] == [(Kind.CARD, "4012888888881881")]
+
+
 def test_marks_behind_belong_to_the_span() -> None:
     """A combining mark or a hidden character right behind the last one is covered: nothing of the value is left over."""
     text = "e.g. john@example.com\u0301\u200b x"
