@@ -13,16 +13,21 @@ _CANDIDATE = Pattern(rf"(?:\+ ?|\()?\b[0-9](?:[0-9]|[ .()/-]{{1,2}}[0-9]){{5,16}
 _NORTH_AMERICAN = Pattern(
     rf"^(?:(?:\+|00)?1[ .-]?)?(?:\([0-9]{{3}}\) ?|[0-9]{{3}}[.-])[0-9]{{3}}[.-][0-9]{{4}}{_EXTENSION}$", any_case=True
 )
-_BEFORE = Context(
-    "phone", "telephone", "tel", "call", "called", "calling", "mobile", "cell", "cellphone", "cellular", "fax", "whatsapp", "signal",
-    "sms", "text", "message", "my number", "your number", "his number", "her number", "new number", "number to", "dial", "ring",
-    "reach", "contact", "hotline", "helpline", "landline", "handy", "answering", "voicemail", "mob", "ph", "pager",
+_CALLED = Context(
+    "phone", "telephone", "tel", "call", "called", "calling", "mobile", "cell phone", "cellphone", "cellular", "fax", "whatsapp", "sms",
+    "dial", "hotline", "helpline", "landline", "answering", "voicemail", "mob", "ph", "pager",
 )  # fmt: skip
-_BEHIND = Context("office", "fax", "mobile", "cell", "home", "work", "phone", "tel", "direct")
+_REACHED = Context(
+    "text", "message", "signal", "ring", "reach", "contact", "cell", "handy", "my number", "your number", "his number", "her number",
+    "new number", "number to",
+)  # fmt: skip
+_BEHIND = Context("office", "fax", "mobile", "cell", "phone", "tel")
+_POSTCODE = Pattern(r"^[0-9]{5}-[0-9]{4}$")
 _WEAK = Context("number", "no", "at", "on", "line")
 _OTHER = Context(
     "order", "invoice", "account", "routing", "ssn", "social security", "zip", "postcode", "serial", "tracking", "reference", "ref",
     "case", "ticket", "isbn", "policy", "id", "iban", "card", "npi", "mrn", "version", "license", "licence", "passport", "permit", "tax",
+    "itin",
 )  # fmt: skip
 for _region in REGIONS:
     phonenumbers.PhoneMetadata.metadata_for_region(_region)  # else the first text of a region waits for its file
@@ -53,9 +58,11 @@ def _rule(text: bytes, span: Span, lookups: Iterator[int]) -> tuple[str, float] 
         return "phone-international", 1.0
     if _NORTH_AMERICAN.found(text[start:end]):
         return "phone-north-american", 0.8
-    if _BEFORE.near(text, span, before=48, after=0) or _BEHIND.near(text, span, before=0, after=16):
+    if _CALLED.near(text, span, before=48, after=0) or _BEHIND.near(text, span, before=0, after=16):
         return "phone-context", 0.8
-    if digits < _FEWEST_ALONE or _OTHER.near(text, span, before=32, after=0):
+    if (digits >= _FEWEST_ALONE or not number.isdigit()) and _REACHED.near(text, span, before=48, after=0):
+        return "phone-context", 0.8
+    if digits < _FEWEST_ALONE or _POSTCODE.found(text[start:end]) or _OTHER.near(text, span, before=32, after=0):
         return None
     marked = number[0] in "0(" or "-" in number or _WEAK.near(text, span, before=24, after=0)
     return ("phone-region", 0.6) if marked and (_spent(lookups) or _planned(number, REGIONS)) else None
