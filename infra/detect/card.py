@@ -13,7 +13,7 @@ _NUMBER = Pattern(
     rf"|{_DIGIT}{{12,19}}"
     rf"|{_DIGIT}(?:[ .-]{_DIGIT}){{11,18}})\b"
 )
-_GROUPED = 16
+_FEWEST, _GROUPED = 12, 16
 _LOOK_ALIKE = bytes.maketrans(b"OoIl", b"0011")
 _CONTEXT = Context(
     "card", "credit", "debit", "visa", "mastercard", "maestro", "amex", "american express", "discover", "jcb", "diners", "pan", "cc"
@@ -62,7 +62,7 @@ def _read(text: bytes, start: int, end: int) -> tuple[str, int] | None:
         part = text[start:stop].replace(b" ", b"").replace(b"-", b"").replace(b".", b"")
         plain = sum(48 <= byte <= 57 for byte in part)
         digits = part.translate(_LOOK_ALIKE).decode()
-        if 2 * plain >= len(digits) and len(set(digits)) > 1 and luhn(digits):
+        if _FEWEST <= len(digits) <= 2 * plain and len(set(digits)) > 1 and luhn(digits):
             return digits, stop
     return None
 
