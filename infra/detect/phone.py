@@ -22,8 +22,11 @@ _REACHED = Context(
     "new number", "number to",
 )  # fmt: skip
 _BEHIND = Context("office", "fax", "mobile", "cell", "phone", "tel")
-_POSTCODE = Pattern(r"^[0-9]{5}-[0-9]{4}$")
-_WEAK = Context("number", "no", "at", "on", "line")
+# A postcode, a date, a social security number, and a time or another number behind the last two.
+_OTHER_FORM = Pattern(
+    r"^(?:[0-9]{5}-[0-9]{4}$|(?:19|20)[0-9]{2}[-./][0-9]{2}[-./][0-9]{2}\b|[0-9]{3}-[0-9]{2}-[0-9]{4}\b)"
+)
+_WEAK = Context("number", "no", "line")
 _OTHER = Context(
     "order", "invoice", "account", "routing", "ssn", "social security", "zip", "postcode", "serial", "tracking", "reference", "ref",
     "case", "ticket", "isbn", "policy", "id", "iban", "card", "npi", "mrn", "version", "license", "licence", "passport", "permit", "tax",
@@ -62,7 +65,7 @@ def _rule(text: bytes, span: Span, lookups: Iterator[int]) -> tuple[str, float] 
         return "phone-context", 0.8
     if (digits >= _FEWEST_ALONE or not number.isdigit()) and _REACHED.near(text, span, before=48, after=0):
         return "phone-context", 0.8
-    if digits < _FEWEST_ALONE or _POSTCODE.found(text[start:end]) or _OTHER.near(text, span, before=32, after=0):
+    if digits < _FEWEST_ALONE or _OTHER_FORM.found(text[start:end]) or _OTHER.near(text, span, before=32, after=0):
         return None
     marked = number[0] in "0(" or "-" in number or _WEAK.near(text, span, before=24, after=0)
     return ("phone-region", 0.6) if marked and (_spent(lookups) or _planned(number, REGIONS)) else None
