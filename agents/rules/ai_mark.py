@@ -70,7 +70,7 @@ def told(found: Mark) -> str:
         read = canonical.decode(found.statement.encode())
     except ValueError:
         raise ValueError("the mark's statement is not canonical JSON") from None
-    if not isinstance(read, dict) or read.get("v") != VERSION or read.get("ai") not in (True, False):
+    if not isinstance(read, dict) or read.get("v") != VERSION or not isinstance(read.get("ai"), bool):
         raise ValueError(f"the mark's statement is not one of version {VERSION}")
     if not read["ai"]:
         return "A person wrote this answer."

@@ -240,9 +240,7 @@ class _Case:
             for flow in tenant.flows
             if flow.origin == origin
             and flow.in_force(self.at_ms)
-            and (
-                transfer is None or not transfer.needs_tool(flow.origin, flow.region) or flow.tool in transfer.tools
-            )
+            and (transfer is None or not transfer.needs_tool(flow.origin, flow.region) or flow.tool in transfer.tools)
         }
 
     def _narrow(self, rule: AnyRule, regions: set[str], of: set[str] | None = None) -> None:

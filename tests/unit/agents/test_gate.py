@@ -85,9 +85,7 @@ def test_an_exemption_covers_what_it_names_alone() -> None:
     training = replace(CARE, purpose="training")
     assert "gdpr-9" in rules(decide(training, scan("health"), PLAIN, BOOK, NOW))
     here = PLAIN.exemptions[0].model_copy(update={"where": ("curation",)})
-    assert "gdpr-9" in rules(
-        decide(CARE, scan("health"), PLAIN.model_copy(update={"exemptions": (here,)}), BOOK, NOW)
-    )
+    assert "gdpr-9" in rules(decide(CARE, scan("health"), PLAIN.model_copy(update={"exemptions": (here,)}), BOOK, NOW))
 
 
 def test_no_exemption_lets_a_secret_through() -> None:
@@ -138,9 +136,7 @@ def test_the_limits_themselves_pass() -> None:
 
 def test_a_family_without_a_rule_in_force_denies() -> None:
     """A set that has not begun, or in which one part has ended, closes the gate instead of opening it."""
-    ended = [
-        rule.model_copy(update={"until_ms": NOW}) if rule.family == "secret" else rule for rule in STANDARD.rules
-    ]
+    ended = [rule.model_copy(update={"until_ms": NOW}) if rule.family == "secret" else rule for rule in STANDARD.rules]
     book = Book.of(RuleSet(rules=tuple(ended)))
     assert decide(CARE, scan(), CLINIC, book, NOW - 1).action == "allow"
     assert "gate-rules" in rules(decide(CARE, scan("secret"), CLINIC, book, NOW))
