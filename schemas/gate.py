@@ -2,16 +2,16 @@
 
 1. A rule is data: control id, version, the time in which it is in force, parameters. A set has one digest (JCS), whatever its order.
 2. A tenant's configuration holds permissions, each with an end where it has one. Without one nothing is permitted.
-3. A finding says what and where, never the value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas import canonical
+from schemas.findings import Finding
 from schemas.ids import digest
 from schemas.payload import ID_PATTERN, Strict
 from schemas.value import value
@@ -114,7 +114,7 @@ class KindRule(Rule):
     family: Literal["special", "identifier", "secret"]
     kinds: Tokens
     at: dict[Where, Action]
-    under_baa: dict[Where, Action] = {}
+    under_baa: dict[Where, Action] = Field(default={})
     only_hipaa: bool = False
     exemptible: bool = True
 
@@ -170,7 +170,10 @@ class Flow(Timed):
 
 
 class Exemption(Timed):
-    """What a tenant may do though `rule` says more: at most `then` happens. It always ends. Empty: all kinds, purposes, places of the rule."""
+    """What a tenant may do though `rule` says more: at most `then` happens. It always ends.
+
+    Empty `kinds`, `purposes`, `where`: all of the rule.
+    """
 
     id: Token
     rule: Token
@@ -199,7 +202,7 @@ class Baa(Timed):
 
 
 class GateTenant(Strict):
-    """What one tenant is permitted. `thresholds`: kind -> thousandths of certainty below which a finding does not count.
+    """What one tenant is permitted. `thresholds`: kind -> thousandths of a score below which a finding does not count.
 
     `origin`: where data comes from whose request does not say. `private_arms`: to which confined texts may go.
     """
@@ -214,7 +217,7 @@ class GateTenant(Strict):
     hipaa: bool = False
     baa: Baa | None = None
     exemptions: tuple[Exemption, ...] = ()
-    thresholds: dict[Token, Annotated[int, Field(ge=0, le=1000)]] = {}
+    thresholds: dict[Token, Annotated[int, Field(ge=0, le=1000)]] = Field(default={})
     retention_days: int = Field(default=183, ge=1, le=36_500)
 
     @model_validator(mode="after")
@@ -226,26 +229,15 @@ class GateTenant(Strict):
 
 
 @value
-class Finding:
-    """`kind` at [start, end) of text number `text`, in characters. Never the value."""
-
-    kind: str
-    text: int
-    start: int
-    end: int
-    sure_milli: int = 1000
-
-
-@value
 class Scan:
-    """What the detectors did. `failed`: one raised or did not end; then `findings` may lack something."""
+    """What the detectors did: the findings of each text, in the order of the texts. `failed`: one raised or did not end."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[tuple[Finding, ...], ...]
     characters: int
     spent_us: int
     failed: bool = False
 
     @classmethod
-    def of(cls, findings: Iterable[Finding], texts: Iterable[str], spent_us: int) -> Self:
+    def of(cls, texts: Sequence[str], findings: Iterable[Iterable[Finding]], spent_us: int) -> Self:
         """A scan of all texts that went well."""
-        return cls(tuple(findings), sum(map(len, texts)), spent_us)
+        return cls(tuple(map(tuple, findings)), sum(map(len, texts)), spent_us)

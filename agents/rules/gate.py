@@ -12,6 +12,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Self
 
 from schemas.gate import (
@@ -62,7 +63,10 @@ class Place:
 
 @value
 class Asked:
-    """What is asked, as the sender says. `classes`: data classes that the sender names. `places`: arms of the route; in curation the job."""
+    """What is asked, as the sender says. `classes`: data classes that the sender names.
+
+    `places`: the arms of the route; in curation the job.
+    """
 
     where: Where
     tenant: str
@@ -300,7 +304,10 @@ def explained(action: Action, fired: Iterable[Fired]) -> str:
 def _counts(scan: Scan, asked: Asked, tenant: GateTenant | None) -> Counter[str]:
     """Findings by kind that are certain enough for the tenant, and named data classes with 0."""
     least = {} if tenant is None else tenant.thresholds
-    counts = Counter(one.kind for one in scan.findings if not least or one.sure_milli >= least.get(one.kind, 0))
+    counts = Counter[str]()
+    for one in chain.from_iterable(scan.findings):
+        if round(one.score * 1000) >= least.get(one.kind, 0):
+            counts[one.kind.value] += 1
     for name in asked.classes:
         counts.setdefault(name, 0)
     return counts

@@ -20,8 +20,10 @@ def without_effect(tenant: GateTenant, rules: RuleSet) -> tuple[str, ...]:
         if not any(_carries(rule, flow) for rule in transfers):
             tools = sorted({tool for rule in transfers for tool in rule.tools})
             found.append(f"flows[{number}]: {flow.origin} to {flow.region} leaves its area; accepted tools: {tools}")
-    for kind in sorted(tenant.thresholds.keys() - known):
-        found.append(f"thresholds.{kind}: no rule knows the kind; accepted: {sorted(known)}")
+    found += (
+        f"thresholds.{kind}: no rule knows the kind; accepted: {sorted(known)}"
+        for kind in sorted(tenant.thresholds.keys() - known)
+    )
     for exemption in tenant.exemptions:
         found += (f"exemptions.{exemption.id}: {why}" for why in _idle(exemption, kind_rules, tenant))
     return tuple(found)

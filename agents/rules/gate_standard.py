@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from schemas.findings import Kind
 from schemas.gate import (
     BasisRule,
     KindRule,
@@ -12,13 +13,13 @@ from schemas.gate import (
     TransferRule,
 )
 
-HEALTH: Final = ("health", "icd10")
+HEALTH: Final = (Kind.HEALTH, Kind.ICD10)
 NAMED_SPECIAL: Final = ("biometric", "ethnicity", "genetic", "politics", "religion", "sex_life", "union")
 """Nothing detects these: they count where the sender names them as data classes."""
-ACCOUNTS: Final = ("card", "iban", "ssn")
-CONTACTS: Final = ("dea", "email", "ip", "mbi", "npi", "phone", "record")
-BARE: Final = ("date", "domain")
-PATIENT: Final = (*ACCOUNTS, *CONTACTS, *BARE)
+ACCOUNTS: Final = (Kind.CARD, Kind.IBAN, Kind.SSN)
+PERSONS: Final = (Kind.DEA, Kind.EMAIL, Kind.IP, Kind.MBI, Kind.NPI, Kind.PHONE, Kind.RECORD)
+BARE: Final = (Kind.DATE, Kind.DOMAIN)
+PATIENT: Final = (*ACCOUNTS, *PERSONS, *BARE)
 
 STANDARD: Final = RuleSet(
     rules=(
@@ -54,7 +55,7 @@ STANDARD: Final = RuleSet(
             id="soc2-cc6.7",
             family="secret",
             words="Credentials go to no model, no answer and no data set.",
-            kinds=("secret",),
+            kinds=(Kind.SECRET,),
             at={"request": "deny", "answer": "deny", "curation": "deny"},
             exemptible=False,
         ),
@@ -69,7 +70,7 @@ STANDARD: Final = RuleSet(
             id="soc2-p6.1",
             family="identifier",
             words="What names a person or a way to reach one is replaced.",
-            kinds=CONTACTS,
+            kinds=PERSONS,
             at={"request": "mask", "answer": "mask", "curation": "mask"},
         ),
         KindRule(
@@ -83,7 +84,7 @@ STANDARD: Final = RuleSet(
             id="hipaa-164.312.e",
             family="special",
             words="Data on a patient's health goes out under a business associate agreement only, and to private arms.",
-            kinds=(*HEALTH, "mbi", "record"),
+            kinds=(*HEALTH, Kind.MBI, Kind.RECORD),
             at={"request": "deny", "curation": "deny"},
             under_baa={"request": "confine", "curation": "confine"},
             only_hipaa=True,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self, cast
 
 from schemas import canonical
-from schemas.gate import Finding
+from schemas.findings import Finding
 
 LITERAL: Final = "LITERAL"
 LONGEST: Final = 48  # of a placeholder, brackets included
@@ -58,10 +58,10 @@ class Masked:
     map: MaskMap
 
 
-def mask(texts: Sequence[str], findings: Iterable[Finding], kinds: Collection[str]) -> Masked:
-    """All texts of a request (system, tool, each turn, metadata) with findings of `kinds` replaced.
+def mask(texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Collection[str]) -> Masked:
+    """All texts of a request (system, tool, each turn, metadata) with findings of `kinds` replaced; `findings`: those of each text.
 
-    Raises ValueError for a finding outside its text: a detector that miscounts must not leak.
+    Raises ValueError for a finding outside its text, and for findings of more or fewer texts: a detector that miscounts must not leak.
     """
     spans = _spans(texts, findings, kinds)
     names: dict[tuple[str, str], str] = {}
@@ -82,7 +82,7 @@ def mask(texts: Sequence[str], findings: Iterable[Finding], kinds: Collection[st
     return Masked(tuple(masked), MaskMap({name: value for (_, value), name in names.items()}))
 
 
-def redact(texts: Sequence[str], findings: Iterable[Finding], kinds: Collection[str]) -> tuple[str, ...]:
+def redact(texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Collection[str]) -> tuple[str, ...]:
     """The texts with findings of `kinds` gone for good: `[LABEL]`, without a number, so nothing puts it back.
 
     For what a model wrote by itself; placeholders of the request stay, to be put back afterwards.
@@ -138,14 +138,16 @@ class _Span:
     label: str
 
 
-def _spans(texts: Sequence[str], findings: Iterable[Finding], kinds: Collection[str]) -> list[list[_Span]]:
-    spans: list[list[_Span]] = [[] for _ in texts]
-    for one in findings:
-        if one.kind not in kinds:
-            continue
-        if not 0 <= one.text < len(texts) or not 0 <= one.start < one.end <= len(texts[one.text]):
-            raise ValueError(f"a finding at {one.start}-{one.end} of text {one.text} lies outside the texts")
-        spans[one.text].append(_Span(one.start, one.end, label_of(one.kind)))
+def _spans(texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Collection[str]) -> list[list[_Span]]:
+    if len(texts) != len(findings):
+        raise ValueError(f"findings of {len(findings)} texts for {len(texts)} texts")
+    spans: list[list[_Span]] = []
+    for text, rows in zip(texts, findings, strict=True):
+        wanted = [one for one in rows if one.kind in kinds]
+        for one in wanted:
+            if not 0 <= one.start < one.end <= len(text):
+                raise ValueError(f"a finding at {one.start}-{one.end} lies outside its text of {len(text)} characters")
+        spans.append([_Span(one.start, one.end, label_of(one.kind)) for one in wanted])
     return spans
 
 

@@ -2,7 +2,8 @@
 
 from agents.rules.gate import Asked, Book, Place
 from agents.rules.gate_standard import STANDARD
-from schemas.gate import Baa, Exemption, Finding, Flow, GateTenant, Scan
+from schemas.findings import Finding, Kind
+from schemas.gate import Baa, Exemption, Flow, GateTenant, Scan
 
 NOW = 1_800_000_000_000
 LATER = NOW + 1_000_000
@@ -44,7 +45,11 @@ CARE = Asked(
 )
 
 
-def scan(*kinds: str, characters: int = 500, spent_us: int = 90, failed: bool = False, sure_milli: int = 1000) -> Scan:
+def finding(kind: str, start: int = 0, end: int = 5, score: float = 1.0) -> Finding:
+    return Finding(Kind(kind), start, end, "test", score)
+
+
+def scan(*kinds: str, characters: int = 500, spent_us: int = 90, failed: bool = False, score: float = 1.0) -> Scan:
     """A scan that found one of each kind, apart from each other."""
-    found = tuple(Finding(kind, 0, at * 10, at * 10 + 5, sure_milli) for at, kind in enumerate(kinds))
-    return Scan(found, characters, spent_us, failed)
+    found = tuple(finding(kind, at * 10, at * 10 + 5, score) for at, kind in enumerate(kinds))
+    return Scan((found,), characters, spent_us, failed)

@@ -2,19 +2,21 @@
 
 from dataclasses import replace
 
-from gates import ASIA, BOOK, CLINIC, FAR, LATER, NOW, OUTSIDE, OWN
+from gates import ASIA, BOOK, CLINIC, FAR, LATER, NOW, OUTSIDE, OWN, finding
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.rules.gate import CLOSED, Asked, Book, GateDecision, decide
-from agents.rules.gate_standard import PATIENT, STANDARD
-from schemas.gate import Baa, Exemption, Finding, Flow, GateTenant, RuleSet, Scan, severity
+from agents.rules.gate_standard import STANDARD
+from schemas.findings import Finding, Kind
+from schemas.gate import Baa, Exemption, Flow, GateTenant, RuleSet, Scan, severity
 
-KINDS = st.sampled_from((*PATIENT, "health", "icd10", "secret", "iris"))
-FINDINGS = st.builds(Finding, KINDS, st.just(0), st.integers(0, 90), st.integers(91, 99), st.integers(0, 1000))
+FINDINGS = st.builds(
+    Finding, st.sampled_from(Kind), st.just(0), st.just(5), st.just("test"), st.sampled_from((0.4, 0.8, 1.0))
+)
 SCANS = st.builds(
     Scan,
-    st.lists(FINDINGS, max_size=5).map(tuple),
+    st.lists(FINDINGS, max_size=5).map(lambda found: (tuple(found),)),
     st.sampled_from((500, 200_001)),
     st.sampled_from((90, 20_001)),
     st.sampled_from((False, False, False, True)),
@@ -29,7 +31,7 @@ ASKED = st.builds(
     st.sampled_from(("consent", "contract", None)),
     st.sampled_from(("notice-2", "notice-1", None)),
     st.sampled_from(("eu", "br", None)),
-    st.sampled_from(((), (), ("religion",))),
+    st.sampled_from(((), (), ("religion",), ("iris",))),
     PLACES,
 )
 EXEMPTIONS = st.lists(
@@ -89,7 +91,7 @@ def test_another_finding_never_relaxes(asked: Asked, scan: Scan, tenant: GateTen
     """Whatever was decided, with one finding more it is no weaker; nor when a detector fails, or time or size run over."""
     before = decide(asked, scan, tenant, BOOK, at_ms)
     for worse in (
-        replace(scan, findings=(*scan.findings, more)),
+        replace(scan, findings=(*scan.findings, (more,))),
         replace(scan, failed=True),
         replace(scan, spent_us=10**6),
         replace(scan, characters=10**6),
@@ -155,7 +157,7 @@ def test_what_is_said_depends_on_no_text(text: str, scan: Scan, tenant: GateTena
 
 def test_a_permission_that_is_there_does_permit() -> None:
     """The properties above are about something: taking a permission away changes decisions, each of them some."""
-    health = Scan((Finding("health", 0, 0, 5), Finding("phone", 0, 9, 12, 400)), 500, 90)
+    health = Scan(((finding("health"), finding("phone", 9, 12, 0.4)),), 500, 90)
     tenant = CLINIC.model_copy(update={"thresholds": {"phone": 500}, "baa": Baa(id="b", until_ms=LATER)})
     cases = [
         Asked("request", "clinic", purpose, basis, "notice-2", None, (), (OWN, FAR))
