@@ -4,7 +4,6 @@
 2. A tenant's configuration holds permissions, each with an end where it has one. Without one nothing is permitted.
 """
 
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Annotated, Final, Literal, Self, get_args
 
@@ -236,8 +235,3 @@ class Scan:
     characters: int
     spent_us: int
     failed: bool = False
-
-    @classmethod
-    def of(cls, texts: Sequence[str], findings: Iterable[Iterable[Finding]], spent_us: int) -> Self:
-        """A scan of all texts that went well."""
-        return cls(tuple(map(tuple, findings)), sum(map(len, texts)), spent_us)

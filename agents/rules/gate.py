@@ -10,7 +10,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, Self
@@ -125,7 +125,7 @@ def decide(asked: Asked, scan: Scan, tenant: GateTenant | None, book: Book, at_m
     """The decision. The same arguments give the same one; `at_ms` is the event's time."""
     known = tenant if tenant is not None and tenant.tenant == asked.tenant else None
     rules = [rule for rule in book.rules if rule.in_force(at_ms)]
-    case = _Case(asked, scan, known, at_ms, _counts(scan, asked, known))
+    case = _Case(asked, scan, known, at_ms, _counts(scan, asked, {}), _counts(scan, asked, _least(known)))
     case.close("gate-tenant", known is None)
     case.close("gate-rules", len({rule.family for rule in rules}) < len(FAMILIES))
     case.close("gate-detector", scan.failed)
@@ -145,13 +145,17 @@ def decide(asked: Asked, scan: Scan, tenant: GateTenant | None, book: Book, at_m
 
 @dataclass(slots=True)
 class _Case:
-    """One decision in the making. `left`: the places that no rule has taken away so far."""
+    """One decision in the making. `left`: the places that no rule has taken away so far.
+
+    `certain`: of `counts` those that reach the tenant's thresholds. A rule without exemptions counts all: a threshold is one too.
+    """
 
     asked: Asked
     scan: Scan
     tenant: GateTenant | None
     at_ms: int
     counts: Counter[str]
+    certain: Counter[str]
     fired: list[Fired] = field(default_factory=list[Fired])
     masks: set[str] = field(default_factory=set[str])
     left: list[Place] = field(default_factory=list[Place])
@@ -175,13 +179,14 @@ class _Case:
         if base is None:
             return
         by_action: dict[tuple[Action, str | None], list[str]] = {}
-        for kind in sorted(self.counts):
+        counts = self.certain if rule.exemptible else self.counts
+        for kind in sorted(counts):
             if kind in rule.kinds:
                 by_action.setdefault(self._weakened(rule, kind, base), []).append(kind)
         for (action, exemption), kinds in sorted(by_action.items(), key=lambda row: (-severity(row[0][0]), row[1])):
             if action == "mask":
                 self.masks.update(kinds)
-            told = ", ".join(f"{kind} ({self.counts[kind] or 'named'})" for kind in kinds)
+            told = ", ".join(f"{kind} ({counts[kind] or 'named'})" for kind in kinds)
             self.fire(rule, action, f"Found: {told}.", exemption)
 
     def _base(self, rule: KindRule) -> Action | None:
@@ -280,14 +285,14 @@ class _Case:
             regions=tuple(sorted({place.region for place in left})),
             found=tuple(sorted(found.items())),
             retention_days=None if tenant is None else tenant.retention_days,
-            explanation=explained(action, fired),
+            explanation=_explained(action, fired),
         )
 
     def _strongest(self) -> Action:
         return ACTIONS[max((severity(fired.action) for fired in self.fired), default=0)]
 
 
-def explained(action: Action, fired: Iterable[Fired]) -> str:
+def _explained(action: Action, fired: Iterable[Fired]) -> str:
     """What was decided and why, strongest rule first, a line each."""
     rows = sorted(fired, key=lambda one: (-severity(one.action), one.rule))
     return "\n".join(
@@ -301,9 +306,12 @@ def explained(action: Action, fired: Iterable[Fired]) -> str:
     )
 
 
-def _counts(scan: Scan, asked: Asked, tenant: GateTenant | None) -> Counter[str]:
-    """Findings by kind that are certain enough for the tenant, and named data classes with 0."""
-    least = {} if tenant is None else tenant.thresholds
+def _least(tenant: GateTenant | None) -> Mapping[str, int]:
+    return {} if tenant is None else tenant.thresholds
+
+
+def _counts(scan: Scan, asked: Asked, least: Mapping[str, int]) -> Counter[str]:
+    """Findings by kind that score no less than `least`, and named data classes, with 0 where nothing was found."""
     counts = Counter[str]()
     for one in chain.from_iterable(scan.findings):
         if round(one.score * 1000) >= least.get(one.kind, 0):

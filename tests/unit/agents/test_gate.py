@@ -219,6 +219,15 @@ def test_a_threshold_leaves_uncertain_findings_out() -> None:
     assert decide(CARE, scan("phone", score=0.6), tenant, BOOK, NOW).masks == ("phone",)
 
 
+def test_a_threshold_hides_no_secret() -> None:
+    """A rule that has no exemptions counts what is uncertain too: a threshold would be an exemption without an end."""
+    tenant = CLINIC.model_copy(update={"thresholds": {"secret": 1000, "health": 1000}})
+    assert rules(decide(CARE, scan("secret", score=0.6), tenant, BOOK, NOW)) == {"soc2-cc6.7"}
+    unsure = decide(CARE, scan("health", score=0.6), tenant, BOOK, NOW)
+    assert rules(unsure, "confine") == {"hipaa-164.312.e"}
+    assert unsure.found == (("health", 1),)
+
+
 def test_the_explanation_is_in_plain_words() -> None:
     """What was decided, then a line for each rule, the strongest first."""
     decision = decide(CARE, scan("secret", "email"), PLAIN, BOOK, NOW)
