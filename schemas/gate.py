@@ -57,6 +57,16 @@ class Timed(Strict):
         return self.from_ms <= at_ms and (self.until_ms is None or at_ms < self.until_ms)
 
 
+class Ending(Timed):
+    """A permission that always has an end."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.until_ms is None:
+            raise ValueError("until_ms: a time is missing at which it ends; accepted: Unix epoch milliseconds")
+        return self
+
+
 class Rule(Timed):
     """`id`: the control that it serves. `words`: what it demands, for whoever is refused."""
 
@@ -168,7 +178,7 @@ class Flow(Timed):
     tool: Token | None = None
 
 
-class Exemption(Timed):
+class Exemption(Ending):
     """What a tenant may do though `rule` says more: at most `then` happens. It always ends.
 
     Empty `kinds`, `purposes`, `where`: all of the rule.
@@ -180,7 +190,6 @@ class Exemption(Timed):
     kinds: Tokens = ()
     purposes: Tokens = ()
     where: Wheres = ()
-    until_ms: Ms
 
     def covers(self, rule: str, kind: str, purpose: str | None, where: Where, at_ms: int) -> bool:
         """Whether it speaks of this."""
@@ -193,11 +202,10 @@ class Exemption(Timed):
         )
 
 
-class Baa(Timed):
+class Baa(Ending):
     """A business associate agreement."""
 
     id: Token
-    until_ms: Ms
 
 
 class GateTenant(Strict):

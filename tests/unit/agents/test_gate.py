@@ -10,7 +10,7 @@ from agents.rules.gate import CLOSED, Asked, Book, GateDecision, decide
 from agents.rules.gate_check import without_effect
 from agents.rules.gate_standard import STANDARD
 from schemas.findings import Kind
-from schemas.gate import Exemption, Flow, GateTenant, KindRule, RuleSet, Scan
+from schemas.gate import Baa, Exemption, Flow, GateTenant, KindRule, RuleSet, Scan
 
 PLAIN = CLINIC.model_copy(update={"hipaa": False})
 
@@ -286,6 +286,10 @@ def test_what_is_wrong_in_a_set_is_named() -> None:
         KindRule(id="x", words="y", family="special", kinds=("a",), at={"answer": "confine"})
     with pytest.raises(ValidationError, match="is not after from_ms"):
         Flow(origin="eu", region="eu", from_ms=5, until_ms=5)
+    with pytest.raises(ValidationError, match="a time is missing"):
+        Exemption(id="x", rule="gdpr-9", then="mask")
+    with pytest.raises(ValidationError, match="a time is missing"):
+        Baa(id="x")
     with pytest.raises(ValidationError, match="ids must differ"):
         GateTenant(tenant="a", exemptions=(CLINIC.exemptions[0], CLINIC.exemptions[0]))
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gates import ASIA, BOOK, CLINIC, FAR, LATER, NOW, OUTSIDE, OWN, finding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.rules.gate import CLOSED, Asked, Book, GateDecision, decide
@@ -100,6 +100,7 @@ def test_another_finding_never_relaxes(asked: Asked, scan: Scan, tenant: GateTen
     no_weaker(decide(replace(asked, classes=(*asked.classes, "health")), scan, tenant, BOOK, at_ms), before)
 
 
+@settings(deadline=None)  # many decisions an example
 @given(ASKED, SCANS, TENANTS, TIMES)
 def test_a_permission_less_never_relaxes(asked: Asked, scan: Scan, tenant: GateTenant, at_ms: int) -> None:
     """Each permission of a tenant, taken away, leaves a decision that is no weaker."""
@@ -132,6 +133,7 @@ def test_the_action_is_that_of_the_strongest_rule_named(
         assert decision.arms
 
 
+@settings(deadline=None)  # many decisions an example
 @given(ASKED, SCANS, TENANTS, TIMES, st.sampled_from([rule.id for rule in STANDARD.rules]))
 def test_every_rule_that_speaks_is_named(
     asked: Asked, scan: Scan, tenant: GateTenant, at_ms: int, rule_id: str
