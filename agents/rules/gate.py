@@ -4,7 +4,8 @@
    one: a confined text is masked as well.
 2. What is not known is not permitted: an unknown tenant, no purpose, no basis, a detector that failed or took too long, a text that is
    too long, a kind that no rule knows, a family without a rule in force, no arm left. Each denies under an id of its own (`CLOSED`).
-3. Another finding, or a permission less, never relaxes: the action gets no weaker, no arm is added, no kind is unmasked.
+3. Another finding, or a permission less, never relaxes: the action gets no weaker, no arm is added, and what was
+   replaced still is, unless a rule now confines or denies for it.
 4. The same function for requests, answers and curation: what differs stands in the rules (`where`, `at`).
 5. Nothing that a sender wrote is repeated: explanations are made of words of rules, names in them, and counts.
 """
@@ -80,12 +81,13 @@ class Asked:
 
 @value
 class Fired:
-    """A rule that had a part. `version` 0: of the gate itself. `exemption`: the one that weakened it."""
+    """A rule that had a part. `version` 0: of the gate itself. `kinds`: those it fired for. `exemption`: the one that weakened it."""
 
     rule: str
     version: int
     action: Action
     why: str
+    kinds: tuple[str, ...] = ()
     exemption: str | None = None
 
 
@@ -168,9 +170,8 @@ class _Case:
         if when and all(fired.rule != rule for fired in self.fired):
             self.fired.append(Fired(rule, 0, "deny", CLOSED[rule]))
 
-    def fire(self, rule: AnyRule, action: Action, detail: str = "", exemption: str | None = None) -> None:
-        why = f"{rule.words} {detail}" if detail else rule.words
-        self.fired.append(Fired(rule.id, rule.version, action, why, exemption))
+    def fire(self, rule: AnyRule, action: Action, detail: str) -> None:
+        self.fired.append(Fired(rule.id, rule.version, action, f"{rule.words} {detail}"))
 
     def kinds(self, rule: KindRule) -> None:
         if rule.only_hipaa and self.tenant is not None and not self.tenant.hipaa:
@@ -187,7 +188,8 @@ class _Case:
             if action == "mask":
                 self.masks.update(kinds)
             told = ", ".join(f"{kind} ({counts[kind] or 'named'})" for kind in kinds)
-            self.fire(rule, action, f"Found: {told}.", exemption)
+            why = f"{rule.words} Found: {told}."
+            self.fired.append(Fired(rule.id, rule.version, action, why, tuple(kinds), exemption))
 
     def _base(self, rule: KindRule) -> Action | None:
         """What the rule says here before exemptions; a BAA never makes it stricter."""
