@@ -1,0 +1,83 @@
+"""The mark on an answer: a machine made it, which one, and whether a person decided on it (AI Act, Art. 50). Pure.
+
+It stands beside the text, never in it: answers are often read by programs. Who copies the text alone leaves the mark behind.
+`binding` ties it to the text under a key, so the mark may stand in the log without being a dictionary of its texts.
+"""
+
+import hashlib
+import hmac
+from typing import Final, Literal
+
+from schemas import canonical
+from schemas.value import value
+
+VERSION: Final = 1
+Origin = Literal["model", "person"]
+Review = Literal["none", "approved"]
+_LEAST_KEY: Final = 16
+
+
+@value
+class Origins:
+    """Who made an answer. `by` person: a person wrote what went out instead of the model's text."""
+
+    tenant: str
+    request_id: str
+    result_id: str
+    arm: str
+    adapter: str | None
+    by: Origin
+    review: Review
+
+
+@value
+class Mark:
+    """The statement in canonical JSON, and what binds it to the text: 64 hex digits."""
+
+    statement: str
+    binding: str
+
+
+def mark(origins: Origins, text: str, key: bytes) -> Mark:
+    """The mark of an answer's text. The same arguments give the same mark. Raises ValueError for a key below 16 bytes."""
+    if len(key) < _LEAST_KEY:
+        raise ValueError(f"a key of {len(key)} bytes; accepted: at least {_LEAST_KEY}")
+    statement = canonical.encode(
+        {
+            "v": VERSION,
+            "ai": origins.by == "model",
+            "tenant": origins.tenant,
+            "request": origins.request_id,
+            "result": origins.result_id,
+            "arm": origins.arm,
+            "adapter": origins.adapter,
+            "by": origins.by,
+            "review": origins.review,
+        }
+    )
+    return Mark(statement.decode(), _bound(statement, text, key))
+
+
+def holds(found: Mark, origins: Origins, text: str, key: bytes) -> bool:
+    """Whether this is the mark of exactly this answer."""
+    due = mark(origins, text, key)
+    return found.statement == due.statement and hmac.compare_digest(found.binding.encode(), due.binding.encode())
+
+
+def told(found: Mark) -> str:
+    """The mark in words, for people. Raises ValueError for a statement that is none."""
+    try:
+        read = canonical.decode(found.statement.encode())
+    except ValueError:
+        raise ValueError("the mark's statement is not canonical JSON") from None
+    if not isinstance(read, dict) or read.get("v") != VERSION or not isinstance(read.get("ai"), bool):
+        raise ValueError(f"the mark's statement is not one of version {VERSION}")
+    if not read["ai"]:
+        return "A person wrote this answer."
+    return "A machine wrote this answer" + ("; a person approved it." if read.get("review") == "approved" else ".")
+
+
+def _bound(statement: bytes, text: str, key: bytes) -> str:
+    """HMAC-SHA-256 over length, statement and text: no two pairs give the same bytes. A lone surrogate counts as itself."""
+    data = len(statement).to_bytes(8, "big") + statement + text.encode("utf-8", "surrogatepass")
+    return hmac.new(key, data, hashlib.sha256).hexdigest()
