@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.evidence import attest
-from agents.evidence.controls import Ledger
+from agents.evidence.controls import Ledger, sheet
 from agents.evidence.edge import Edge
 from agents.evidence.log import CHECKPOINT, POLICY, export, tile_bytes
 from agents.evidence.oscal import assessment_results
@@ -30,6 +30,7 @@ from schemas.tlog import merkle, note, tiles
 
 MANIFEST = "manifest.json"
 OSCAL = "oscal.json"
+CONTROLS = "controls.csv"
 PROOFS = "proofs"
 DISCLOSED = "disclosed"
 OWN = frozenset({"coverage", "finding", "trust"})
@@ -122,7 +123,7 @@ def plan_all(log: Snapshot, fetch: Fetch, proofs: Mapping[str, int], say: Say = 
         raise Unavailable(f"the log {log.checkpoint.origin} holds no record yet: there is nothing to assess")
     results = ledger.results(unbroken=edge.root() == log.checkpoint.root)
     oscal = assessment_results(log.checkpoint, results, ledger.first_ms, ledger.last_ms)
-    files = {POLICY: log.policy, OSCAL: oscal} | attested.files
+    files = {POLICY: log.policy, OSCAL: oscal, CONTROLS: sheet(results)} | attested.files
     return Plan(log.checkpoint.origin, log.size, files, proofs, missing=tuple(attested.missing))
 
 

@@ -78,7 +78,7 @@ async def test_a_full_bundle(book: Book, tmp_path: Path) -> None:
         f"attestations/{book.index['model.promoted-1']}-promotion.dsse.json",
         f"attestations/adapter-{ADAPTER_HEX}.dsse.json",
     }
-    assert set(named) == {"policy.txt", "oscal.json"} | statements
+    assert set(named) == {"policy.txt", "oscal.json", "controls.csv"} | statements
     assert {path: hashlib.sha256((out / path).read_bytes()).hexdigest() for path in named} == named
     assert manifest["proofs"] == ["entry-0.tlog-proof", "request-3.tlog-proof"]
     proofs = {"proofs/entry-0.tlog-proof", "proofs/request-3.tlog-proof"}
@@ -96,7 +96,7 @@ async def test_what_is_not_kept_is_said(book: Book) -> None:
     """A statement that is not signed yet and an adapter that is not in the store are named, not made up."""
     shutil.rmtree(book.root / "attestations")
     plan = plan_all(Snapshot.open(book.root), nothing, {})
-    assert set(plan.files) == {"policy.txt", "oscal.json"}
+    assert set(plan.files) == {"policy.txt", "oscal.json", "controls.csv"}
     assert [path.split("/")[1].split("-")[-1][:5] for path in plan.missing] == ["train", ADAPTER_HEX[:5], "promo"]
 
 
@@ -112,7 +112,7 @@ async def test_a_name_that_is_no_digest_is_no_path(tmp_path: Path, adapter: str)
         raise AssertionError(name)
 
     plan = plan_all(Snapshot.open(book.root), never, {})
-    assert set(plan.files) == {"policy.txt", "oscal.json"}
+    assert set(plan.files) == {"policy.txt", "oscal.json", "controls.csv"}
 
 
 async def test_an_empty_log_has_nothing_to_assess(tmp_path: Path) -> None:

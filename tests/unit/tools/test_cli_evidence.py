@@ -155,7 +155,7 @@ def test_a_whole_bundle(ratchet: Run, book: Book, broker: Collected, tmp_path: P
     manifest = (tmp_path / "bundle/manifest.json").read_bytes()
     payload: Any = event.data
     assert (payload.manifest, payload.kind, payload.by) == (hashlib.sha256(manifest).hexdigest(), "full", "ann")
-    assert payload.files == len(json.loads(manifest)["files"]) == 5
+    assert payload.files == len(json.loads(manifest)["files"]) == 6
     assert payload.manifest in said
     assert "oscal.json" in said
     assert "lacks" not in said
