@@ -65,12 +65,16 @@ CROSSWALK = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A check in words: which entries prove it, what a case is, when it holds; and what is said where one does not."""
+    """A check in words: which entries prove it, what a case is, when it holds; and what is said where one does not.
+
+    `waits_for`: what nothing writes into the log yet, so that the answer is no evidence. Empty once something does.
+    """
 
     proof: tuple[str, ...]
     case: str
     holds: str
     fails: str
+    waits_for: str = ""
 
 
 INCIDENT = ("detected", "assessed", "notified", "not-notifiable", "contained", "closed")
@@ -127,19 +131,19 @@ CHECKS: dict[str, Wording] = {
     ),
     "purposed": Wording(
         _GATED, "a request that the gate has seen", "purpose and legal basis are named, or it was denied",
-        "A request went on without purpose or legal basis.",
+        "A request went on without purpose or legal basis.", "the gate",
     ),
     "registered": Wording(
         _GATED, "a request that the gate has seen", "the register of processing names its flow, or it was denied",
-        "Data flowed in a way that the register of processing does not name.",
+        "Data flowed in a way that the register of processing does not name.", "the gate",
     ),
     "special": Wording(
         _GATED, "a request for which a rule on special categories fired", "it was denied, confined or masked",
-        "Data of a special category went on although a rule forbade it.",
+        "Data of a special category went on although a rule forbade it.", "the gate",
     ),
     "transfer": Wording(
         _GATED, "a request for which a rule on transfers or residency fired", "it was denied, confined or masked",
-        "Data left its region although a rule forbade it.",
+        "Data left its region although a rule forbade it.", "the gate",
     ),
     "overseen": Wording(
         ("score.assigned", "answer.released", "answer.withheld"), "an answer",
@@ -158,49 +162,49 @@ CHECKS: dict[str, Wording] = {
     ),
     "marked": Wording(
         ("answer.released",), "a released answer, once answers are marked", "it is marked as made by a model",
-        "Answers were released without the mark.",
+        "Answers were released without the mark.", "the mark on answers",
     ),
     "roles": Wording(
-        ("access.checked",), "a check of roles", "the wrong role was refused", "A wrong role was let in."
+        ("access.checked",), "a check of roles", "the wrong role was refused", "A wrong role was let in.", "access.checked",
     ),
     "transport": Wording(
         ("access.checked",), "a check of connections", "plaintext and unknown authorities were refused",
-        "A connection in plaintext or under an unknown authority was let in.",
+        "A connection in plaintext or under an unknown authority was let in.", "access.checked",
     ),
     "principals": Wording(
         ("access.checked",), "a check of principals", "each stands for one person or process",
-        "A principal is shared, or somebody without one was let in.",
+        "A principal is shared, or somebody without one was let in.", "access.checked",
     ),
     "configured": Wording(
         ("config.observed",), "an observed setting", "it is as it must be: TLS only, keys young, safe defaults",
-        "A setting was not as it must be.",
+        "A setting was not as it must be.", "config.observed",
     ),
     "restored": Wording(
-        ("drill.completed",), "a drill", "what was restored has the same root", "A restore did not give the same root."
+        ("drill.completed",), "a drill", "what was restored has the same root", "A restore did not give the same root.", "drill.completed",
     ),
     "handled": Wording(
         _INCIDENTS, "an incident", "its states follow each other, and none was skipped",
-        "An incident skipped a state.",
+        "An incident skipped a state.", "incident.*",
     ),
     "notified": Wording(
         _INCIDENTS, "an incident that has to be notified", "it was, in time, or is not due yet",
-        "A notice was late, or has not been given though it is due.",
+        "A notice was late, or has not been given though it is due.", "incident.*",
     ),
     "told": Wording(
         _INCIDENTS, "an incident of high risk to people", "they were told",
-        "An incident of high risk was closed without telling the people concerned.",
+        "An incident of high risk was closed without telling the people concerned.", "incident.*",
     ),
     "erased": Wording(
         ("subject.erased",), "an erasure", "legal hold was checked, keys were destroyed, and the day is named from which it holds",
-        "An erasure lacks its hold check, its keys, or the day from which it holds.",
+        "An erasure lacks its hold check, its keys, or the day from which it holds.", "subject.erased",
     ),
     "accessed": Wording(
         ("export.made",), "an export for a data subject", "it holds as many entries as the log had of the subject",
-        "An export for a data subject does not hold all of the log's entries about it.",
+        "An export for a data subject does not hold all of the log's entries about it.", "export.made of a subject",
     ),
     "deidentified": Wording(
         ("deid.applied",), "a de-identification", "each of the 18 classes is removed, or named as unsupported",
-        "A de-identification does not account for all 18 classes.",
+        "A de-identification does not account for all 18 classes.", "deid.applied",
     ),
 }  # fmt: skip
 

@@ -12,14 +12,13 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agents.evidence.catalogue import BY_ID, CATALOGUE, Control
+from agents.evidence.catalogue import BY_ID, CATALOGUE, Control, Wording
 from agents.evidence.checks import all_checks
 from agents.evidence.folds import Check, End, Judged
 from agents.evidence.oscal import NAMED, Result
 from agents.evidence.statements import Statement
 
 _LATEST_MS = 32_503_679_999_999  # the end of the year 2999: what OSCAL's times can say
-_NOTHING = "The log holds no case of it."
 
 
 class Ledger:
@@ -64,7 +63,7 @@ def _result(control: Control, judged: Judged, stated: Statement | None, at_ms: i
             control.id, control.title, "not-satisfied" if judged.failed else "satisfied",
             wording.fails if judged.failed else holds, judged.population, judged.failed,
         )  # fmt: skip
-    nothing = _NOTHING if wording.proof else "No log can show it: a person's signed statement does."
+    nothing = _nothing(wording)
     if stated is None:
         return Result(control.id, control.title, "no-evidence", nothing)
     said = f"{stated.why} (signed by {stated.by}, until {stated.until})"
@@ -78,6 +77,14 @@ def _result(control: Control, judged: Judged, stated: Statement | None, at_ms: i
         return Result(control.id, control.title, "not-applicable", said, by=stated.by)
     return Result(
         control.id, control.title, "no-evidence", f"{nothing} A statement about it expired on {stated.until}."
+    )
+
+
+def _nothing(wording: Wording) -> str:
+    if not wording.proof:
+        return "No log can show it: a person's signed statement does."
+    return (
+        f"Nothing of it is recorded yet: {wording.waits_for}." if wording.waits_for else "The log holds no case of it."
     )
 
 

@@ -16,6 +16,7 @@ from agents.evidence.checks import all_checks
 from agents.evidence.controls import Ledger, row_of, sheet
 from agents.evidence.oscal import Result
 from agents.evidence.statements import HEADER, Statement, read
+from agents.evidence.table import TABLE
 from infra.notary import LocalNotary, verify
 from schemas.errors import Refused
 from schemas.tlog import note
@@ -276,6 +277,29 @@ def test_the_catalogue_resolves() -> None:
     assert len(DEADLINE) == len(DEADLINES)
     assert all(control.crosswalk for control in CATALOGUE)
     assert all(set(control.id) <= set("abcdefghijklmnopqrstuvwxyzD0123456789.-") for control in CATALOGUE)
+
+
+def test_what_a_control_waits_for_does_not_exist() -> None:
+    """Once somebody writes it into the log, the catalogue must not say that nobody does; what does not exist is waited for."""
+    decision, answer, export = (TABLE[name] for name in ("decision.routed", "answer.released", "export.made"))
+    assert "gate" not in decision.plain | frozenset(decision.commits)
+    assert "marked" not in answer.plain
+    assert "entries" not in export.plain
+    own = {"coverage", "finding", "checkpoint", "dead-letter", "command.*"}
+    facts = {"the gate", "the mark on answers", "export.made of a subject"}
+    for name, wording in CHECKS.items():
+        unknown = set(wording.proof) - set(TABLE) - own
+        assert bool(unknown) == (wording.waits_for not in facts | {""}), name
+        assert all(kind.startswith(wording.waits_for.removesuffix("*")) for kind in unknown)
+
+
+def test_the_page_for_auditors_lists_the_catalogue() -> None:
+    """Each check with its controls, case, condition and what it waits for, as the code has them."""
+    page = (Path(__file__).parents[3] / "docs/evidence.md").read_text()
+    for name, wording in CHECKS.items():
+        ids = ", ".join(f"`{control.id}`" for control in CATALOGUE if control.check == name)
+        assert f"| {ids} | {wording.case} | {wording.holds} | {wording.waits_for} |\n" in page
+    assert f"a catalogue of {len(CATALOGUE)} controls" in (Path(__file__).parents[3] / "CHANGELOG.md").read_text()
 
 
 def test_the_deadlines_are_those_of_the_design() -> None:

@@ -208,7 +208,7 @@ def test_a_persons_entries(cli: Run, book: Book, tmp_path: Path) -> None:
     everything = b"".join(path.read_bytes() for path in (tmp_path / "given").rglob("*") if path.is_file())
     assert PERSON.encode() not in everything
     broken = tmp_path / "given/entries" / f"{proofs[0].stem}.json"
-    broken.write_bytes(broken.read_bytes().replace(b"311", b"312"))
+    broken.write_bytes(broken.read_bytes().replace(b"acme", b"acmf"))
     assert cli("evidence", "verify", str(proofs[0]), "--policy", str(book.root / "policy.txt"))[0] == 1
 
 
