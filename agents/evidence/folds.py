@@ -10,7 +10,8 @@ from typing import Any, cast
 from agents.evidence.catalogue import DEADLINE, INCIDENT
 
 Value = Mapping[str, Any]
-Place = tuple[int, int]
+Place = tuple[int, int, int]
+"""Of a request: partition, its incarnation, offset."""
 DAY_MS = 86_400_000
 _REQUESTS = "ratchet.requests"
 _NEED_FINDING = frozenset({"unknown", "lost", "before-first-read"})
@@ -157,7 +158,10 @@ _BITS = {
 
 
 class Requests(Check):
-    """Each request by its place on the topic: what became of it. A few dozen bytes per request."""
+    """Each request by its place on the topic: what became of it. A few dozen bytes per request.
+
+    Answers do not say of which incarnation of the topic their request was: it is the one that was read last.
+    """
 
     types = ("*",)
 
@@ -167,21 +171,24 @@ class Requests(Check):
         self._first: dict[Place, int] = {}
         self._answers: dict[Place, int] = {}
         self._until_ms: dict[Place, int] = {}
+        self._inc: dict[int, int] = {}
 
     def take(self, index: int, value: Value) -> None:
         if "src" not in value or "offset" not in value["src"]:
             return
         kind, source, facts = value["type"], value["src"], facts_of(value)
         if source["topic"] == _REQUESTS:
-            place = (source["partition"], source["offset"])
+            self._inc[source["partition"]] = source["inc"]
+            place = self._place(source["partition"], source["offset"])
             self._note(index, place, _REQUESTED)
             at = source["broker_ms"]
             if isinstance(at, int):
-                self._until_ms[place] = max(self._until_ms.get(place, 0), at + DAY_MS)
-        elif kind == "dead-letter" and facts.get("topic") == _REQUESTS and "offset" in facts:
-            self._end(index, (facts.get("partition", 0), facts["offset"]), _REFUSED)
+                self._until_ms.setdefault(place, at + DAY_MS)
+        elif kind == "dead-letter":
+            if facts.get("topic") == _REQUESTS and facts.get("agent") == "router" and "offset" in facts:
+                self._end(index, self._place(facts.get("partition", 0), facts["offset"]), _REFUSED)
         elif kind in _BITS and "request_offset" in facts:
-            place = (facts.get("request_partition", 0), facts["request_offset"])
+            place = self._place(facts.get("request_partition", 0), facts["request_offset"])
             if kind == "decision.routed":
                 self._note(index, place, _ROUTED)
                 until = facts.get("window_end_ms")
@@ -190,6 +197,9 @@ class Requests(Check):
             else:
                 self._answers.setdefault(place, index)
                 self._end(index, place, _BITS[kind])
+
+    def _place(self, partition: int, offset: int) -> Place:
+        return partition, self._inc.get(partition, 0), offset
 
     def _note(self, index: int, place: Place, bit: int) -> None:
         self._first.setdefault(place, index)
@@ -228,8 +238,8 @@ class Overseen(Check):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: set[Place] = set()
-        self._unseen: dict[int, Place] = {}
+        self._held: set[str] = set()
+        self._unseen: dict[int, str] = {}
         self._verdicts = 0
         self._quick: list[int] = []
 
@@ -238,14 +248,14 @@ class Overseen(Check):
         if kind == "verdict.given":
             self._verdict(index, facts)
             return
-        place = (facts.get("request_partition", 0), facts.get("request_offset", -1))
+        decision = str(facts.get("decision_id"))
         if kind == "score.assigned":
             if facts.get("action") == "hold" and facts.get("gated") and not facts.get("shadow"):
-                self._held.add(place)
+                self._held.add(decision)
             return
         self.population += 1
         if kind == "answer.released" and not facts.get("reviewed"):
-            self._unseen[index] = place
+            self._unseen[index] = decision
 
     def _verdict(self, index: int, facts: Value) -> None:
         if facts.get("kind", "person") != "person" or "seconds_spent" not in facts:
@@ -255,7 +265,7 @@ class Overseen(Check):
             self._quick.append(index)
 
     def judged(self, end: End) -> Judged:
-        return Judged(self.population, [index for index, place in self._unseen.items() if place in self._held])
+        return Judged(self.population, [index for index, decision in self._unseen.items() if decision in self._held])
 
     def attentive(self, end: End) -> Judged:
         """With verdicts as cases too; quick ones fail where they are more than the share that is allowed."""

@@ -94,12 +94,12 @@ def live(adapter: str) -> Story:
     return tell
 
 
-def scored(*, reviewed: bool, gated: bool = True, offset: int = 0) -> Story:
-    place = {"request_partition": 0, "request_offset": offset}
+def scored(*, reviewed: bool, gated: bool = True, decision: str = "decision-1") -> Story:
+    facts = PLACE | {"decision_id": decision}
 
     def tell(book: Book) -> None:
-        book.add("answers", "answer.released", place | {"reviewed": reviewed})
-        book.add("scores", "score.assigned", place | {"action": "hold", "gated": gated, "shadow": False})
+        book.add("answers", "answer.released", facts | {"reviewed": reviewed})
+        book.add("scores", "score.assigned", facts | {"action": "hold", "gated": gated, "shadow": False})
 
     return tell
 
@@ -164,7 +164,7 @@ STORIES: Mapping[str, Told] = {
     "registered": Told(all_of(gate(registered=True), gate(**DENIED)), gate(registered=False)),
     "special": Told(gate(action="confine", rules=["special-category"]), gate(rules=["special-category"])),
     "transfer": Told(gate(action="deny", rules=["transfer-tool"]), gate(rules=["residency"])),
-    "overseen": Told(all_of(scored(reviewed=True), scored(reviewed=False, gated=False, offset=1)), scored(reviewed=False)),
+    "overseen": Told(all_of(scored(reviewed=True), scored(reviewed=False, gated=False, decision="decision-2")), scored(reviewed=False)),
     "attentive": Told(verdicts(*["12.5"] * 4, "0.5"), verdicts(*["12.5"] * 3, "0.5")),
     "accurate": Told(alarm("command.trust"), alarm()),
     "marked": Told(
@@ -341,11 +341,28 @@ def test_a_request_that_stays_open(book: Book) -> None:
     assert assessed(control, book).state == "satisfied"
     at(book, AT_MS + 2 * HOUR, "breaker.changed", {})
     assert assessed(control, book).failed == [0]
-    book.add("requests.dlq", "dead-letter", {"topic": "ratchet.requests", "partition": 0, "offset": 0})
+    letter = {"topic": "ratchet.requests", "partition": 0, "offset": 0}
+    book.add("requests.dlq", "dead-letter", letter | {"agent": "observer"})
+    assert assessed(control, book).state == "not-satisfied"
+    book.add("requests.dlq", "dead-letter", letter | {"agent": "router"})
     assert assessed(control, book).state == "satisfied"
     book.request(1, parts="r")
     at(book, AT_MS + 26 * HOUR, "breaker.changed", {})
     assert assessed(control, book).state == "not-satisfied"
+
+
+def test_a_topic_made_anew_is_not_answered_twice(book: Book) -> None:
+    """The same offset of another incarnation is another request."""
+    control = BY_ID["soc2-pi1.4"]
+    book.request(0)
+    book.offsets.clear()
+    start = len(book.batch)
+    book.request(1)
+    assert assessed(control, book).state == "not-satisfied"
+    request = json.loads(book.batch[start])
+    request["src"]["inc"] = 1
+    book.batch[start] = json.dumps(request).encode()
+    assert assessed(control, book).state == "satisfied"
 
 
 def test_an_open_incident_runs_against_the_clock(book: Book) -> None:
