@@ -28,6 +28,11 @@ _WITHHELD = {
     "failed": "no arm gave an answer",
     "window_ended": "nobody decided before its time was over",
 }
+_ACTIONS = {
+    "release": "it goes out",
+    "hold": "it waits for a person, or for the end of its time",
+    "escalate": "a stronger arm is asked",
+}
 _OUTCOMES = ("answer.released", "answer.withheld", "answer.refused")
 
 
@@ -224,12 +229,19 @@ def _score(found: Sequence[Entry]) -> Iterator[str]:
             yield f"{facts.get('arm')} gave no answer to score"
             continue
         certified = ", certified" if facts.get("certified") else ""
+        gated = ", on a route where a person decides first" if facts.get("gated") else ""
+        action = str(facts.get("action"))
         yield (
-            f"{facts.get('arm')}: {facts.get('score', 'unknown')} by {facts.get('scorer', 'an unknown scorer')}, threshold "
-            f"{facts.get('threshold', 'unknown')}{certified}: {facts.get('action', 'unknown')}"
+            f"{facts.get('arm')}: {_rounded(facts.get('score'))} by {facts.get('scorer', 'an unknown scorer')}, threshold "
+            f"{_rounded(facts.get('threshold'))}{certified}{gated}: {_ACTIONS.get(action, action)}"
         )
     if not scores:
         yield "no score is recorded"
+
+
+def _rounded(said: Any) -> str:
+    """A number of the log, which holds them as their shortest decimals."""
+    return "unknown" if said is None else f"{float(said):.3f}"
 
 
 def _person(found: Sequence[Entry]) -> Iterator[str]:

@@ -15,11 +15,14 @@ from agents.evidence.catalogue import BY_ID, CATALOGUE, CHECKS, CROSSWALK, DEADL
 from agents.evidence.checks import all_checks
 from agents.evidence.controls import Ledger, row_of, sheet
 from agents.evidence.oscal import Result
+from agents.evidence.record import Draft
 from agents.evidence.statements import HEADER, Statement, read
 from agents.evidence.table import TABLE
 from infra.notary import LocalNotary, verify
 from schemas.errors import Refused
 from schemas.tlog import note
+from schemas.topics import recorded
+from streams.recorded import read_file
 
 ORIGIN = "dev.ratchet.test"
 OBSERVED = "observations"
@@ -349,6 +352,18 @@ def test_a_request_that_stays_open(book: Book) -> None:
     book.request(1, parts="r")
     at(book, AT_MS + 26 * HOUR, "breaker.changed", {})
     assert assessed(control, book).state == "not-satisfied"
+
+
+def test_a_recorded_loop_fails_nothing() -> None:
+    """Real records of a whole loop, restarts and rejected input included: what has cases is satisfied."""
+    log = read_file(Path(__file__).parents[2] / "data/recorded/loop.xz")
+    ledger, topics = Ledger(), recorded()
+    taken = (record for record in sorted(log.all(), key=lambda row: row.timestamp_ms) if record.topic in topics)
+    for index, record in enumerate(taken):
+        ledger.take(index, json.loads(Draft(record).build(bytes(32), bytes(32))))
+    states = {one.control: one.state for one in ledger.results(unbroken=True) if one.population}
+    assert set(states.values()) == {"satisfied"}
+    assert {"soc2-cc8.1", "soc2-pi1.1", "gdpr-22", "aiact-12", "aiact-14", "aiact-15", "aiact-19"} <= set(states)
 
 
 def test_a_topic_made_anew_is_not_answered_twice(book: Book) -> None:

@@ -120,7 +120,10 @@ def test_a_reviewed_request(cli: Run, book: Book, tmp_path: Path) -> None:
         ("arms", "house: quality less what cost and latency are worth; it had a chance of 75.0% (draw 1234 of 65536)"),
         ("arms", "cloud: 0.0%, not allowed: privacy (it may not see what is so sensitive)"),
         ("arms", "if that fails: small"),
-        ("score", "house: 0.71 by calibrated/3, threshold 0.9: hold"),
+        (
+            "score",
+            "house: 0.710 by calibrated/3, threshold 0.900, on a route where a person decides first: it waits for a person",
+        ),
         ("person", "before the answer goes out"),
         ("person", "judged after 41.5 s: A approve"),
         ("person", "released, approved"),
