@@ -33,7 +33,7 @@ from agents.evidence.folds import (
     Value,
     Watched,
     facts_of,
-)  # fmt: skip
+)
 
 
 class Each(Check):
@@ -63,7 +63,9 @@ def confined(facts: Value) -> bool | None:
     asked = {facts.get("arm"), facts.get("second_arm")}
     for name in ("chain", "shadows", "hedges"):
         asked.update(facts.get(name, ()))
-    masked = {row.get("arm") for row in facts.get("arms", ()) if _PRIVATE.intersection(row.get("masks", ()))}
+    masked = {
+        row["arm"] for row in facts.get("arms", ()) if "arm" in row and _PRIVATE.intersection(row.get("masks", ()))
+    }
     return action != "deny" and not asked & masked and not _PRIVATE.intersection(routing.get("relaxed", ()))
 
 
@@ -135,8 +137,8 @@ def all_checks() -> tuple[Iterable[Check], Mapping[str, Judge]]:
         "confined": Each(("decision.routed",), confined),
         "purposed": Each(gate, gated(purposed)),
         "registered": Each(gate, gated(registered)),
-        "special": Each(gate, gated(fired("special", "health"))),
-        "transfer": Each(gate, gated(fired("transfer", "residency"))),
+        "special": Each(gate, gated(fired("special", "health", "gdpr-9"))),
+        "transfer": Each(gate, gated(fired("transfer", "residency", "gdpr-4"))),
         "accurate": Accurate(),
         "marked": Marked(),
         "roles": Each(("access.checked",), checked("role")),
