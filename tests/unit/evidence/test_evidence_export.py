@@ -10,6 +10,8 @@ import pytest
 from evidenced import ADAPTER, ADAPTER_HEX, KNOWN_TAGS, Book, told
 
 from agents.evidence import export as bundles
+from agents.evidence.assess import Assessment
+from agents.evidence.controls import sheet
 from agents.evidence.export import Moved, Plan, announced, chosen, plan_all, plan_tenant, tags_of, write, write_log
 from agents.evidence.snapshot import Snapshot, parsed
 from infra.notary import verify
@@ -80,6 +82,9 @@ async def test_a_full_bundle(book: Book, tmp_path: Path) -> None:
     }
     assert set(named) == {"policy.txt", "oscal.json", "controls.csv"} | statements
     assert {path: hashlib.sha256((out / path).read_bytes()).hexdigest() for path in named} == named
+    assessment = Assessment(log)
+    assert len([*assessment.entries()]) == log.size
+    assert (out / "controls.csv").read_bytes() == sheet(assessment.results())
     assert manifest["proofs"] == ["entry-0.tlog-proof", "request-3.tlog-proof"]
     proofs = {"proofs/entry-0.tlog-proof", "proofs/request-3.tlog-proof"}
     assert files_of(out) == set(named) | proofs | tree(checkpoint.size) | {"checkpoint", "manifest.json"}
