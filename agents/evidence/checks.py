@@ -15,7 +15,6 @@ Facts of events that nobody emits yet are read as these rules say:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
 
 from agents.evidence.folds import (
     Accurate,
@@ -32,7 +31,7 @@ from agents.evidence.folds import (
     Unbroken,
     Value,
     Watched,
-    facts_of,
+    part,
 )
 
 
@@ -45,7 +44,7 @@ class Each(Check):
         self._rule = rule
 
     def take(self, index: int, value: Value) -> None:
-        holds = self._rule(facts_of(value))
+        holds = self._rule(part(value, "facts"))
         if holds is not None:
             self.case(index, holds=holds)
 
@@ -56,8 +55,7 @@ _STRICT = frozenset({"personal", "secret"})
 
 def confined(facts: Value) -> bool | None:
     """Of a decision: whether the text goes to no arm that may not have it, shadows and fallbacks included."""
-    routing = facts.get("routing") or {}
-    action = (facts.get("gate") or {}).get("action")
+    routing, action = part(facts, "routing"), part(facts, "gate").get("action")
     if routing.get("sensitivity") not in _STRICT and action not in ("deny", "confine", "mask"):
         return None
     asked = {facts.get("arm"), facts.get("second_arm")}
@@ -73,8 +71,8 @@ def gated(holds: Callable[[Value], bool | None]) -> Callable[[Value], bool | Non
     """A rule over what the gate said; a record that it did not see is no case."""
 
     def rule(facts: Value) -> bool | None:
-        gate = facts.get("gate")
-        return holds(cast("Value", gate)) if isinstance(gate, dict) else None
+        gate = part(facts, "gate")
+        return holds(gate) if gate else None
 
     return rule
 

@@ -10,7 +10,7 @@ Four results, and no way around them:
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from agents.evidence.catalogue import BY_ID, CATALOGUE, Control, Wording
 from agents.evidence.checks import all_checks
@@ -108,5 +108,7 @@ def sheet(results: Sequence[Result]) -> bytes:
     writer.writerow(names)
     for row in rows:
         cells = (row[name] for name in names)
-        writer.writerow(" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells)
+        writer.writerow(
+            " ".join(map(str, cast("list[object]", cell))) if isinstance(cell, list) else cell for cell in cells
+        )
     return out.getvalue().encode()

@@ -40,7 +40,7 @@ class Check:
     types: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        self.population = 0
+        self.population: int = 0
         self.failed: list[int] = []
 
     def take(self, index: int, value: Value) -> None:
@@ -56,8 +56,9 @@ class Check:
             self.failed.append(index)
 
 
-def facts_of(value: Value) -> Value:
-    found = value.get("facts")
+def part(value: Value, name: str) -> Value:
+    """The object of this name, an empty one where there is none."""
+    found = value.get(name)
     return cast("Value", found) if isinstance(found, dict) else {}
 
 
@@ -113,7 +114,7 @@ class Grounded(Check):
 
     def take(self, index: int, value: Value) -> None:
         if value["type"] == "model.promoted":
-            self._promotions.append((index, str(facts_of(value).get("evaluation"))))
+            self._promotions.append((index, str(part(value, "facts").get("evaluation"))))
         else:
             self._grounds.add(str(value.get("id")))
 
@@ -132,7 +133,7 @@ class Signed(Check):
         self._live: list[tuple[int, str]] = []
 
     def take(self, index: int, value: Value) -> None:
-        adapter = facts_of(value).get("adapter")
+        adapter = part(value, "facts").get("adapter")
         if value["type"] == "adapter.refused":
             self.population += 1
         elif not isinstance(adapter, str):
@@ -176,7 +177,7 @@ class Requests(Check):
     def take(self, index: int, value: Value) -> None:
         if "src" not in value or "offset" not in value["src"]:
             return
-        kind, source, facts = value["type"], value["src"], facts_of(value)
+        kind, source, facts = value["type"], value["src"], part(value, "facts")
         if source["topic"] == _REQUESTS:
             self._inc[source["partition"]] = source["inc"]
             place = self._place(source["partition"], source["offset"])
@@ -244,7 +245,7 @@ class Overseen(Check):
         self._quick: list[int] = []
 
     def take(self, index: int, value: Value) -> None:
-        kind, facts = value["type"], facts_of(value)
+        kind, facts = value["type"], part(value, "facts")
         if kind == "verdict.given":
             self._verdict(index, facts)
             return
@@ -288,7 +289,7 @@ class Accurate(Check):
         self._open: dict[tuple[Any, Any], list[int]] = {}
 
     def take(self, index: int, value: Value) -> None:
-        kind, facts, route = value["type"], facts_of(value), (value.get("tenant"), value.get("route"))
+        kind, facts, route = value["type"], part(value, "facts"), (value.get("tenant"), value.get("route"))
         if kind.startswith("case."):
             self.population += any(isinstance(row.get("grade"), int) for row in facts.get("arms", ()))
         elif kind != "trust.changed":
@@ -311,7 +312,7 @@ class Marked(Check):
         self._begun = False
 
     def take(self, index: int, value: Value) -> None:
-        mark = facts_of(value).get("marked")
+        mark = part(value, "facts").get("marked")
         self._begun = self._begun or mark is not None
         if self._begun:
             self.case(index, holds=mark is True)
@@ -344,7 +345,7 @@ class Incidents(Check):
         self._closed: dict[str, int] = {}
 
     def take(self, index: int, value: Value) -> None:
-        facts, state = facts_of(value), str(value["type"]).removeprefix("incident.")
+        facts, state = part(value, "facts"), str(value["type"]).removeprefix("incident.")
         name, at = str(facts.get("incident")), value["src"]["broker_ms"]
         seen = self._states.setdefault(name, set())
         if not all(seen & one for one in _BEFORE[state]):

@@ -28,7 +28,7 @@ ORIGIN = "dev.ratchet.test"
 OBSERVED = "observations"
 DENIED: dict[str, Any] = {"action": "deny", "rules": ["purpose"]}
 PURPOSE = {"purpose": "support", "basis": "contract"}
-ARMS = [{"arm": "house", "masks": []}, {"arm": "cloud", "masks": ["privacy"]}]
+ARMS: list[dict[str, Any]] = [{"arm": "house", "masks": []}, {"arm": "cloud", "masks": ["privacy"]}]
 PLACE = {"request_partition": 0, "request_offset": 0}
 HOUR = 3_600_000
 

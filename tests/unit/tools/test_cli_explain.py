@@ -17,7 +17,7 @@ from tools.cli.evidence import pseudonym_of
 
 Run = Callable[..., tuple[int, str, str]]
 PERSON = "customer-4711"
-ARMS = [
+ARMS: list[dict[str, Any]] = [
     {"arm": "house", "adapter": None, "propensity": 49_152, "masks": []},
     {"arm": "small", "adapter": None, "propensity": 16_384, "masks": []},
     {"arm": "cloud", "adapter": None, "propensity": 0, "masks": ["privacy"]},
