@@ -29,7 +29,9 @@ trust_app = typer.Typer(
 principal_app = typer.Typer(
     no_args_is_help=True, help="Who may send requests, verdicts and commands, and with which keys."
 )
-evidence_app = typer.Typer(no_args_is_help=True, help="The signed evidence log: prove, sample, export, verify offline.")
+evidence_app = typer.Typer(
+    no_args_is_help=True, help="The signed evidence log: prove, sample, assess, export, verify offline."
+)
 acl_app = typer.Typer(
     no_args_is_help=True, help="Who may do what in Kafka: generated from the code, applied, compared."
 )
@@ -555,6 +557,9 @@ def judge_show(
     run(work.run(screen(as_json), arena, png=png, recompute=recompute))
 
 
+LogOpt = Annotated[
+    Path | None, typer.Option("--log", help="An exported bundle instead of the log that runs here.", show_default=False)
+]
 LogFolder = Annotated[
     Path | None,
     typer.Argument(metavar="[DIR]", help="An exported bundle. Default: the log that runs here.", show_default=False),
@@ -581,10 +586,7 @@ def evidence_prove(
         str, typer.Argument(metavar="EVENT_ID", help="An event's id, or entry-INDEX.", show_default=False)
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write into.")] = Path(),
-    log: Annotated[
-        Path | None,
-        typer.Option("--log", help="An exported bundle instead of the log that runs here.", show_default=False),
-    ] = None,
+    log: LogOpt = None,
     as_json: Json = False,
 ) -> None:
     """Write an event's entry and the proof that it is in the log: two files that anyone can verify."""
@@ -641,6 +643,60 @@ def evidence_findings(folder: LogFolder = None, as_json: Json = False) -> None:
     from tools.cli import evidence
 
     done(evidence.findings(screen(as_json), folder))
+
+
+@evidence_app.command("controls")
+def evidence_controls(
+    folder: LogFolder = None,
+    statements: Annotated[
+        Path | None, typer.Option(help="Signed statements of people on controls.", show_default=False)
+    ] = None,
+    signer: Annotated[
+        list[str] | None,
+        typer.Option("--signer", metavar="VKEY", help="A key whose statements count. Repeatable.", show_default=False),
+    ] = None,
+    oscal: Annotated[Path | None, typer.Option(help="Write OSCAL assessment results.", show_default=False)] = None,
+    sheet: Annotated[Path | None, typer.Option("--csv", help="Write a table.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """What the log shows of each control: satisfied, not-satisfied, not-applicable, no-evidence. Exit 1 where one is not satisfied."""
+    from tools.cli import controls
+
+    asked = controls.Asked(statements, signer or (), oscal, sheet)
+    done(controls.run(screen(as_json), folder, asked))
+
+
+TenantOpt = Annotated[str | None, typer.Option("--tenant", help="Whose request.", show_default=False)]
+
+
+@app.command(rich_help_panel=PROVE)
+def explain(
+    request: Annotated[str, typer.Argument(help="The request's id.", show_default=False)],
+    tenant: TenantOpt = None,
+    log: LogOpt = None,
+    as_json: Json = False,
+) -> None:
+    """Why a request was answered as it was, in plain words, from the evidence log alone."""
+    from tools.cli import explain as work
+
+    done(work.run(screen(as_json), request, log, tenant))
+
+
+@app.command(rich_help_panel=PROVE)
+def access(
+    subject: Annotated[str, typer.Argument(help="The person's id, as requests name it.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; must not exist.", show_default=False)],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose customer the person is.")] = "default",
+    pseudonym: Annotated[
+        bool, typer.Option("--pseudonym", help="SUBJECT is the pseudonym in the log: no key is needed.")
+    ] = False,
+    log: LogOpt = None,
+    as_json: Json = False,
+) -> None:
+    """Write all entries of the log about one person, with proofs and explanations."""
+    from tools.cli import subject as work
+
+    done(work.run(screen(as_json), work.Asked(subject, tenant, pseudonym), out, log))
 
 
 @app.command(rich_help_panel=STACK)

@@ -1,130 +1,114 @@
-"""What the log itself can show of controls. Pure: a fold over its entries.
+"""What the log itself can show of controls: a fold over its entries, judged by the catalogue. Pure.
 
-|control|case|holds when|
-|---|---|---|
-|hipaa-164.312.b|a span of offsets in a coverage entry|it continues the span before it and skips nothing that needs a finding|
-|hipaa-164.312.c|an entry|the tiles have the signed root, and no finding says that a source was reset|
-|soc2-cc7.2|a coverage entry|no finding is recorded: the log cannot show yet that a person has looked at one|
-|soc2-cc8.1|a promotion|an evaluation or a command in the log is what it names as its ground|
-|aiact-12|an answered request|its request and, unless refused before, its decision are in the log|
-
-Keeps a few dozen bytes per request, evaluation and command.
+Four results, and no way around them:
+1. satisfied: there were cases, and every one held.
+2. not-satisfied: there were cases, and one did not hold.
+3. not-applicable: there was no case, and a signed statement that has not expired says so (`statements`).
+4. no-evidence: all else. Never a pass.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
-from agents.evidence.oscal import Result, result
+from agents.evidence.catalogue import BY_ID, CATALOGUE, Control, Wording
+from agents.evidence.checks import all_checks
+from agents.evidence.folds import Check, End, Judged
+from agents.evidence.oscal import NAMED, Result
+from agents.evidence.statements import Statement
 
 _LATEST_MS = 32_503_679_999_999  # the end of the year 2999: what OSCAL's times can say
-_REQUESTED, _ROUTED, _ANSWERED, _REFUSED = 1, 2, 4, 8
-_BITS = {
-    "decision.routed": _ROUTED,
-    "answer.released": _ANSWERED,
-    "answer.withheld": _ANSWERED,
-    "answer.refused": _REFUSED,
-}
-_NEED_FINDING = frozenset({"unknown", "lost", "before-first-read"})
-_REQUESTS = "ratchet.requests"
 
 
 class Ledger:
-    """Give it every entry in order, then ask for the `results`."""
+    """Give it every entry in order, then ask for the `results`. Keeps a few dozen bytes per request, evaluation and command."""
 
     def __init__(self) -> None:
         self.first_ms = _LATEST_MS
         self.last_ms = 0
         self._entries = 0
-        self._frontiers: dict[tuple[str, int], int] = {}
-        self._spans = 0
-        self._broken: list[int] = []
-        self._coverages = 0
-        self._findings: list[int] = []
-        self._resets: list[int] = []
-        self._grounds: set[str] = set()
-        self._promotions: list[tuple[int, str]] = []
-        self._requests: dict[tuple[int, int], int] = {}
-        self._answers: dict[tuple[int, int], int] = {}
+        folds, self._judges = all_checks()
+        self._every = [fold for fold in folds if "*" in fold.types]
+        self._by_type: dict[str, list[Check]] = {}
+        for fold in folds:
+            for kind in fold.types:
+                self._by_type.setdefault(kind, []).append(fold)
 
     def take(self, index: int, value: Mapping[str, Any]) -> None:
         """The next entry."""
         self._entries += 1
-        kind = value["type"]
-        if kind == "coverage":
-            self._cover(index, value["partitions"])
-        elif kind == "finding":
-            self._findings.append(index)
-            if value["kind"] == "source-reset":
-                self._resets.append(index)
-        elif "src" in value:
-            self._record(index, kind, value)
-
-    def results(self, *, unbroken: bool) -> list[Result]:
-        """All controls of the table. `unbroken`: the tiles were read and have the signed root."""
-        ungrounded = [index for index, ground in self._promotions if ground not in self._grounds]
-        lacking = [self._answers[place] for place, bits in self._requests.items() if not _rebuilt(bits)]
-        broken = self._resets if unbroken else range(self._entries)
-        return [
-            result(
-                "hipaa-164.312.b", "Activity is recorded without a gap", self._spans, self._broken,
-                "Every offset of every recorded partition is an entry or a skip with its reason.",
-                "Coverage has a gap, or names offsets that were lost or could not be explained.",
-            ),
-            result(
-                "hipaa-164.312.c", "Records are not altered", self._entries, broken,
-                "All entries hang together under the signed root.",
-                "The tiles do not have the signed root, or a source was reset.",
-            ),
-            result(
-                "soc2-cc7.2", "Anomalies are found", self._coverages, self._findings,
-                "Every batch was compared with its source, and no finding is recorded.",
-                "Findings are recorded, and nothing in the log says that a person has looked at them.",
-            ),
-            result(
-                "soc2-cc8.1", "Models change by evaluation and approval", len(self._promotions), ungrounded,
-                "Every promotion names an evaluation or a command that is in the log.",
-                "A promotion names a ground that the log does not hold.",
-            ),
-            result(
-                "aiact-12", "Any answered request can be rebuilt", len(self._answers), sorted(lacking),
-                "Every answered request stands in the log with its request and its decision.",
-                "Of an answered request the request itself or its decision is not in the log.",
-            ),
-        ]  # fmt: skip
-
-    def _cover(self, index: int, partitions: Mapping[str, Mapping[str, Any]]) -> None:
-        self._coverages += 1
-        for place, span in partitions.items():
-            key = (place, span["inc"])
-            self._spans += 1
-            unexplained = any(kind in _NEED_FINDING for _, _, kind in span["skips"])
-            if span["from"] != self._frontiers.get(key, 0) or unexplained:
-                self._broken.append(index)
-            self._frontiers[key] = span["next"]
-
-    def _record(self, index: int, kind: str, value: Mapping[str, Any]) -> None:
-        source, facts = value["src"], value.get("facts", {})
-        at = source["broker_ms"]
+        at = value.get("src", {}).get("broker_ms")
         if isinstance(at, int) and 0 < at <= _LATEST_MS:
             self.first_ms, self.last_ms = min(self.first_ms, at), max(self.last_ms, at)
-        if kind in ("promotion.evaluated", "command.promote"):
-            self._grounds.add(str(value.get("id")))
-        elif kind == "model.promoted":
-            self._promotions.append((index, str(facts.get("evaluation"))))
-        elif source["topic"] == _REQUESTS:
-            self._note((source["partition"], source["offset"]), _REQUESTED)
-        elif kind in _BITS and "request_offset" in facts:
-            place = (facts.get("request_partition", 0), facts["request_offset"])
-            self._note(place, _BITS[kind])
-            if kind != "decision.routed":
-                self._answers.setdefault(place, index)
+        for fold in (*self._every, *self._by_type.get(value["type"], ())):
+            fold.take(index, value)
 
-    def _note(self, place: tuple[int, int], bit: int) -> None:
-        self._requests[place] = self._requests.get(place, 0) | bit
+    def results(self, *, unbroken: bool, statements: Iterable[Statement] = ()) -> list[Result]:
+        """All controls of the catalogue. `unbroken`: the tiles were read and have the signed root."""
+        end = End(self._entries, self.last_ms, unbroken)
+        judged = {name: judge(end) for name, judge in self._judges.items()}
+        stated = {one.control: one for one in statements}
+        return [
+            _result(control, judged.get(control.check, Judged(0)), stated.get(control.id), self.last_ms)
+            for control in CATALOGUE
+        ]
 
 
-def _rebuilt(bits: int) -> bool:
-    """Whether nothing that led to an answer is missing; a request that waits for one misses nothing."""
-    if bits & _ANSWERED:
-        return bits & (_REQUESTED | _ROUTED) == _REQUESTED | _ROUTED
-    return not bits & _REFUSED or bool(bits & _REQUESTED)
+def _result(control: Control, judged: Judged, stated: Statement | None, at_ms: int) -> Result:
+    wording = control.wording
+    if judged.population:
+        holds = f"Of each {wording.case}: {wording.holds}."
+        return Result(
+            control.id, control.title, "not-satisfied" if judged.failed else "satisfied",
+            wording.fails if judged.failed else holds, judged.population, judged.failed,
+        )  # fmt: skip
+    nothing = _nothing(wording)
+    if stated is None:
+        return Result(control.id, control.title, "no-evidence", nothing)
+    said = f"{stated.why} (signed by {stated.by}, until {stated.until})"
+    if stated.says == "reviewed":
+        holds = stated.holds(at_ms)
+        why = said if holds else f"{wording.fails} It was valid until {stated.until}."
+        return Result(
+            control.id, control.title, "satisfied" if holds else "not-satisfied", why, 1, by=stated.by
+        )  # fmt: skip
+    if stated.holds(at_ms):
+        return Result(control.id, control.title, "not-applicable", said, by=stated.by)
+    return Result(
+        control.id, control.title, "no-evidence", f"{nothing} A statement about it expired on {stated.until}."
+    )
+
+
+def _nothing(wording: Wording) -> str:
+    if not wording.proof:
+        return "No log can show it: a person's signed statement does."
+    return (
+        f"Nothing of it is recorded yet: {wording.waits_for}." if wording.waits_for else "The log holds no case of it."
+    )
+
+
+def row_of(one: Result) -> dict[str, Any]:
+    """A result with what the catalogue says of its control, as JSON has it."""
+    control = BY_ID[one.control]
+    return {
+        "control": one.control, "title": one.title, "state": one.state, "why": one.why, "population": one.population,
+        "failed": len(one.failed), "entries": list(one.failed[:NAMED]), "proof": list(control.wording.proof),
+        "case": control.wording.case, "holds": control.wording.holds, "deadlines": list(control.deadlines),
+        "crosswalk": list(control.crosswalk), "stated_by": one.by,
+    }  # fmt: skip
+
+
+def sheet(results: Sequence[Result]) -> bytes:
+    """The results as CSV (RFC 4180, UTF-8): lists with spaces between. The same results give the same bytes."""
+    out = io.StringIO(newline="")
+    rows = [row_of(one) for one in results]
+    names = [name for name in row_of(Result(CATALOGUE[0].id, "", "no-evidence", "")) if name not in ("case", "holds")]
+    writer = csv.writer(out)
+    writer.writerow(names)
+    for row in rows:
+        cells = (row[name] for name in names)
+        writer.writerow(
+            " ".join(map(str, cast("list[object]", cell))) if isinstance(cell, list) else cell for cell in cells
+        )
+    return out.getvalue().encode()

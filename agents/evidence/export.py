@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from agents.evidence import attest
-from agents.evidence.controls import Ledger
-from agents.evidence.edge import Edge
+from agents.evidence.assess import Assessment
+from agents.evidence.controls import sheet
 from agents.evidence.log import CHECKPOINT, POLICY, export, tile_bytes
-from agents.evidence.oscal import assessment_results
 from agents.evidence.snapshot import Say, Snapshot, name_of, parsed, silent
 from schemas import canonical
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Refused
 from schemas.ids import digest
-from schemas.tlog import merkle, note, tiles
+from schemas.tlog import note, tiles
 
 MANIFEST = "manifest.json"
 OSCAL = "oscal.json"
+CONTROLS = "controls.csv"
 PROOFS = "proofs"
 DISCLOSED = "disclosed"
 OWN = frozenset({"coverage", "finding", "trust"})
@@ -109,20 +109,12 @@ class _Attested:
 def plan_all(log: Snapshot, fetch: Fetch, proofs: Mapping[str, int], say: Say = silent) -> Plan:
     """The bundle of the whole log: policy, statements, OSCAL results. Raises Moved, Unavailable for a log without records."""
     _belongs(log)
-    attested, ledger, edge = _Attested(log.folder, fetch), Ledger(), Edge(0, [])
-    for first, entries in log.bundles():
-        if first % 65_536 == 0:
-            say(f"entry {first:,} of {log.size:,}")
-        edge, _ = edge.extended([merkle.leaf_hash(entry) for entry in entries])
-        for index, entry in enumerate(entries, first):
-            value = parsed(entry)
-            attested.take(index, entry, value)
-            ledger.take(index, value)
-    if not ledger.last_ms:
-        raise Unavailable(f"the log {log.checkpoint.origin} holds no record yet: there is nothing to assess")
-    results = ledger.results(unbroken=edge.root() == log.checkpoint.root)
-    oscal = assessment_results(log.checkpoint, results, ledger.first_ms, ledger.last_ms)
-    files = {POLICY: log.policy, OSCAL: oscal} | attested.files
+    attested, assessment = _Attested(log.folder, fetch), Assessment(log)
+    for index, entry, value in assessment.entries(say):
+        attested.take(index, entry, value)
+    results = assessment.results()
+    oscal = assessment.document(results)
+    files = {POLICY: log.policy, OSCAL: oscal, CONTROLS: sheet(results)} | attested.files
     return Plan(log.checkpoint.origin, log.size, files, proofs, missing=tuple(attested.missing))
 
 
@@ -206,7 +198,7 @@ def write(log_dir: Path, plan: Plan, out: Path, say: Say = silent) -> note.Check
 
     `out` must not exist, or be an empty folder: it appears whole or not at all.
     """
-    with _beside(out) as temp:
+    with beside(out) as temp:
         if plan.tenant is None:
             say("copying the log")
             export(log_dir, temp)
@@ -228,7 +220,7 @@ def write(log_dir: Path, plan: Plan, out: Path, say: Say = silent) -> note.Check
 
 def write_log(log_dir: Path, out: Path, proofs: Mapping[str, int], say: Say = silent) -> note.Checkpoint:
     """The log alone, at the checkpoint that is published now, with proofs. Raises Moved; then nothing is left behind."""
-    with _beside(out) as temp:
+    with beside(out) as temp:
         say("copying the log")
         export(log_dir, temp)
         log = Snapshot.open(temp)
@@ -272,7 +264,7 @@ def _concerns(value: Mapping[str, Any], plan: Plan) -> bool:
 
 
 @contextmanager
-def _beside(out: Path) -> Generator[Path]:
+def beside(out: Path) -> Generator[Path]:
     """A folder beside `out` that takes its name at the end, and is gone when something goes wrong."""
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise Refused(f"{out} exists; give a folder that does not, or an empty one", kind="usage")

@@ -26,7 +26,10 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One control, assessed. `population` is how many cases there were, `failed` which entries of them did not hold."""
+    """One control, assessed. `population` is how many cases there were, `failed` which entries of them did not hold.
+
+    `by`: who signed the statement that it rests on; empty where it rests on the log.
+    """
 
     control: str
     title: str
@@ -34,14 +37,7 @@ class Result:
     why: str
     population: int = 0
     failed: Sequence[int] = ()
-
-
-def result(control: str, title: str, population: int, failed: Sequence[int], holds: str, fails: str) -> Result:
-    """A result by the rule: no case, no evidence; one failure, not satisfied."""
-    if population == 0:
-        return Result(control, title, "no-evidence", "The log holds no case of it.")
-    state: State = "not-satisfied" if failed else "satisfied"
-    return Result(control, title, state, fails if failed else holds, population, failed)
+    by: str = ""
 
 
 def assessment_results(log: Checkpoint, results: Sequence[Result], first_ms: int, last_ms: int) -> bytes:
@@ -114,8 +110,8 @@ def _observation(one: Result, uuid: str, collected: str) -> dict[str, canonical.
     return {
         "uuid": uuid,
         "title": one.control,
-        "description": f"{one.population} cases looked at{failing}.",
-        "methods": ["TEST"],
+        "description": f"{one.population} cases looked at{failing}." if not one.by else f"Stated by {one.by}.",
+        "methods": ["EXAMINE" if one.by else "TEST"],
         "types": ["control-objective"],
         "relevant-evidence": [{"href": "checkpoint", "description": "The signed log that the cases stand in."}],
         "collected": collected,

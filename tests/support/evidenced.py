@@ -75,8 +75,9 @@ class Book:
         tenant: str = "acme",
         event_id: str = "",
         skip: int = 0,
+        more: Mapping[str, Any] | None = None,
     ) -> str:
-        """A record at the next offset of a topic (`skip` of them left out); its event id."""
+        """A record at the next offset of a topic (`skip` of them left out), with `more` in its envelope; its event id."""
         full = f"ratchet.{topic}"
         offset = self.offsets[full] + skip
         self.offsets[full] = offset + 1
@@ -87,7 +88,7 @@ class Book:
                 "v": 1, "id": event_id, "type": kind, "tenant": tenant, "retention": "time", "time": "2026-09-21T14:13:20Z",
                 "src": {"topic": full, "partition": 0, "inc": 0, "offset": offset, "broker_ms": AT_MS + self.size},
                 "route": "banking", "facts": dict(facts), "commit": {"value": "0" * 64},
-            }
+            } | dict(more or {})
         )  # fmt: skip
         self.counts[tenant] += 1
         self.index.setdefault(event_id, self.size - 1)

@@ -162,7 +162,7 @@ def _export(screen: Screen, folder: Path, out: Path, asked: Asked, progress: Pro
             words = f"the log holds no entry of tenant {asked.tenant!r}"
             screen.line({"refused": words, "kind": "unknown-tenant"}, f"[red]no[/]: {clean(words)}")
             return Exit.NO
-        tag = next(iter(tags)) if len(tags) == 1 else asyncio.run(_tag_of(asked.tenant))
+        tag = next(iter(tags)) if len(tags) == 1 else asyncio.run(pseudonym_of(asked.tenant, "tenant", asked.tenant))
         if tag not in tags:
             raise Refused(f"the log's coverage does not count the entries of tenant {asked.tenant}", kind="log-damaged")
         plan = bundles.plan_tenant(log, fetch, proofs, asked.tenant, tag, say)
@@ -213,8 +213,8 @@ async def _announce(folder: Path, plan: bundles.Plan, asked: Asked, progress: Pr
         await asyncio.sleep(LOOK_S)
 
 
-async def _tag_of(tenant: str) -> str:
-    """The tenant's tag by its key: where the log alone leaves several."""
+async def pseudonym_of(tenant: str, label: str, identifier: str) -> str:
+    """A pseudonym under the tenant's key, as the collector and the router make them."""
     from agents.evidence.record import pseudonym
     from agents.wiring import TenantKeys
     from infra.secrets import open_secrets
@@ -224,7 +224,7 @@ async def _tag_of(tenant: str) -> str:
         keys = TenantKeys(await secrets.commitment_key("tenants"))
     finally:
         await secrets.close()
-    return pseudonym(keys.pseudonym_key(tenant), "tenant", tenant)
+    return pseudonym(keys.pseudonym_key(tenant), label, identifier)
 
 
 def _say_exported(screen: Screen, out: Path, checkpoint: Checkpoint, more: Mapping[str, Any]) -> None:
@@ -272,9 +272,10 @@ def described(log: Snapshot, index: int) -> dict[str, Any]:
     return {"index": index, "name": name_of(index, value), "type": str(value.get("type")), "place": place}
 
 
-def write_proof(log: Snapshot, index: int, out: Path) -> dict[str, Any]:
+def write_proof(log: Snapshot, index: int, out: Path, name: str | None = None) -> dict[str, Any]:
     """NAME.json, the entry's bytes, and NAME.tlog-proof; what they are about."""
     row = described(log, index)
+    row["name"] = row["name"] if name is None else name
     entry, proof = out / f"{row['name']}.json", out / f"{row['name']}.tlog-proof"
     out.mkdir(parents=True, exist_ok=True)
     entry.write_bytes(log.entry(index))

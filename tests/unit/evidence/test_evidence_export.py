@@ -10,6 +10,8 @@ import pytest
 from evidenced import ADAPTER, ADAPTER_HEX, KNOWN_TAGS, Book, told
 
 from agents.evidence import export as bundles
+from agents.evidence.assess import Assessment
+from agents.evidence.controls import sheet
 from agents.evidence.export import Moved, Plan, announced, chosen, plan_all, plan_tenant, tags_of, write, write_log
 from agents.evidence.snapshot import Snapshot, parsed
 from infra.notary import verify
@@ -78,8 +80,11 @@ async def test_a_full_bundle(book: Book, tmp_path: Path) -> None:
         f"attestations/{book.index['model.promoted-1']}-promotion.dsse.json",
         f"attestations/adapter-{ADAPTER_HEX}.dsse.json",
     }
-    assert set(named) == {"policy.txt", "oscal.json"} | statements
+    assert set(named) == {"policy.txt", "oscal.json", "controls.csv"} | statements
     assert {path: hashlib.sha256((out / path).read_bytes()).hexdigest() for path in named} == named
+    assessment = Assessment(log)
+    assert len([*assessment.entries()]) == log.size
+    assert (out / "controls.csv").read_bytes() == sheet(assessment.results())
     assert manifest["proofs"] == ["entry-0.tlog-proof", "request-3.tlog-proof"]
     proofs = {"proofs/entry-0.tlog-proof", "proofs/request-3.tlog-proof"}
     assert files_of(out) == set(named) | proofs | tree(checkpoint.size) | {"checkpoint", "manifest.json"}
@@ -96,7 +101,7 @@ async def test_what_is_not_kept_is_said(book: Book) -> None:
     """A statement that is not signed yet and an adapter that is not in the store are named, not made up."""
     shutil.rmtree(book.root / "attestations")
     plan = plan_all(Snapshot.open(book.root), nothing, {})
-    assert set(plan.files) == {"policy.txt", "oscal.json"}
+    assert set(plan.files) == {"policy.txt", "oscal.json", "controls.csv"}
     assert [path.split("/")[1].split("-")[-1][:5] for path in plan.missing] == ["train", ADAPTER_HEX[:5], "promo"]
 
 
@@ -112,7 +117,7 @@ async def test_a_name_that_is_no_digest_is_no_path(tmp_path: Path, adapter: str)
         raise AssertionError(name)
 
     plan = plan_all(Snapshot.open(book.root), never, {})
-    assert set(plan.files) == {"policy.txt", "oscal.json"}
+    assert set(plan.files) == {"policy.txt", "oscal.json", "controls.csv"}
 
 
 async def test_an_empty_log_has_nothing_to_assess(tmp_path: Path) -> None:

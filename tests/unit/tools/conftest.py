@@ -1,10 +1,11 @@
-"""A broker's first answer over TLS, without a broker."""
+"""The command line in this process; a broker's first answer over TLS, without a broker."""
 
 import socket
 import ssl
 import struct
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,3 +42,25 @@ def tls_broker(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield f"{host}:{port}", made.authority
         door.shutdown(socket.SHUT_RDWR)
     thread.join()
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`ratchet …` in this process: exit code, answers, faults. The state folder is the test's."""
+    from tools.ratchet import main
+
+    for name in ("KAFKA_BOOTSTRAP", "RATCHET_SECRETS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ratchet", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return run

@@ -1,9 +1,9 @@
 """`ratchet evidence` on a log in a folder: proofs, samples, exports, what is said and with which exit code."""
 
 import asyncio
+import functools
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,14 @@ from streams.port import TP, Outgoing
 from streams.shapes import Record
 from tools.cli import evidence
 from tools.cli.trace import draw, logged
-from tools.ratchet import main
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`ratchet evidence …` in this process: exit code, answers, faults. The state folder is the test's."""
-    for name in ("KAFKA_BOOTSTRAP", "RATCHET_SECRETS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ratchet", "evidence", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return run
+def ratchet(cli: Run) -> Run:
+    """`ratchet evidence …` in this process."""
+    return functools.partial(cli, "evidence")
 
 
 @pytest.fixture
@@ -155,7 +142,7 @@ def test_a_whole_bundle(ratchet: Run, book: Book, broker: Collected, tmp_path: P
     manifest = (tmp_path / "bundle/manifest.json").read_bytes()
     payload: Any = event.data
     assert (payload.manifest, payload.kind, payload.by) == (hashlib.sha256(manifest).hexdigest(), "full", "ann")
-    assert payload.files == len(json.loads(manifest)["files"]) == 5
+    assert payload.files == len(json.loads(manifest)["files"]) == 6
     assert payload.manifest in said
     assert "oscal.json" in said
     assert "lacks" not in said
