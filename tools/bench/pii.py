@@ -23,7 +23,8 @@ NOTES = (
     "clean_flag_rate: of texts without such a label, those with such a finding",
     "tuned, held_out: halves of the file by SHA-256 of the text; templates repeat on both sides of the split",
     "unsupported: labels of other types; they are not looked for here",
-    "texts_per_s by a processor's second; 2 kB: parts of the file's texts; adversarial: the slowest of the table at 100 kB",
+    "texts_per_s and ms by the processor's clock (p99_wall by the wall's); 2 kB: parts of the file's texts; adversarial: the slowest "
+    "of the table at 100 kB",
 )
 
 
@@ -50,6 +51,7 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         "texts_per_s": round(speed),
         "p50_ms_2kb": round(long["p50"], 3),
         "p99_ms_2kb": round(long["p99"], 3),
+        "p99_wall_ms_2kb": round(long["p99_wall"], 3),
         "adversarial_100kb_ms": slow[0]["ms_100kb"],
         "adversarial_ratio": max(row["ratio"] for row in slow),
         "adversarial": slow,
@@ -72,6 +74,7 @@ def _summary(
         "held_out_clean_flag_rate": figure(gate["clean_flag_rate"], at_most=0.005),
         "texts_per_s": figure(round(speed), at_least=10_000),
         "p99_ms_2kb": figure(round(long["p99"], 3), at_most=1),
+        "p99_wall_ms_2kb": figure(round(long["p99_wall"], 3)),
         "adversarial_100kb_ms": figure(slow[0]["ms_100kb"]),
         "adversarial_ratio": figure(max(row["ratio"] for row in slow), at_most=2.5),
     }
