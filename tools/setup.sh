@@ -39,7 +39,7 @@ flock 9 2>/dev/null || true  # two at once: the second waits, then finds the sta
 if done_already; then exit 0; fi
 
 # uv reads no pip configuration: hand over which registry, certificates and folders pip would use.
-pip_value() { "$python" -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | tail -1; }
+pip_value() { { "$python" -m pip config list 2>/dev/null || true; } | sed -n "s/^[^=]*\.$1='\(.*\)'\$/\1/p" | tail -1; }
 hand_over() { local value; value=$(pip_value "$2"); if [[ -z ${!1:-} && -n $value ]]; then export "$1=$value"; fi; }
 hand_over UV_DEFAULT_INDEX index-url
 hand_over SSL_CERT_FILE cert
