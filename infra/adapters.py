@@ -29,6 +29,7 @@ from infra.artifacts import ArtifactStore, tree_manifest
 from schemas.dsse import PAYLOAD_TYPE, STATEMENT_TYPE, pae
 from schemas.dsse import envelope as dsse_envelope
 from schemas.errors import Refused
+from schemas.ids import digest
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -94,11 +95,11 @@ def read_probes(directory: Path, statement: Statement) -> tuple[GoldenProbe, ...
         data = (directory / PROBES_FILE).read_bytes()
     except FileNotFoundError as exc:
         raise _refused_file(PROBES_FILE, "is missing") from exc
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    found = digest(data)
     if PROBES_FILE not in statement.files:
         raise _refused_file(PROBES_FILE, "is not in the signed statement")
-    if digest != statement.files[PROBES_FILE]:
-        raise _refused_file(PROBES_FILE, f"is {digest}, signed was {statement.files[PROBES_FILE]}")
+    if found != statement.files[PROBES_FILE]:
+        raise _refused_file(PROBES_FILE, f"is {found}, signed was {statement.files[PROBES_FILE]}")
     try:
         return tuple(_read_probe(row) for row in json.loads(data)["probes"])
     except (KeyError, TypeError, ValueError, RecursionError) as exc:

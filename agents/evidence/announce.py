@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from agents.evidence.attest import STATEMENTS, path_of
+from agents.evidence.coverage import FINDING
 from agents.evidence.ports import Attestor, AuditPublisher, Clock, RolledBack
 from agents.evidence.sequencer import Sequencer, Signed
 from schemas import canonical
@@ -16,7 +17,6 @@ from schemas.events import AuditCheckpoint, AuditFinding
 from schemas.payload import Payload
 from schemas.tlog.strict import encode_base64
 
-FINDING = "finding"
 _MARKS = tuple(f'"type":"{kind}"'.encode() for kind in (FINDING, *STATEMENTS))
 _AT_ONCE = 500
 

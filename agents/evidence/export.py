@@ -20,8 +20,10 @@ from typing import Any
 from agents.evidence import attest
 from agents.evidence.assess import Assessment
 from agents.evidence.controls import sheet
+from agents.evidence.coverage import COVERAGE, FINDING
 from agents.evidence.log import CHECKPOINT, POLICY, export, tile_bytes
 from agents.evidence.snapshot import Say, Snapshot, name_of, parsed, silent
+from agents.evidence.trust import TRUST
 from schemas import canonical
 from schemas.errors import Refused
 from schemas.ids import digest
@@ -32,7 +34,7 @@ OSCAL = "oscal.json"
 CONTROLS = "controls.csv"
 PROOFS = "proofs"
 DISCLOSED = "disclosed"
-OWN = frozenset({"coverage", "finding", "trust"})
+OWN = frozenset({COVERAGE, FINDING, TRUST})
 """Types of the collector's own entries: they belong to every tenant's bundle."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 

@@ -3,6 +3,7 @@
 Entries come in the order of the log. What lies on different partitions may come in any order: it is joined at the end.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,7 +35,7 @@ class Judged:
     failed: Sequence[int] = ()
 
 
-class Check:
+class Check(ABC):
     """A fold over the entries of `types`, `*` for all of them."""
 
     types: tuple[str, ...] = ()
@@ -43,9 +44,9 @@ class Check:
         self.population: int = 0
         self.failed: list[int] = []
 
+    @abstractmethod
     def take(self, index: int, value: Value) -> None:
         """The next entry of these types."""
-        raise NotImplementedError
 
     def judged(self, end: End) -> Judged:
         return Judged(self.population, self.failed)

@@ -250,6 +250,14 @@ def _write(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
+def published(log_dir: Path) -> tuple[bytes, bytes]:
+    """The published checkpoint and the policy as they lay beside each other. Safe beside a running writer."""
+    while True:
+        data, policy = (log_dir / CHECKPOINT).read_bytes(), (log_dir / POLICY).read_bytes()
+        if (log_dir / CHECKPOINT).read_bytes() == data:
+            return data, policy
+
+
 def export(log_dir: Path, out_dir: Path) -> note.Checkpoint:
     """Copy what the published checkpoint covers, and nothing else, into a folder that a stranger can verify.
 
@@ -258,10 +266,7 @@ def export(log_dir: Path, out_dir: Path) -> note.Checkpoint:
     out_dir.mkdir(parents=True, exist_ok=True)
     if any(out_dir.iterdir()):
         raise FileExistsError(f"{out_dir} is not empty; accepted: a new or empty folder")
-    while True:  # the policy as it lay beside this checkpoint
-        data, policy = (log_dir / CHECKPOINT).read_bytes(), (log_dir / POLICY).read_bytes()
-        if (log_dir / CHECKPOINT).read_bytes() == data:
-            break
+    data, policy = published(log_dir)
     checkpoint = note.parse_checkpoint(note.parse_note(data)[0])
     for tile in tiles.tiles_of(checkpoint.size):
         target = out_dir / tile.path

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from agents.evidence.coverage import FINDING
 from agents.evidence.ports import Clock, Cosigned, Witnesses
 from agents.evidence.record import is_token
 from schemas import canonical
@@ -68,4 +69,4 @@ class Quorum:
 
 
 def _finding(kind: str, detail: canonical.Json) -> bytes:
-    return canonical.encode({"v": 1, "type": "finding", "kind": kind, "detail": detail})
+    return canonical.encode({"v": 1, "type": FINDING, "kind": kind, "detail": detail})

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import orjson
 
-from agents.evidence.log import CHECKPOINT, POLICY, tile_bytes
+from agents.evidence.log import CHECKPOINT, published, tile_bytes
 from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, note, tiles
 from schemas.tlog.proof import Proof
@@ -48,11 +48,8 @@ class Snapshot:
     def open(cls, folder: Path) -> "Snapshot":
         """Checkpoint and policy as they lay beside each other. Raises Unavailable before the first checkpoint, Refused."""
         try:
-            while True:
-                data = (folder / CHECKPOINT).read_bytes()
-                policy = (folder / POLICY).read_bytes()
-                if (folder / CHECKPOINT).read_bytes() == data:
-                    return cls(folder, data, policy)
+            data, policy = published(folder)
+            return cls(folder, data, policy)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise Unavailable(f"{folder} holds no {Path(exc.filename).name}: nothing was signed there yet") from exc
         except Malformed as exc:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from agents.evidence.coverage import frontiers
-from agents.evidence.log import LogDirectory, export
+from agents.evidence.snapshot import Snapshot
 from infra import banking77
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
@@ -124,14 +124,8 @@ class Bench:
             await clock.sleep(0.2)
 
     def _frontiers(self) -> dict[TP, int]:
-        with tempfile.TemporaryDirectory(prefix="ratchet-bench-log-") as place:
-            checkpoint = export(self.state / "evidence", Path(place) / "log")
-            directory = LogDirectory(Path(place) / "log")
-            try:
-                found = frontiers(directory.newest_first(checkpoint.size))
-                return {source: frontier.next for source, frontier in found.items()}
-            finally:
-                directory.close()
+        found = frontiers(Snapshot.open(self.state / "evidence").newest_first())
+        return {source: frontier.next for source, frontier in found.items()}
 
     def resident(self) -> int:
         """Resident bytes of the whole stack; shared pages count once per process."""
