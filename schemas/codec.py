@@ -11,13 +11,13 @@ from typing import NoReturn, cast
 
 from pydantic import ValidationError
 
-from schemas import events, policies
+from schemas import compliance, events, policies
 from schemas.errors import Undecodable
 from schemas.payload import REGISTRY, TYPE_PREFIX, TYPE_SUFFIX, Payload
 from schemas.value import value
 
 Headers = tuple[tuple[str, bytes], ...]
-MODULES = (events, policies)  # importing them fills the registry
+MODULES = (events, policies, compliance)  # importing them fills the registry
 FIELD_CHARS = 64
 YEAR_9999_S = 253_402_300_799
 LONG, DIGITS = b"0" * 22, bytes.maketrans(b"123456789", b"000000000")  # no float that is written shortest has as many

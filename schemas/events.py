@@ -1,9 +1,11 @@
 """Every event that the loop uses, by topic. Names, keys and topics are those of the topics table."""
 
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from schemas.gate import Action
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
 from schemas.policies import BreakerState, PolicyRef
 from schemas.routes import Grader, Route
@@ -20,6 +22,10 @@ class IncomingPart(BaseModel):
     """A part of a payload that people or upstream send."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# No digit: these stand in evidence as they are, and nobody's number fits in.
+PURPOSE_PATTERN = r"^[a-z][a-z_-]{0,47}$"
 
 
 class Message(IncomingPart):
@@ -44,6 +50,30 @@ class RequestSubmitted(RequestEvent, Incoming):
     deadline_ms: int | None = Field(default=None, ge=1)
     sensitivity: Sensitivity | None = Field(default=None, description="What upstream knows of it; only ever raises it.")
     needs: tuple[str, ...] = Field(default=(), max_length=16, description="Capabilities that the arm must have.")
+    purpose: str | None = Field(
+        default=None, pattern=PURPOSE_PATTERN, description="What it is for; None: as the tenant says."
+    )
+    legal_basis: str | None = Field(
+        default=None, pattern=PURPOSE_PATTERN, description="Legal basis; None: as the tenant says."
+    )
+    notice: str | None = Field(
+        default=None,
+        pattern=ID_PATTERN,
+        description="The privacy notice that the person was shown; None: as the tenant says.",
+    )
+    origin: str | None = Field(
+        default=None, pattern=PURPOSE_PATTERN, description="Region the data comes from; None: as the tenant says."
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), max_length=16, description="Data classes that upstream knows to be in it, such as religion."
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(re.fullmatch(PURPOSE_PATTERN, name) is None for name in value):
+            raise ValueError(f"names of data classes match {PURPOSE_PATTERN}")
+        return value
 
 
 # decisions, shadows: by the router
@@ -66,6 +96,27 @@ class ArmTerms(Part):
     nano_usd_cached: int = 0
     nano_usd_out: int = 0
     nano_usd_engine_s: int = 0
+
+
+class GateSeen(Part):
+    """What the gate decided, and why. `rules`: ids of those that fired. `found`: kinds and how often; never what was found.
+
+    `registered`: the tenant's register names purpose, basis and flow. `scan`: what the shell observed of the detectors, which a replay
+    does not run against a clock.
+    """
+
+    action: Action
+    rules: tuple[str, ...] = ()
+    exemptions: tuple[str, ...] = ()
+    rules_digest: str = ""
+    tenant_version: int = Field(default=0, ge=0, description="Of the tenant's configuration; 0: none.")
+    purpose: str = ""
+    legal_basis: str = ""
+    origin: str = ""
+    registered: bool = False
+    found: dict[str, int] = Field(default_factory=dict)
+    masked: tuple[str, ...] = Field(default=(), description="Kinds that were replaced.")
+    scan: Literal["whole", "failed", "late"] = "whole"
 
 
 class ArmChoice(Part):
@@ -171,7 +222,6 @@ class DecisionRouted(DerivedEvent):
     )
     session: str | None = Field(default=None, description="Hash of the session id.")
     session_arm: str | None = Field(default=None, description="The arm the session had, as observed.")
-    subject: str | None = Field(default=None, description="Pseudonym.")
     policies: tuple[PolicyRef, ...]
     store_seen: bool = Field(default=True, description="Whether the store answered (sessions, ids seen before).")
     code: str = ""
@@ -183,6 +233,11 @@ class DecisionRouted(DerivedEvent):
         default="", description="Of a second decision: the first result, where no arm is stronger."
     )
     trial: CachedAnswer | None = Field(default=None, description="Of a like question: to be compared with this answer.")
+    gate: GateSeen | None = Field(default=None, description="None where the route has no gate.")
+    mask_map: str = Field(
+        default="",
+        description="What the placeholders stand for, sealed for router and trust; empty: nothing was replaced.",
+    )
 
 
 class ShadowOrdered(DerivedEvent):
@@ -242,6 +297,10 @@ class ResultCompleted(ResultEvent):
     cached_tokens: int = Field(default=0, ge=0, description="Of the input's, those that the provider had cached.")
     cost_nano_usd: int | None = Field(default=None, ge=0, description="By the decision's price; None: not known.")
     cache_key: str = ""
+    mask_map: str = Field(
+        default="",
+        description="What the placeholders stand for, sealed for router and trust; empty: nothing was replaced.",
+    )
 
 
 class ResultFailed(ResultEvent):
@@ -288,6 +347,16 @@ class ScoreAssigned(DerivedEvent):
     attempt: int = 1
     result_partition: int | None = Field(default=None, ge=0)
     result_offset: int | None = Field(default=None, ge=0)
+    withheld: bool = Field(
+        default=False, description="Released by its score, and withheld by the gate: nothing goes out."
+    )
+
+
+class AiMark(Part):
+    """A machine made this answer: the statement, and what binds it to the text (docs/gate.md)."""
+
+    statement: str
+    binding: str
 
 
 class AnswerReleased(DerivedEvent):
@@ -302,15 +371,19 @@ class AnswerReleased(DerivedEvent):
     decision_id: str
     result_id: str = ""
     latency_ms: float = Field(ge=0, description="From the request's event time.")
+    marked: bool = Field(default=False, description="Whether `mark` is there.")
+    mark: AiMark | None = None
+    gate: GateSeen | None = Field(default=None, description="What the gate said of the answer's text.")
 
 
 class AnswerWithheld(DerivedEvent):
     TYPE = "answer.withheld"
     TOPIC = "answers"
 
-    reason: Literal["rejected", "failed", "window_ended"]
+    reason: Literal["rejected", "failed", "window_ended", "gate"]
     detail: str = ""
     decision_id: str = ""
+    gate: GateSeen | None = None
 
 
 class AnswerRefused(RequestEvent):
@@ -330,6 +403,8 @@ class AnswerRefused(RequestEvent):
     policies: tuple[PolicyRef, ...] = Field(default=(), description="What the router knew when it refused.")
     retry_after_ms: int | None = Field(default=None, ge=0, description="When the same may be asked again.")
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="Arm -> why it may not answer.")
+    gate: GateSeen | None = Field(default=None, description="Where the gate refused it, or had seen it before.")
+    subject: str | None = Field(default=None, description="Pseudonym.")
 
 
 # reviews: by cases
@@ -375,6 +450,10 @@ class ReviewSettled(DerivedEvent):
     score: float | None = None
     detail: str = ""
     request_at_ms: int = 0
+    mask_map: str = Field(
+        default="",
+        description="What the placeholders stand for, sealed for router and trust; empty: nothing was replaced.",
+    )
 
 
 # verdicts: by people, upstream, graders
@@ -403,6 +482,9 @@ class VerdictGiven(RequestEvent, Incoming):
     answers: tuple[ArmVerdict, ...] = Field(default=(), max_length=26)
     corrected: str | None = Field(default=None, min_length=1, max_length=100_000)
     seconds_spent: float | None = Field(default=None, ge=0)
+    subject: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{32}$", description="As the review said: whose data it is, a pseudonym."
+    )
 
 
 # cases: by cases, keyed by route
@@ -706,6 +788,7 @@ class TrainingCompleted(TrainingEvent):
     metrics: dict[str, float]
     energy_j: float | None = None
     energy_estimated: bool = True
+    denied: int = Field(default=0, ge=0, description="Rows that the gate left out.")
 
 
 class TrainingFailed(TrainingEvent):
@@ -907,8 +990,10 @@ class ExportMade(Observation, Incoming):
     TYPE = "export.made"
 
     manifest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bundle's manifest.")
-    kind: Literal["full", "tenant"]
+    kind: Literal["full", "tenant", "subject"]
     files: int = Field(ge=0, lt=1 << 53, description="How many files the manifest names.")
+    entries: int = Field(default=0, ge=0, lt=1 << 53, description="Of a subject's: how many entries it holds.")
+    expected: int = Field(default=0, ge=0, lt=1 << 53, description="Of a subject's: how many the log had.")
     by: str = Field(pattern=ID_PATTERN, description="The operator.")
 
 

@@ -35,6 +35,12 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "command.skip",
         "command.offsets",
         "export.made",
+        "command.tenant",
+        "command.incident",
+        "command.erase",
+        "access.checked",
+        "config.observed",
+        "drill.completed",
     ),
     "router": ("decision.routed", "shadow.ordered", "answer.refused"),
     "inference": (
@@ -62,9 +68,22 @@ SENDERS: dict[str, tuple[str, ...]] = {
     "grader": ("verdict.given",),
     "learner": ("policy.router",),
     "estimator": ("policy.capacity",),
-    "trainer": ("training.ordered", "training.cancelled", "adapter.registered"),
-    "jobs": ("training.progressed", "training.completed", "training.failed"),
-    "evidence": ("audit.checkpoint", "audit.finding"),
+    "trainer": ("training.ordered", "training.cancelled", "adapter.registered", "adapter.marked"),
+    "jobs": ("training.progressed", "training.completed", "training.failed", "deid.applied"),
+    "compliance": (
+        "policy.gate",
+        "incident.detected",
+        "incident.assessed",
+        "incident.notified",
+        "incident.told",
+        "incident.not_notifiable",
+        "incident.contained",
+        "incident.closed",
+        "incident.overdue",
+        "incident.refused",
+    ),
+    "shredder": ("key.removed", "key.erased", "subject.erased", "subject.kept", "command.forget"),
+    "evidence": ("audit.checkpoint", "audit.finding", "audit.recorded", "compliance.violation", "key.wrapped"),
 }
 OUTSIDE = ("upstream", "reviewer", "operator")
 JOINT = frozenset({"verdict.given"})

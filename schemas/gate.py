@@ -4,8 +4,9 @@
 2. A tenant's configuration holds permissions, each with an end where it has one. Without one nothing is permitted.
 """
 
+import re
 from itertools import pairwise
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -29,6 +30,13 @@ Ms = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 def _as_set(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
+
+
+def _named(rows: dict[str, Any]) -> dict[str, Any]:
+    """Keys are tokens: said by hand, for JSON Schema's way to say it cannot be judged for compatibility."""
+    if any(re.fullmatch(ID_PATTERN, name) is None for name in rows):
+        raise ValueError(f"names match {ID_PATTERN}")
+    return rows
 
 
 Tokens = Annotated[tuple[Token, ...], AfterValidator(_as_set)]
@@ -208,30 +216,46 @@ class Baa(Ending):
     id: Token
 
 
+class Hold(Timed):
+    """A legal hold: what is kept of a subject (a pseudonym) must not be erased; without one: of all subjects."""
+
+    id: Token
+    subject: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+
+
 class GateTenant(Strict):
     """What one tenant is permitted. `thresholds`: kind -> thousandths of a score below which a finding does not count.
 
-    `origin`: where data comes from whose request does not say. `private_arms`: to which confined texts may go.
+    `purpose`, `basis`, `notice`, `origin`: of requests that do not say. `private_arms`: to which confined texts may go. `notify_hours`:
+    from when somebody is aware of a breach until the authority must be notified.
     """
 
     tenant: Token
     version: int = Field(default=1, ge=1, lt=1 << 31)
-    purposes: dict[Token, Tokens] = Field(default={}, description="Purpose -> the legal bases that it rests on.")
+    purposes: Annotated[dict[str, Tokens], AfterValidator(_named)] = Field(
+        default={}, description="Purpose -> the legal bases that it rests on."
+    )
     notices: Tokens = ()
     flows: tuple[Flow, ...] = ()
+    purpose: Token | None = None
+    basis: Token | None = None
+    notice: Token | None = None
     origin: Token | None = None
     private_arms: Tokens = ()
     hipaa: bool = False
     baa: Baa | None = None
     exemptions: tuple[Exemption, ...] = ()
-    thresholds: dict[Token, Annotated[int, Field(ge=0, le=1000)]] = Field(default={})
+    thresholds: Annotated[dict[str, Annotated[int, Field(ge=0, le=1000)]], AfterValidator(_named)] = Field(default={})
     retention_days: int = Field(default=183, ge=1, le=36_500)
+    notify_hours: int = Field(default=72, ge=1, le=8784)
+    holds: tuple[Hold, ...] = ()
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Self:
-        names = [exemption.id for exemption in self.exemptions]
-        if len(set(names)) != len(names):
-            raise ValueError(f"exemptions: ids must differ, got {names}")
+        for field, rows in (("exemptions", self.exemptions), ("holds", self.holds)):
+            names = [row.id for row in rows]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field}: ids must differ, got {names}")
         return self
 
 

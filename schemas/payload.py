@@ -81,3 +81,4 @@ class DerivedEvent(RequestEvent):
     request_partition: int = Field(ge=0)
     request_offset: int = Field(ge=0)
     request_at_ms: int = Field(default=0, ge=0, description="The request's event time; 0 where it is not known.")
+    subject: str | None = Field(default=None, description="Whose data it is: a pseudonym under the tenant's key.")

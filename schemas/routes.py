@@ -196,6 +196,9 @@ class Route(Strict):
 
     route: str = Field(pattern=ID_PATTERN)
     tenant: str = Field(default="default", pattern=ID_PATTERN)
+    compliance: Literal["standard", "off"] = Field(
+        default="standard", description="off: no gate looks at requests, answers and rows for training."
+    )
     release: Literal["gated", "immediate"] = "gated"
     on_alarm: Literal["gate", "notify"] = "gate"
     approval: Literal["automatic", "operator"] = "automatic"

@@ -77,7 +77,7 @@ class Wording:
     waits_for: str = ""
 
 
-INCIDENT = ("detected", "assessed", "notified", "not-notifiable", "contained", "closed")
+INCIDENT = ("detected", "assessed", "notified", "not_notifiable", "contained", "closed")
 _INCIDENTS = tuple(f"incident.{state}" for state in INCIDENT)
 _GATED = ("decision.routed", "answer.refused")
 

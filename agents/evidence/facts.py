@@ -60,6 +60,7 @@ TOKEN = _text(
     "token", 128, r"^[0-9][0-9./:+-]*[A-Za-z_][A-Za-z0-9._:/+-]*$|^[A-Za-z][A-Za-z0-9._:/+-]*$|^[0-9][0-9./:+-]{0,5}$"
 )
 WORD = _text("word", 48, r"^[a-z][a-z0-9_-]*$")
+LABEL = _text("label", 48, r"^[a-z][a-z_-]*$")
 UUID = _text("uuid", 36, r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 DIGEST = _text("digest", 80, r"^[a-z][a-z0-9]{0,15}:[0-9a-f]{64}$|^[0-9a-f]{64}$|^[0-9a-f]{32}$")
 VERSIONED = _text("versioned", 48, r"^[a-z][a-z_]*(?:/[0-9]{1,9})?$")

@@ -323,9 +323,9 @@ _BEFORE: Mapping[str, Sequence[frozenset[str]]] = {
     "detected": (),
     "assessed": (frozenset({"detected"}),),
     "notified": (frozenset({"assessed"}),),
-    "not-notifiable": (frozenset({"assessed"}),),
+    "not_notifiable": (frozenset({"assessed"}),),
     "contained": (frozenset({"assessed"}),),
-    "closed": (frozenset({"notified", "not-notifiable"}), frozenset({"contained"})),
+    "closed": (frozenset({"notified", "not_notifiable"}), frozenset({"contained"})),
 }
 """Of each of these sets an incident has been in one state before."""
 
@@ -357,7 +357,7 @@ class Incidents(Check):
             self._aware.setdefault(name, (aware, index))
         if state == "notified":
             self._told_ms.setdefault(name, at)
-        elif state == "not-notifiable":
+        elif state == "not_notifiable":
             self._harmless.add(name)
         elif state == "closed":
             self._closed[name] = index

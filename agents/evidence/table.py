@@ -6,7 +6,7 @@ Every field of every event is in one of these lists, or in `LEFT_OUT` with the r
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agents.evidence.facts import DIGEST, NAME, SETTING, STANDING, TOKEN, UUID, VERSIONED, WORD, Kind
+from agents.evidence.facts import DIGEST, LABEL, NAME, SETTING, STANDING, TOKEN, UUID, VERSIONED, WORD, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,43 +51,57 @@ _CLOSED = Row(
 )  # fmt: skip
 _ARENA = ("arena", "champion", "challenger", "adapter")
 _POLICY_ARM = ("arm", "base", "adapter", "temperature", "max_tokens")
+_GATE = {
+    "gate": ("action", "rules", "exemptions", "rules_digest", "tenant_version", "purpose", "legal_basis", "origin", "registered", "found",
+             "masked", "scan"),
+}  # fmt: skip
+_INCIDENT = ("incident", "aware_at_ms", "notify_by_ms", "personal_data", "high_risk")
+_INCIDENT_ROW = Row(_INCIDENT, (), ("by",))
+_NOTICE = ("nature", "contact", "consequences", "measures", "delay_reason")
+_CUT = ("partition", "offset")
 _COMMAND = Row((), ("reason",), ("operator",))
 _RECORD = ("agent", "topic", "partition")
 _LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offset")
 
 TABLE: Mapping[str, Row] = {
-    "request.submitted": Row(("deadline_ms", "sensitivity", "needs"), ("messages", "session_id"), counts=("messages",)),
+    "request.submitted": Row(
+        ("deadline_ms", "sensitivity", "needs", "purpose", "legal_basis", "origin", "classes"), ("messages", "session_id", "notice"),
+        counts=("messages",),
+    ),
     "decision.routed": Row(
         (*_AT, *_SPAN, "arm", "chain", "shadows", "second_arm", "strategy", "draw", "experiment", "bucket",
          "rollout_bp", "shadow_probability", "attempt", "deadline_at_ms", "grader", "human_share", "double_share", "arenas",
          "session_arm", "store_seen", "code", "cache_key", "hedges", "kept_result"),
-        ("messages", "draw_identity", "session", "routing", "cached", "trial"),
+        ("messages", "draw_identity", "session", "routing", "cached", "trial", "mask_map"),
         counts=("messages",),
-        parts={"arms": _CHOICES, "routing": ("sensitivity", "explored", "emergency", "relaxed")},
+        parts={"arms": _CHOICES, "routing": ("sensitivity", "explored", "emergency", "relaxed"), **_GATE},
     ),
     "shadow.ordered": Row(
         (*_AT, *_SPAN, "arm", "decision_id", "deadline_at_ms", "period"), ("messages", "trial"), counts=("messages",)
     ),
     "result.completed": Row(
         (*_RESULT, "tokens_in", "tokens_out", "ttft_ms", "engine_ms", "finish_reason", "engine", "replica", "agreement",
-         "source", "cached_tokens", "cost_nano_usd", "cache_key"), ("text",)
+         "source", "cached_tokens", "cost_nano_usd", "cache_key"), ("text", "mask_map")
     ),
     "result.failed": Row((*_RESULT, "kind"), ("reason",)),
     "score.assigned": Row(
         (*_AT, *_SPAN, "arm", "shadow", "decision_id", "result_id", "failed", "action", "score", "z", "signals",
          "scorer", "threshold", "certified", "review", "sampled", "label_propensity", "gated", "attempt", "result_partition",
-         "result_offset"),
+         "result_offset", "withheld"),
     ),
     "answer.released": Row(
-        (*_AT, "arm", "score", "certified", "reviewed", "decision_id", "result_id", "latency_ms"), ("text",)
+        (*_AT, "arm", "score", "certified", "reviewed", "decision_id", "result_id", "latency_ms", "marked"), ("text", "mark"),
+        parts=_GATE,
     ),
-    "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",)),
-    "answer.refused": Row(("request_partition", "request_offset", "kind", "retry_after_ms"), ("field", "reason", "accepted", "masks")),
+    "answer.withheld": Row((*_AT, "reason", "decision_id"), ("detail",), parts=_GATE),
+    "answer.refused": Row(
+        ("request_partition", "request_offset", "kind", "retry_after_ms"), ("field", "reason", "accepted", "masks"), parts=_GATE
+    ),
     "review.requested": Row(
         (*_AT, "grader", "gated", "due_ms", "people", "double"), ("messages", "answers"), counts=("answers",)
     ),
     "review.settled": Row(
-        (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail")
+        (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail", "mask_map")
     ),
     "verdict.given": Row(
         ("kind", "seconds_spent"), ("corrected",), ("by",), parts={"answers": ("label", "decision", "rating")}
@@ -150,7 +164,7 @@ TABLE: Mapping[str, Row] = {
     "training.progressed": Row(("order_id", "step", "steps", "epoch", "loss", "phase")),
     "training.completed": Row(
         ("order_id", "adapter", "tree", "dataset", "rows", "cutoff_ms", "seconds", "metrics", "energy_j",
-         "energy_estimated")
+         "energy_estimated", "denied")
     ),
     "training.failed": Row(("order_id", "metrics"), ("reason",)),
     "adapter.registered": Row(
@@ -159,7 +173,33 @@ TABLE: Mapping[str, Row] = {
     "adapter.live": Row((*_LIVE, "load_ms")),
     "adapter.refused": Row(_LIVE, ("reason",)),
     "breaker.changed": Row(("arm", "engine", "instance", "before", "after", "until_ms", "calls", "failed")),
-    "export.made": Row(("manifest", "kind", "files"), (), ("by",)),
+    "export.made": Row(("manifest", "kind", "files", "entries", "expected"), (), ("by",)),
+    "policy.gate": Row(("version",), ("settings",), ("author",)),
+    "command.tenant": Row((), ("reason", "settings"), ("operator",)),
+    "command.incident": Row(
+        ("incident", "step", "aware_at_ms", "personal_data", "high_risk"), ("reason",), ("operator",), parts={"notice": _NOTICE}
+    ),
+    "command.erase": _COMMAND,
+    "command.forget": Row(("erasure",), parts={"cut": _CUT}),
+    "incident.detected": Row((*_INCIDENT, "violation", "controls", "log_index"), (), ("by",)),
+    "incident.assessed": _INCIDENT_ROW,
+    "incident.notified": Row((*_INCIDENT, "late", "missing"), (), ("by",)),
+    "incident.told": _INCIDENT_ROW,
+    "incident.not_notifiable": _INCIDENT_ROW,
+    "incident.contained": _INCIDENT_ROW,
+    "incident.closed": _INCIDENT_ROW,
+    "incident.overdue": _INCIDENT_ROW,
+    "incident.refused": Row((*_INCIDENT, "step", "state"), (), ("by",)),
+    "subject.erased": Row(
+        ("erasure", "keys", "epoch", "hold_checked", "effective_at_ms", "routes"), (), ("by",),
+        parts={"cut": _CUT, "horizons": ("backup_ms", "payload_ms", "compaction_ms", "cache_ms")},
+    ),
+    "subject.kept": Row(("erasure", "reason", "holds", "settings")),
+    "adapter.marked": Row(("adapter", "dataset", "order_id", "erasure", "rows", "ordered")),
+    "access.checked": Row(("check", "what", "passed"), (), ("by",)),
+    "config.observed": Row(("what", "passed"), (), ("by",)),
+    "drill.completed": Row(("kind", "size", "root", "restored", "passed"), (), ("by",)),
+    "deid.applied": Row(("order_id", "dataset", "classes", "unsupported", "rows", "masked", "denied")),
     "command.apply": Row((), ("reason", "settings"), ("operator",)),
     "command.promote": Row(("challenger",), ("reason",), ("operator",)),
     "command.reject": Row(("challenger",), ("reason",), ("operator",)),
@@ -178,10 +218,11 @@ TABLE: Mapping[str, Row] = {
 
 _ARMS = dict.fromkeys(
     ("arm", "chain", "shadows", "second_arm", "session_arm", "hedges", "lost", "drawn", "champion", "challenger", "rollback",
-     "loaded", "preferred"), NAME
+     "loaded", "preferred", "exemptions", "holds", "routes"), NAME
 )  # fmt: skip
 _ENGINES = dict.fromkeys(
-    ("engine", "replica", "instance", "base", "sent_id", "evaluation", "topic", "letter_topic"), TOKEN
+    ("engine", "replica", "instance", "base", "sent_id", "evaluation", "topic", "letter_topic", "rules", "controls"),
+    TOKEN,
 )
 _EVENTS = dict.fromkeys(("decision_id", "result_id", "kept_result", "amends", "order_id", "id"), UUID)
 _DIGESTS = dict.fromkeys(
@@ -200,12 +241,35 @@ _DIGESTS = dict.fromkeys(
     ),
     DIGEST,
 )
-_WORDS = dict.fromkeys(("masks", "relaxed", "strategy", "finish_reason", "kind", "name", "signals", "needs"), WORD)
+_WORDS = dict.fromkeys(
+    (
+        "purpose",
+        "legal_basis",
+        "origin",
+        "classes",
+        "missing",
+        "unsupported",
+        "masked",
+        "violation",
+        "masks",
+        "relaxed",
+        "strategy",
+        "finish_reason",
+        "kind",
+        "name",
+        "signals",
+        "needs",
+    ),
+    WORD,
+)
 _VERSIONS = dict.fromkeys(("scorer", "code"), VERSIONED)
 
+_LABELS = dict.fromkeys(("purpose", "legal_basis", "origin", "classes"), LABEL)
+
 STRINGS: Mapping[str, Kind] = {
+    **_LABELS,
     **_ARMS, **_ENGINES, **_EVENTS, **_DIGESTS, **_WORDS, **_VERSIONS,
-    "route": NAME, "before": STANDING, "after": STANDING, "settings": SETTING,
+    "route": NAME, "rules_digest": DIGEST, "erasure": UUID, "before": STANDING, "after": STANDING, "settings": SETTING,
 }  # fmt: skip
 """Kinds of strings that the models leave free, by the field's name."""
 

@@ -150,7 +150,7 @@ def at(book: Book, at_ms: int, kind: str, facts: Mapping[str, Any]) -> None:
 
 
 WHOLE = ("detected", "assessed", "contained", "notified", "closed")
-UNTOLD = ("detected", "assessed", "not-notifiable", "contained", "closed")
+UNTOLD = ("detected", "assessed", "not_notifiable", "contained", "closed")
 STORIES: Mapping[str, Told] = {
     "unbroken": Told(covered, gap),
     "unaltered": Told(covered, finding("source-reset")),
@@ -387,7 +387,7 @@ def test_an_open_incident_runs_against_the_clock(book: Book) -> None:
     assert assessed(control, book).state == "satisfied"
     at(book, AT_MS + 100 * HOUR, "breaker.changed", {})
     assert assessed(control, book).state == "not-satisfied"
-    book.add(OBSERVED, "incident.not-notifiable", {"incident": "i1"})
+    book.add(OBSERVED, "incident.not_notifiable", {"incident": "i1"})
     assert assessed(control, book).state == "no-evidence"
 
 

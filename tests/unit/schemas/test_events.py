@@ -40,6 +40,7 @@ def test_an_event_is_frozen_and_its_type_is_a_noun_and_a_verb(model: type[Payloa
     assert model.__name__.lower() == model.TYPE.replace(".", "").replace("_", "")
 
 
+PSEUDONYMS = {("command.erase", "subject"), ("verdict.given", "subject")}
 IDS = {"tenant", "route", "request_id", "session_id", "subject", "by", "operator", "agent"}
 
 
@@ -52,7 +53,8 @@ def test_ids_of_people_and_upstream_are_ids(name: str, value: str) -> None:
     model = REGISTRY[name]
     for field in IDS & set(model.model_fields):
         assert field in _wrong(model, field, value)
-        assert field not in _wrong(model, field, "Az0._-" + "x" * 58)
+        fine = "0f" * 16 if (name, field) in PSEUDONYMS else "Az0._-" + "x" * 58
+        assert field not in _wrong(model, field, fine)
 
 
 def _wrong(model: type[Payload], field: str, value: str) -> set[str]:
