@@ -29,6 +29,7 @@ from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
 from infra.provider_stand_in import NoStandIn, StandIn
+from infra.sealing import open_gate_keys
 from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
@@ -248,10 +249,13 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 
 
 async def _trust(process: Process, runner: Runner) -> Transform:
+    from agents.screen import Screen
     from agents.trust.actor import Trust
+    from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    return Trust(runner.view(VIEW), process.clock, store)
+    screen, keys = Screen(detect, process.clock.monotonic), await open_gate_keys(process.secrets)
+    return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:

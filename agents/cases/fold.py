@@ -261,6 +261,7 @@ class Cases:
                 grader=decision.grader,
                 gated=score.gated,
                 due_ms=decision.window_end_ms,
+                subject=decision.subject,
                 people=people,
                 double=people and heads(decision.request_id, "double", decision.double_share),
             ),
@@ -301,6 +302,7 @@ class Cases:
                     "decision_id": last.decision_id,
                     "score": None if score is None else score.score,
                     "request_at_ms": decision.request_at_ms,
+                    "subject": decision.subject,
                     **settled,
                 }
             ),
