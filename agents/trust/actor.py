@@ -18,6 +18,7 @@ from schemas.payload import Payload
 from schemas.policies import PolicyRoute, PolicyTrust
 from streams.shapes import Emit, Event, Out, P, Record, View
 
+
 class Keys(Protocol):
     """A tenant's keys: of the mark, and of what placeholders stand for."""
 

@@ -276,9 +276,7 @@ def _by_score(
     return let_out(answer, origins, Gate.of(policies.route, policies.gate), held)
 
 
-def settle(
-    event: Event[ReviewSettled], policies: Policies, now_ms: int, held: Held | None = None
-) -> tuple[Emit, ...]:
+def settle(event: Event[ReviewSettled], policies: Policies, now_ms: int, held: Held | None = None) -> tuple[Emit, ...]:
     """The one answer of a request that was held, as its case settled it. `held`: there where it is to be released."""
     told = event.data
     if told.outcome == "released":
