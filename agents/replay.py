@@ -10,7 +10,9 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * a session's arm: `session_arm` as the decision observed it, checked against the arms that the session was ever given (decisions of
   one session on several partitions run side by side: no log orders their reads);
 * whether the store answered: `store_seen`;
+* how a scan of the gate ended: `gate.scan`; what detectors find is found again;
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
+* the gate's keys: where they are not at hand, a mark's binding and the values that were put back (`agents.trust.recalled`);
 * whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
 Results and a judge model's verdicts come from the log: inference, jobs and the grader are not replayed.
@@ -26,11 +28,17 @@ from typing import Any, cast
 from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
 from agents.router.around import Asked
 from agents.router.observed import NEVER, Hit, Like
+from agents.rules.gate_seen import Word, again
+from agents.screen import Screen
 from agents.trust.actor import Trust
+from agents.trust.recalled import AsRecorded, NoKeys
 from agents.wiring import FOLDS, groups
+from infra.detect import detect
+from infra.sealing import GateKeys
 from schemas.errors import Refused, Unavailable
 from schemas.events import CachedAnswer, DecisionRouted, Noticed
 from schemas.export import SENDERS
+from schemas.gate import Scan
 from schemas.payload import REGISTRY
 from schemas.policies import PolicyRef, PolicyRoute, PolicyRouter
 from schemas.routes import Route
@@ -125,10 +133,13 @@ async def replay(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    gate_keys: GateKeys | None = None,
     artifact: Artifact | None = None,
     told: Told,
 ) -> Rederived:
-    """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand. `artifact`: where snapshots are."""
+    """One agent again. `key_of`: the tenants' keys for pseudonyms, `gate_keys`: for maps and marks; None where they are not at hand.
+    `artifact`: where snapshots are.
+    """
 
     def held(digest: str) -> bytes:
         if digest in log.artifacts:
@@ -140,7 +151,9 @@ async def replay(
     if agent in FOLDS:
         return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)
-    recalling = RouterRecall(log, policies, key_of, held) if agent == "router" else TrustRecall(log, policies)
+    recalling = (
+        RouterRecall(log, policies, key_of, held) if agent == "router" else TrustRecall(log, policies, gate_keys)
+    )
     return await redecide(recalling, log, window, told=told)
 
 
@@ -231,25 +244,41 @@ def time_of(recorded: Sequence[Record], otherwise_ms: int) -> int:
     return max(times, key=times.count) if times else otherwise_ms
 
 
+class ScreenAgain(Screen):
+    """What detectors find in a text is found again; that a scan did not end well, or in time, is taken as recorded."""
+
+    def __init__(self) -> None:
+        super().__init__(detect, lambda: 0.0)
+        self.ended: Word = "whole"
+
+    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
+        return again(
+            self.ended, await super().scan(texts, most_characters=most_characters, budget_us=budget_us), budget_us
+        )
+
+
 class Recalling:
-    """What router and trust have in common: clock and policies as they were."""
+    """What router and trust have in common: clock, policies and the end of a scan as they were."""
 
     transform: Transform
 
     def __init__(self, log: RecordedLog, policies: Policies) -> None:
         self.clock = StillClock()
+        self.screen = ScreenAgain()
         self.notes: Counter[str] = Counter()
         self._policies = policies
 
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         self.clock.at_ms = time_of(recorded, record.timestamp_ms)
         told = payloads(recorded)
+        gates = (said["gate"] for said in told if isinstance(said.get("gate"), dict))
+        self.screen.ended = next((gate["scan"] for gate in gates if gate.get("scan") in ("failed", "late")), "whole")
         if not told:
             self._policies.as_of(self.clock.at_ms)
             return None
         try:
             named = next(
-                (said["policies"] for said in told if "policies" in said), ()
+                (said["policies"] for said in told if said.get("policies")), ()
             )  # an answer leaves it to its score
             refs = [PolicyRef.model_validate(row) for row in named]
         except (ValueError, TypeError):
@@ -264,11 +293,19 @@ class Recalling:
 
 
 class TrustRecall(Recalling):
-    """Trust keeps nothing: clock and policies are all."""
+    """Trust keeps nothing: clock, policies, how scans ended, and where it has no keys what they gave."""
 
-    def __init__(self, log: RecordedLog, policies: Policies) -> None:
+    def __init__(self, log: RecordedLog, policies: Policies, keys: GateKeys | None) -> None:
         super().__init__(log, policies)
-        self.transform = Trust(policies, self.clock)
+        none = NoKeys()
+        trust = Trust(policies, self.clock, self.screen, keys or none)
+        self._keyless = None if keys is not None else AsRecorded(trust, none, self.notes)
+        self.transform = self._keyless or trust
+
+    def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        if self._keyless is not None:
+            self._keyless.recall(payloads(recorded))
+        return super().recall(record, recorded)
 
 
 class RouterRecall(Recalling):

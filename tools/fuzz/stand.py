@@ -11,11 +11,14 @@ from agents.observer.fold import Views
 from agents.replay import Policies
 from agents.router.actor import Router
 from agents.router.around import StoreAround
+from agents.screen import Screen
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS
+from infra.detect import detect
 from infra.engine import ArmSpec
 from infra.engine_scripted import ScriptedEngine
+from infra.sealing import GateKeys
 from infra.store import MemoryStore
 from schemas import canonical
 from schemas.errors import Refused
@@ -100,7 +103,7 @@ class Stand:
         return (
             Router(policies, store, StoreAround(store, clock), Nowhere(), clock, lambda tenant: tenant.encode()),
             inference,
-            Trust(policies, clock),
+            Trust(policies, clock, Screen(detect, clock.monotonic), GateKeys(bytes(32))),
             Jobs(_Jobs()),
         )
 
