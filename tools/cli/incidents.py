@@ -3,6 +3,7 @@
 Nobody outside is told by us: a step says that a person has done it.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from tools.tenants import instant
 
 OBSERVATIONS = BY_NAME["observations"].full
 SOON_H = 24
+_LOOKS = 20
 _WHY = {
     "unknown": "there is no such incident",
     "taken": "the id is taken; those that begin with v- are the system's own",
@@ -216,8 +218,18 @@ async def take(screen: Screen, asked: Asked) -> int:
             )
         if not done:
             return not_done(screen, rows, f"{asked.step} {asked.incident}", asked.wait_s)
-        found = await find(bus, asked.incident, tenant)
+        found = await _as_told(bus, asked.incident, tenant, rows[-1])
     return told(screen, asked, rows[-1], found)
+
+
+async def _as_told(bus: Bus, name: str, tenant: str, row: Mapping[str, Any]) -> Found | None:
+    """The incident as it stands with this event: the state's partition may show the transaction a moment later."""
+    for _ in range(_LOOKS):
+        found = await find(bus, name, tenant)
+        if row["type"] == IncidentRefused.TYPE or (found and found.incident.changed_at_ms >= row["data"]["at_ms"]):
+            return found
+        await asyncio.sleep(0.1)
+    return None
 
 
 async def _tenant(bus: Bus, asked: Asked) -> str | None:
