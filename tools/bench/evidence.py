@@ -23,6 +23,7 @@ from schemas.errors import Refused
 from schemas.tlog import merkle, note
 from schemas.tlog.policy import parse_policy
 from schemas.tlog.proof import Proof
+from streams.runner import collect_rarely
 from tools.bench import Say, figure
 from tools.bench.evidence_append import ATTESTER, Appended, appended, servers
 from tools.bench.evidence_audit import Audit, audit
@@ -112,6 +113,7 @@ async def _append(folder: Path, batches: int, batch: int, say: Say) -> Appended:
     say("starting Vault and a witness")
     given = records(batches * batch)
     async with servers(folder, load().resolved().cache_dir) as (notary, kek, policy):
+        collect_rarely()  # as the evidence process does
         took, _ = await appended(folder, given, notary, kek, policy, batch)
     say(f"appended {took.entries} entries")
     shutil.rmtree(folder / "log")
