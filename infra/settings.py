@@ -97,6 +97,13 @@ class Settings(BaseModel):
         None, description="the folder of a witness's own store; state_dir/witness unless set"
     )
 
+    backup_days: int = Field(
+        0,
+        ge=0,
+        le=3650,
+        description="days that a backup of Kafka's topics is kept, 0 for none: erased keys live in it so long",
+    )
+
     state_dir: Path = Field(Path(".ratchet"), description="the folder that holds local state")
     cache_dir: Path = Field(Path("~/.cache/ratchet"), description="the user's folder for downloaded and built servers")
     instance: str = Field(

@@ -8,11 +8,12 @@ import pytest
 
 from agents import wiring
 from agents.cases.actor import Grader
+from agents.evidence.shredder import Shredder
 from agents.inference.actor import Inference
 from agents.router.actor import Router
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
-from schemas import events, policies
+from schemas import compliance, events, policies
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY, Payload
 from schemas.topics import full, plans
@@ -45,6 +46,8 @@ MODULES = {
     "agents/trainer/actor.py": "jobs",
     "agents/trainer/job.py": "jobs",
     "agents/training.py": "jobs",
+    "agents/evidence/shred.py": "shredder",
+    "agents/evidence/shredder.py": "shredder",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
     "agents/evidence/log.py": "evidence",
@@ -53,7 +56,7 @@ MODULES = {
 }
 CLASSES = {
     name: model
-    for module in (events, policies)
+    for module in (events, policies, compliance)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, Payload) and model in REGISTRY.values()
 }
@@ -86,8 +89,8 @@ def test_every_declared_output_is_a_right(agent: str) -> None:
         assert Right("topic", full(REGISTRY[name].TOPIC), "write") in mine
 
 
-@pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs, Grader])
-def test_declared_inputs_are_the_shapes(shape: type[Router | Inference | Trust | Jobs | Grader]) -> None:
+@pytest.mark.parametrize("shape", [Router, Inference, Trust, Jobs, Grader, Shredder])
+def test_declared_inputs_are_the_shapes(shape: type[Router | Inference | Trust | Jobs | Grader | Shredder]) -> None:
     """What the composition root says of a Transform's inputs is what its class says."""
     name = shape.name
     assert [full(topic) for topic in wiring.INPUTS[name]] == [full(topic) for topic in shape.inputs]
@@ -112,9 +115,10 @@ def test_all_agents_and_no_other_have_rights() -> None:
     assert set(principals(AGENT_GROUPS)) > {"-".join(group) for group in AGENT_GROUPS}
 
 
-def test_nobody_touches_the_keyring() -> None:
-    """The topic of wrapped keys is read and written by no agent and nobody outside, `repair` among them."""
-    assert not [acl for acl in generated(AGENT_GROUPS) if "keyring" in acl.right.name]
+def test_the_keyring_is_evidences_and_the_shredders() -> None:
+    """The topic of wrapped keys is written by who makes keys and who removes them, and by nobody outside, `repair` among them."""
+    rows = [acl for acl in generated(AGENT_GROUPS) if "keyring" in acl.right.name]
+    assert {acl.principal for acl in rows if acl.right.operation == "write"} == {"User:evidence", "User:shredder"}
 
 
 def test_prefixes_of_topics_only_describe() -> None:
