@@ -62,12 +62,13 @@ STREAM_AGENTS = (
     "trainer",
     "estimator",
     "learner",
+    "compliance",
     "jobs",
     "grader",
     "shredder",
 )
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "shredder"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance", "shredder"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -352,6 +353,12 @@ def _estimator() -> AnyFold:
     return Estimator()
 
 
+def _compliance() -> AnyFold:
+    from agents.evidence.compliance import Compliance
+
+    return Compliance()
+
+
 FOLDS: dict[str, Callable[[], AnyFold]] = {
     "cases": _cases,
     "ladder": _ladder,
@@ -359,6 +366,7 @@ FOLDS: dict[str, Callable[[], AnyFold]] = {
     "trainer": _trainer,
     "estimator": _estimator,
     "learner": _learner,
+    "compliance": _compliance,
 }
 WORKERS = {"inference": 128, "grader": 16, "shredder": 1}
 

@@ -43,7 +43,12 @@ from tools.stack import down, up
 from tools.stack.supervise import read_state
 from tools.voice import Voice, unproven, voices
 
-GROUPS = (("router", "trust"), ("cases", "ladder", "judge", "estimator", "learner"), ("inference",), ("trainer",))
+GROUPS = (
+    ("router", "trust"),
+    ("cases", "ladder", "judge", "estimator", "learner", "compliance"),
+    ("inference",),
+    ("trainer",),
+)
 LOOSE = JudgeSettings(
     min_pairs=12,
     max_pairs=1000,
@@ -234,7 +239,7 @@ class Scenario:
             await self.taught(200)
             await self.until(lambda: self.priced, "a budget that is felt")
             await self.taught(300)
-            self.kill("cases-ladder-judge-estimator-learner")
+            self.kill("cases-ladder-judge-estimator-learner-compliance")
             await self.command(CommandTrain, CARDS)
             await self.command(CommandTrust, REFUNDS, action="grant", threshold=0.3)
             await asyncio.sleep(1.5)
@@ -261,7 +266,7 @@ class Scenario:
             await self.half(0)
             self.kill("router-trust")
             await self.bad()
-            self.kill("cases-ladder-judge-estimator-learner")
+            self.kill("cases-ladder-judge-estimator-learner-compliance")
             late = [self.request(CARDS, 700 + n, session_id=f"s-{n}") for n in range(self.count // 2)]
             await self.send(*late)
             await self.until(lambda: {row.request_id for row in late} <= self.answered, "answered cases")

@@ -50,13 +50,14 @@ MODULES = {
     "agents/evidence/shredder.py": "shredder",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
+    "agents/evidence/compliance.py": "compliance",
     "agents/evidence/log.py": "evidence",
     "agents/evidence/record.py": "evidence",
     "agents/evidence/sequencer.py": "evidence",
 }
 CLASSES = {
     name: model
-    for module in (events, policies, compliance)
+    for module in (compliance, events, policies)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, Payload) and model in REGISTRY.values()
 }
