@@ -51,6 +51,7 @@ MODULES = {
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
     "agents/evidence/compliance.py": "compliance",
+    "agents/evidence/keyring.py": "evidence",
     "agents/evidence/log.py": "evidence",
     "agents/evidence/record.py": "evidence",
     "agents/evidence/sequencer.py": "evidence",
