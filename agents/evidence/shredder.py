@@ -16,7 +16,7 @@ from schemas.payload import Payload
 from schemas.policies import PolicyRoute
 from schemas.principal import Prove
 from schemas.topics import BY_NAME, with_texts
-from streams.shapes import DeadLetter, Emit, Event, Out, Record, View
+from streams.shapes import DeadLetter, Emit, Event, Out, Place, Record, View
 
 NAME = "shredder"
 REQUESTS, POLICIES = BY_NAME["requests"].full, BY_NAME["policies"].full
@@ -64,7 +64,7 @@ class Shredder:
         self._voice = voice
         self._clock = clock
         self._backup_ms = backup_ms
-        self._made: dict[str, tuple[float, KeyErased]] = {}
+        self._made: dict[str, tuple[float, Place, KeyErased]] = {}
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         command = event.data
@@ -74,12 +74,12 @@ class Shredder:
             raise Refused(f"ce_id: {len(event.id)} characters; accepted: {LONGEST_ID}", kind="id", field="ce_id")
         subject = f"{command.tenant}/{command.subject}"
         stand = await self._stand(command.tenant)
-        await self._until_seen(subject, event.id)
+        await self._until_seen(subject, event.place)
         made = shred.decide(command, event.id, self._known(subject), stand)
         outs = [Emit(payload, identity, prove=await self._prove(payload)) for identity, payload in made]
         for _, payload in made:
             if isinstance(payload, KeyErased):
-                self._made[subject] = self._clock.monotonic(), payload
+                self._made[subject] = self._clock.monotonic(), event.place, payload
         return outs
 
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
@@ -124,13 +124,13 @@ class Shredder:
                 raise Unavailable(f"the view of {topic} has not come to where it ended")
             await self._clock.sleep(LOOK_S)
 
-    async def _until_seen(self, subject: str, erasure: str) -> None:
+    async def _until_seen(self, subject: str, place: Place) -> None:
         """Wait for what another command made of this subject. What this one made once was not committed: else it were not here again."""
         until_s = self._clock.monotonic() + CATCH_UP_S
         while (held := self._made.get(subject)) is not None:
-            made_s, marker = held
+            made_s, made_at, marker = held
             over = self._clock.monotonic() - made_s > DECIDED_S
-            if over or marker.erasure == erasure or shred.covers(self._known(subject).marker, marker):
+            if over or made_at == place or shred.covers(self._known(subject).marker, marker):
                 del self._made[subject]
             elif self._clock.monotonic() >= until_s:
                 raise Unavailable("another erasure of the subject is not committed yet")
