@@ -40,7 +40,7 @@ def agents_work() -> dict[str, Work]:
         shape = "fold" if name in wiring.FOLDS else "transform"
         more = STANDING if name == "shredder" else ()
         found[name] = Work(name, shape, inputs=inputs, reads=reads, outputs=outputs(name), more=more)
-    found["evidence"] = Work("evidence", "sequencer", reads=recorded(), outputs=outputs("evidence"))
+    found["evidence"] = Work("evidence", "sequencer", reads=(*recorded(), "keyring"), outputs=outputs("evidence"))
     found["observer"] = Work("observer", "observer", reads=tuple(observed()))
     return found
 

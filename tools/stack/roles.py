@@ -59,8 +59,8 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str 
         "ratchet-agent": kv + public,
         # The router seals what it masked, trust opens it for who asked.
         GATE_ROLE: every + public,
-        # Rows of data sets are sealed with their subjects' keys.
-        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _wrapping(SUBJECT_KEYS),
+        # Rows of data sets are sealed with their subjects' keys, which training opens and never makes.
+        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _wrapping(("update",)),
         # It hears who commands, proves what it tells trainers, and lets go of keys that it cannot read: it opens none.
         SHREDDER_ROLE: _path(f"{MOUNT}/data/{shredder_password}", "read")
         + _path(f"{MOUNT}/data/principals", "read")
@@ -68,7 +68,8 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str 
         # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
         EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
         + _path(f"{MOUNT}/data/{evidence_password}", "read")
-        + _signing(NOTARY, ATTESTER),
+        + _signing(NOTARY, ATTESTER)
+        + _wrapping(),
         WITNESS_ROLE: _signing(WITNESS),
         "ratchet-issuer": _issuing(ROLE, GATE_ROLE, EVIDENCE_ROLE, TRAINING_ROLE, SHREDDER_ROLE, WITNESS_ROLE),
         "ratchet-training-issuer": _issuing(TRAINING_ROLE),
@@ -92,9 +93,13 @@ def _signing(*keys: str) -> str:
     return "".join(_path(f"transit/sign/{key}", "update") + _path(f"transit/keys/{key}", "read") for key in keys)
 
 
-def _wrapping(*keys: str) -> str:
-    """Wrap with these keys and unwrap: not read, configure, export, trim or delete them."""
-    return "".join(_path(f"transit/{verb}/{key}", "update") for key in keys for verb in ("encrypt", "decrypt"))
+def _wrapping(encrypt: Sequence[str] = ("create", "update")) -> str:
+    """Wrap and unwrap subjects' keys. To encrypt under a tenant's key makes it; no right on the keys could make one exportable."""
+    return (
+        _path(f"transit/encrypt/{SUBJECT_KEYS}", *encrypt)
+        + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update")
+        + _path(f"transit/keys/{SUBJECT_KEYS}", "read")
+    )
 
 
 def _issuing(*roles: str) -> str:
