@@ -65,9 +65,16 @@ CLASSES = {
 
 
 def made_in(source: str) -> set[type[Payload]]:
-    """The event classes that a module makes: called by their name."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return {CLASSES[call.func.id] for call in calls if isinstance(call.func, ast.Name) and call.func.id in CLASSES}
+    """The event classes that a module makes: called by their name. An error may have an event's name."""
+    nodes = list(ast.walk(ast.parse(source)))
+    errors = {
+        name.asname or name.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "schemas.errors"
+        for name in node.names
+    }
+    calls = (node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    return {CLASSES[name] for name in calls if name in CLASSES and name not in errors}
 
 
 @pytest.mark.parametrize("file", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "agents").rglob("*.py")))
