@@ -12,7 +12,7 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * whether the store answered: `store_seen`;
 * how a scan of the gate ended: `gate.scan`; what detectors find is found again;
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
-* the gate's keys: where they are not at hand, a mark's binding and the values that were put back (`agents.trust.recalled`);
+* the gate's keys: where they are not at hand, sealed maps, a mark's binding and the values that were put back (`agents.trust.recalled`);
 * whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
 Results and a judge model's verdicts come from the log: inference, jobs and the grader are not replayed.
@@ -25,10 +25,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, cast
 
-from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
+from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Gatekeeper, Router, keyed
 from agents.router.around import Asked
 from agents.router.observed import NEVER, Hit, Like
 from agents.rules.gate_seen import Word, again
+from agents.rules.masking import MaskMap
 from agents.screen import Screen
 from agents.trust.actor import Trust
 from agents.trust.recalled import AsRecorded, NoKeys
@@ -58,6 +59,8 @@ LOST = "ids decided again, for the store had lost them"
 RACED = "requests with one id side by side: the later came first, as recorded"
 SIDE_BY_SIDE_MS = 60_000
 ABSENT_PSEUDONYM = "0" * 32
+ABSENT_MAP = "absent"
+SEALED = "maps of placeholders, which only the gate's key seals: taken as recorded"
 SKEW_MS = 1000  # between the clocks of two routers
 
 
@@ -152,7 +155,9 @@ async def replay(
         return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)
     recalling = (
-        RouterRecall(log, policies, key_of, held) if agent == "router" else TrustRecall(log, policies, gate_keys)
+        RouterRecall(log, policies, key_of, gate_keys, held)
+        if agent == "router"
+        else TrustRecall(log, policies, gate_keys)
     )
     return await redecide(recalling, log, window, told=told)
 
@@ -316,10 +321,13 @@ class RouterRecall(Recalling):
         log: RecordedLog,
         policies: Policies,
         key_of: Callable[[str], bytes] | None,
+        gate_keys: GateKeys | None,
         artifact: Artifact,
     ) -> None:
         super().__init__(log, policies)
         self._log = log
+        self._gate_keys = gate_keys
+        self._map = ""
         self._store = Remembered(self.clock)
         self._known = key_of is not None
         self._pseudonyms: dict[str, str | None] = {}
@@ -335,6 +343,7 @@ class RouterRecall(Recalling):
             key_of or (lambda tenant: b""),
             keyed=self._keyed,
             artifact=artifact,
+            gatekeeper=Gatekeeper(self.screen, self._sealed),
         )
         self._begins_ms = {
             tp: begins for tp in log.starts if log.start(tp) > 0 and (begins := log.begins_ms(tp)) is not None
@@ -346,14 +355,25 @@ class RouterRecall(Recalling):
             return keyed(key, label, text)
         return self._pseudonyms.get(label) or ABSENT_PSEUDONYM
 
+    def _sealed(self, tenant: str, request_id: str, event_id: str, found: MaskMap) -> str:
+        """Where the keys are unknown: the decision's own, so that whether there is one is compared, and not what it holds."""
+        if self._gate_keys is not None:
+            return self._gate_keys.seal_map(tenant, request_id, event_id, found)
+        self.notes[SEALED] += 1
+        return self._map or ABSENT_MAP
+
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         why = super().recall(record, recorded)
-        decision = next((said for said in payloads(recorded) if "store_seen" in said), None)
-        self._around.recall(decision, next((said for said in payloads(recorded) if said.get("kind") == "quota"), None))
+        told = payloads(recorded)
+        decision = next((said for said in told if "store_seen" in said), None)
+        refused = next((said for said in told if "accepted" in said), None)
+        self._around.recall(decision, refused if refused is not None and refused.get("kind") == "quota" else None)
         self._store.away = decision is not None and decision.get("store_seen") is False
         self._store.arm = None if decision is None else decision.get("session_arm")
         self._store.lost, self._store.first = False, None
-        self._pseudonyms = {} if decision is None else {name: decision.get(name) for name in ("session", "subject")}
+        self._map = "" if decision is None else str(decision.get("mask_map") or "")
+        self._pseudonyms = {name: (decision or refused or {}).get(name) for name in ("session", "subject")}
+        self._pseudonyms["request"] = None if refused is None else refused.get("request_id")
         if self._store.away:
             self.notes["decisions made while the store was away"] += 1
         if decision is not None and decision.get("session"):

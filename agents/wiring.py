@@ -212,15 +212,26 @@ async def open_guest(process: Process) -> EngineGuest:
 
 
 async def _router(process: Process, runner: Runner) -> Transform:
-    from agents.router.actor import Router
+    from agents.router.actor import Gatekeeper, Router
     from agents.router.around import StoreAround
+    from agents.screen import Screen
+    from infra.detect import detect
 
     store = await process.store()
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
     again = ByPlace(process.broker)
     process.stack.push_async_callback(again.stop)
-    artifact = process.artifacts.get_bytes
-    return Router(runner.view(VIEW), store, around, again, process.clock, process.keys.pseudonym_key, artifact=artifact)
+    keys = await open_gate_keys(process.secrets)
+    return Router(
+        runner.view(VIEW),
+        store,
+        around,
+        again,
+        process.clock,
+        process.keys.pseudonym_key,
+        artifact=process.artifacts.get_bytes,
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.monotonic), keys.seal_map),
+    )
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
