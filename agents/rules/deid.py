@@ -1,4 +1,4 @@
-"""HIPAA's identifiers that must be gone before data counts as de-identified (45 CFR 164.514(b)(2)(i)), and which of them the gate removes. Pure.
+"""HIPAA's identifiers that de-identified data is without (45 CFR 164.514(b)(2)(i)), and which of them the gate removes. Pure.
 
 A class is removed only where detectors look for its usual forms and the tenant's gate replaces, or denies, every kind that stands for
 it. What detectors look for they do not always find (docs/detectors.md): this says what was tried, no more.
