@@ -155,10 +155,11 @@ class Keyring:
         """Read every partition to its end as it is now."""
         try:
             await self._read()
-        except OutOfRange:  # the topic is another one than the one that was read
+        except OutOfRange as error:
             await self._let_go()
-            self._positions.clear()
-            raise Unavailable(f"{TOPIC} does not hold what was read of it any more; it is read anew") from None
+            raise Unavailable(
+                f"{TOPIC} does not hold what was read of it; accepted: the topic that was, restored where it was made anew"
+            ) from error
         except BrokerError as error:
             await self._let_go()
             raise Unavailable(f"cannot read {TOPIC}: {error}") from error

@@ -186,15 +186,17 @@ def wanted_of(entry: Mapping[str, Any]) -> Wanted | None:
     subject = entry.get("subject")
     if subject is None or not ("request" in entry or "request" in entry.get("commit", {})):
         return None
-    return Wanted(entry["tenant"], subject, _request_place(entry))
+    source = entry["src"]
+    place = request_place(source["topic"], source["partition"], source["offset"], entry["facts"])
+    return Wanted(entry["tenant"], subject, place)
 
 
-def _request_place(entry: Mapping[str, Any]) -> Place | None:
-    source, facts = entry["src"], entry["facts"]
-    if source["topic"] == REQUESTS:
-        return source["partition"], source["offset"]
-    if source["topic"] == f"{REQUESTS}.dlq":
-        names = ("partition", "offset") if facts.get("topic") == REQUESTS else ()
+def request_place(topic: str, partition: int, offset: int, facts: Mapping[str, Any]) -> Place | None:
+    """Where the request lies that a record at this place is of, or follows from, by the record's facts."""
+    if topic == REQUESTS:
+        return partition, offset
+    if topic.endswith(".dlq"):
+        names = ("partition", "offset") if topic == f"{REQUESTS}.dlq" and facts.get("topic") == REQUESTS else ()
     else:
         names = ("request_partition", "request_offset")
     found = tuple(facts[name] for name in names if isinstance(facts.get(name), int))
