@@ -77,7 +77,7 @@ VIEWERS = (
     "trust",
     "grader",
 )  # who holds it; a builder of another agent that asks for it is refused the topic
-JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
+JOB_READS = ("cases", "keyring", "policies")  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
 
 
