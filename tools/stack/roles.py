@@ -36,7 +36,7 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
     public = _path("transit/keys/*", "read")
     return {
         "ratchet-agent": kv + public,
-        # It opens subjects' keys, to seal their rows: those that are erased are gone, and it makes none.
+        # A training job opens the keys of subjects whose rows it seals; it makes none.
         TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _path("transit/decrypt/kek-*", "update"),
         # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
         EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
