@@ -666,6 +666,28 @@ def evidence_controls(
     done(controls.run(screen(as_json), folder, asked))
 
 
+@evidence_app.command("check")
+def evidence_check(
+    operator: By = None,
+    most_days: Annotated[
+        int, typer.Option("--max-key-days", min=1, help="A key older than so many days does not pass.")
+    ] = 365,
+    as_json: Json = False,
+) -> None:
+    """Try what must not be possible, read settings where they count, and have the log record both. Exit 1 where one did not pass."""
+    from tools.cli import check
+
+    run(check.run(screen(as_json), operator, most_days))
+
+
+@evidence_app.command("drill")
+def evidence_drill(operator: By = None, as_json: Json = False) -> None:
+    """Restore the log from a copy of its entries, compare the roots, and have the log record it. Exit 1 where they differ."""
+    from tools.cli import drill
+
+    run(drill.run(screen(as_json), operator))
+
+
 TenantOpt = Annotated[str | None, typer.Option("--tenant", help="Whose request.", show_default=False)]
 
 
