@@ -72,17 +72,16 @@ async def wrong_password(user: str, opened: Callable[[str], Broker]) -> Trial:
 
 
 async def passwords_differ(users: Sequence[str], password: Callable[[str], Awaitable[str | None]]) -> Trial:
-    """No two Kafka users have one password, and each has one."""
+    """No two Kafka users have one password. Who has none cannot come in at all."""
     what = "kafka-passwords-differ"
     try:
         held = {user: found for user in users if (found := await password(user)) is not None}
     except (Refused, Unavailable) as fault:
         return Trial("principal", what, None, f"could not be tried: {fault}", OTHERS)
-    lacking = [user for user in users if user not in held]
     if shared := _shared(held):
         return Trial("principal", what, False, f"one password for {_words(shared)}", OTHERS)
-    if lacking:
-        return Trial("principal", what, False, f"no password of its own: {', '.join(lacking)}", SECURE)
+    if not held:
+        return Trial("principal", what, False, "no user has a password of its own", SECURE)
     return Trial("principal", what, True, f"{len(held)} users, {len(held)} passwords")
 
 
@@ -112,14 +111,14 @@ def own_users(kafka_user: str | None, *, over_tls: bool) -> Trial:
     return Trial("principal", what, True, "each process is a Kafka user of its own")
 
 
-def unproven(outcome: str, detail: str) -> Trial:
-    """What became of a request that was sent without a proof. `outcome` as `ratchet submit` says it, "" for none yet."""
+def without_proof(kind: str) -> Trial:
+    """What became of a request that was sent without a proof: the `kind` of its refusal, "" for none yet, else that it was taken."""
     what = "request-without-proof"
-    if not outcome:
+    if not kind:
         return Trial("principal", what, None, "the router has not looked at it: `ratchet status` says what runs")
-    if outcome == "dead-letter" and detail.startswith("unproven"):
-        return Trial("principal", what, True, "a request without a proof became a dead letter")
-    return Trial("principal", what, False, f"a request without a proof was taken: {outcome} {detail}", ADD)
+    if kind == "unproven":
+        return Trial("principal", what, True, "a request without a proof was refused for it")
+    return Trial("principal", what, False, f"a request without a proof was taken ({kind})", ADD)
 
 
 def _shared(held: Mapping[str, str]) -> list[list[str]]:

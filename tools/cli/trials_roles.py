@@ -46,7 +46,7 @@ KAFKA = (
     Foreign("operator", "write", "verdicts"),
     Foreign("evidence", "write", "decisions"),
     Foreign("observer", "write", "audit"),
-    Foreign("inference", "write", "policies"),
+    Foreign("inference", "write", "answers"),
     Foreign("inference", "read", "requests"),
     Foreign("shredder", "read", "requests"),
     Foreign("shredder", "read", "answers"),

@@ -21,12 +21,12 @@ from tools.access import principals
 from tools.cli import submit, trials_access, trials_config, trials_roles
 from tools.cli.bus import Bus, now_ms
 from tools.cli.evidence import LOG
-from tools.cli.place import open_bus
+from tools.cli.place import open_broker, open_bus
 from tools.cli.trials import Kind, Trial
 from tools.doctor import run_checks
 from tools.stack import AGENT_GROUPS
 from tools.stack.roles import ROLES, SIGNING_KEYS
-from tools.stack.secure import open_security, own_vault
+from tools.stack.secure import own_vault
 from tools.stack.vault import VaultServer, call
 from tools.voice import open_store
 
@@ -68,7 +68,7 @@ class Trials:
         return await asyncio.gather(*(trials_roles.kafka_role(row, partial(self._as, row.user)) for row in rows))
 
     async def _as(self, user: str) -> Broker:
-        return KafkaBroker(self.bootstrap, await open_security(self.settings, user))
+        return await open_broker(self.settings, user=user)
 
     def vault_roles(self) -> Sequence[Trial]:
         if self.settings.secrets == "local":
@@ -104,7 +104,7 @@ class Trials:
             return [*found, Trial("principal", "principal-keys-differ", None, words)]
         found.append(trials_access.keys_differ(known))
         if not any(row.keys for row in known.values()):
-            return [*found, trials_access.unproven("taken", "as everything is, for no principal has a key")]
+            return [*found, trials_access.without_proof("nobody has a key")]
         return [*found, await self._without_proof()]
 
     async def _passwords(self) -> Trial:
@@ -140,10 +140,11 @@ class Trials:
                         if (record := await anext(followed)) is not None:
                             watch.take(record)
             except TimeoutError:
-                return trials_access.unproven("", "")
+                return trials_access.without_proof("")
             finally:
                 await followed.aclose()
-        return trials_access.unproven(line.outcome, line.detail)
+        letter: Mapping[str, Any] = line.row.get("dead_letter") or line.row["data"]
+        return trials_access.without_proof(str(letter.get("kind") or line.outcome))
 
     async def _known(self) -> Mapping[str, Principal] | None:
         try:
