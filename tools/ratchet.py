@@ -805,12 +805,22 @@ def demo(
             "--routing", help="The router instead: two arms, a budget, a price change, a failure, another policy."
         ),
     ] = False,
+    compliance: Annotated[
+        bool,
+        typer.Option(
+            "--compliance", help="The gate instead: a clinic's requests, an incident, an erasure, the evidence."
+        ),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
+    if compliance:
+        if useless or chaos or rollback or routing:
+            raise typer.BadParameter("--compliance goes alone: it shows the gate, an incident and an erasure")
+        done(delegate.compliance(screen(as_json), keep=keep))
     done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, routing=routing, keep=keep))
 
 

@@ -60,12 +60,12 @@ class Tale(Telling):
         self.claims.append(Claim(self.act, words, held, seen))
         mark = "[green]✓[/]" if held else "[red]✗[/]"
         told = f": {seen}" if seen else ""
-        self.console.print(f"         {mark} {words}[dim]{_plain(told)}[/]", highlight=False)
+        self.console.print(f"         {mark} {words}[dim]{escape(told)}[/]", highlight=False)
         return held
 
     def ratchet(self, *words: str) -> Said:
         """A command as anyone would type it; what it said."""
-        self.say(f"[bold]$ ratchet {_plain(' '.join(words))}[/]")
+        self.say(f"[bold]$ ratchet {escape(' '.join(words))}[/]")
         around = process_environment() | {"RATCHET_STATE_DIR": str(self.stage.state)}
         try:
             done = subprocess.run(
@@ -101,8 +101,3 @@ def _rows(text: str) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(cast("dict[str, Any]", value))
     return found
-
-
-def _plain(text: str) -> str:
-    """Safe to print: no markup."""
-    return escape(text)
