@@ -15,7 +15,7 @@ from tools.demo.compliance.story import Asks
 from tools.demo.compliance.telling import Tale
 
 READERS = ("trust", "cases")  # of results, beside the log
-LOST = Asks("lost", "a question whose result is deleted", "Where do I park?")
+LOST = Asks("lost", "a question whose result is deleted", "Is there a lift?")
 IN_FLIGHT_S = 1.5  # what a reader had asked for before it was stopped comes empty by then
 FOUND_S = 60
 HOUR_MS = 3_600_000

@@ -11,7 +11,7 @@ from tools.demo.compliance.kafka import rows
 from tools.demo.compliance.story import ASKED, CARD, HOLD, OUTSIDE, PATIENT, TENANT, Asks
 from tools.demo.compliance.telling import Said, Tale
 
-LATER = Asks("later", "the same person, later", "Is my next visit on Monday?", arm=OUTSIDE, subject=PATIENT)
+LATER = Asks("later", "the same person, later", "Do I have to bring anything?", arm=OUTSIDE, subject=PATIENT)
 SEEN_S = 30
 
 

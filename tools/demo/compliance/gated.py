@@ -91,7 +91,7 @@ def _refused(tale: Tale, one: Asks, outcome: str, answer: dict[str, Any], *, den
 
 
 def _released(tale: Tale, one: Asks, outcome: str, answer: dict[str, Any], decision: dict[str, Any]) -> None:
-    saw = [text for text in tale.provider.asked(OUTSIDE)]
+    saw = tale.provider.asked(OUTSIDE)
     text = str(answer.get("text", ""))
     leaked = [raw for raw in one.raw if any(raw in seen for seen in saw)]
     messages = json.dumps(decision.get("messages", []), ensure_ascii=False)

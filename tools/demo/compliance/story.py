@@ -67,7 +67,7 @@ class Asks:
 
 _CARE: Final = {"purpose": "care", "legal_basis": "consent"}
 ASKED: Final[tuple[Asks, ...]] = (
-    Asks("plain", "a plain question", "When do you open on Saturday?", arm=OUTSIDE),
+    Asks("plain", "a plain question", "Where can I park?", arm=OUTSIDE),
     Asks(
         "card",
         "a card number and an address",
@@ -209,7 +209,7 @@ def tenant(now_ms: int, *, held: bool) -> GateTenant:
             "baa": {"id": "baa-2026", "until_ms": until_ms},
             "exemptions": [
                 {
-                    "id": "care-9-2-h", "rule": "gdpr-9", "then": "confine", "kinds": ["health", "icd10"],
+                    "id": "care-9-2-h", "rule": "gdpr-9", "then": "confine", "kinds": ["health", "icd-10"],
                     "purposes": ["care"], "until_ms": until_ms,
                 }
             ],

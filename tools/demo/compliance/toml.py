@@ -1,7 +1,7 @@
 """A model's settings as a TOML file, for the commands that take one. Pure."""
 
 import json
-from typing import Any
+from typing import cast
 
 from pydantic import BaseModel
 
@@ -12,11 +12,12 @@ def written(model: BaseModel) -> str:
     return "".join(f"{name} = {_value(value)}\n" for name, value in found.items())
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(name)} = {_value(one)}" for name, one in value.items()) + " }"  # pyright: ignore
+        rows = cast("dict[str, object]", value)
+        return "{ " + ", ".join(f"{_key(name)} = {_value(one)}" for name, one in rows.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(_value(one) for one in value) + "]"  # pyright: ignore
+        return "[" + ", ".join(_value(one) for one in cast("list[object]", value)) + "]"
     return json.dumps(value, ensure_ascii=False)  # texts, numbers, truth values: as TOML writes them
 
 
