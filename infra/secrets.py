@@ -30,6 +30,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
+from infra.sealing import GATE_SECRET
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
 
@@ -128,7 +129,10 @@ class LocalSecrets:
                 "secrets": {},
             }
             _create_private(file, json.dumps(fresh, indent=1).encode())
-        return cls(file, _read_private(file))
+        source = cls(file, _read_private(file))
+        if GATE_SECRET not in source._content["secrets"]:
+            source._make_gate_key()
+        return source
 
     async def get(self, path: str) -> Mapping[str, str]:
         self._content = _read_private(self._file)  # another process may have added a principal
@@ -145,6 +149,13 @@ class LocalSecrets:
                 return False
             self._put(path, after)
             return True
+
+    def _make_gate_key(self) -> None:
+        """Once, whoever comes first."""
+        with _locked(self._file):
+            if GATE_SECRET not in _read_private(self._file)["secrets"]:
+                self._put(GATE_SECRET, {"key": entropy.token_hex(32)})
+        self._content = _read_private(self._file)
 
     def _put(self, path: str, values: Mapping[str, str]) -> None:
         content = _read_private(self._file)

@@ -51,7 +51,7 @@ class VaultServer(BaseModel):
         return call(self.addr, method, path, body, token=token or self.root_token, headers=extra)
 
     def configure(self) -> None:
-        """AppRole, KV v2, transit with our signing keys, policies, the commitment key. Safe to repeat; keys that are there stay."""
+        """AppRole, KV v2, transit with our signing keys, policies, two secret keys. Safe to repeat; keys that are there stay."""
         auth = self.call("GET", "sys/auth")["data"]
         mounts = self.call("GET", "sys/mounts")["data"]
         if "approle/" not in auth:
@@ -65,8 +65,9 @@ class VaultServer(BaseModel):
         self.allow()
         for role, policy in ROLES.items():
             self.role(role, [policy], period_s=3600)
-        with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
-            self.put("commitment", {"key": secrets.token_hex(32)}, cas=0)
+        for path in ("commitment", "gate"):
+            with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
+                self.put(path, {"key": secrets.token_hex(32)}, cas=0)
 
     def allow(self, evidence_password: str = EVIDENCE_PASSWORD) -> None:
         """Put the policies there, in place of those of that name. `evidence_password`: where the evidence process's lies."""
