@@ -66,6 +66,7 @@ LOOSE = JudgeSettings(
 )
 CARDS = Route(
     route="cards.intent",
+    compliance="off",
     release="immediate",
     grader="reference",
     arms=(Arm(arm="base", base="scripted"), Arm(arm="better", base="scripted", template="Well: {text}")),
@@ -81,6 +82,7 @@ CARDS = Route(
 )
 REFUNDS = Route(
     route="refunds.gated",
+    compliance="off",
     release="gated",
     arms=(Arm(arm="one", base="scripted"),),
     champion="one",
@@ -91,6 +93,7 @@ REFUNDS = Route(
 )
 MIXED = Route(
     route="mixed.learnt",
+    compliance="off",
     release="immediate",
     grader="reference",
     arms=(
