@@ -19,7 +19,7 @@ async def collect(lab: Any, reads: list[Any], **options: Any) -> Any:
     reader = lab.reader(reads, lab.clock, **options)
     sequencer = await lab.open()
     stop = asyncio.Event()
-    collector = Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock)
+    collector = Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock)
     try:
         reader.at_end = stop.set
         await collector.run(stop)
