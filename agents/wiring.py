@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -66,9 +67,10 @@ STREAM_AGENTS = (
     "compliance",
     "jobs",
     "grader",
+    "shredder",
 )
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance", "shredder"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -78,7 +80,12 @@ VIEWERS = (
     "inference",
     "trust",
     "grader",
+    "shredder",
 )  # who holds it; a builder of another agent that asks for it is refused the topic
+KEYRING = "keyring"
+KEYLESS = frozenset(
+    {"shredder"}
+)  # who erases derives no pseudonym and no commitment: it may not read what they are made of
 JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
 
@@ -296,6 +303,24 @@ async def _grader(process: Process, runner: Runner) -> Transform:
     return Grader(runner.view(VIEW), await open_guest(process), voice, process.clock)
 
 
+async def _shredder(process: Process, runner: Runner) -> Transform:
+    from agents.evidence.shredder import Shredder
+    from streams.standing import Standing
+
+    standing = Standing(process.broker)
+    process.stack.push_async_callback(standing.stop)
+    voice = Voice(process.secrets, "shredder", "shredder", process.clock)
+    backup_ms = process.settings.backup_days * topics.DAY_MS
+    agent = Shredder(runner.view(VIEW), runner.view(KEYRING), standing, voice, process.clock, backup_ms)
+
+    async def touch() -> None:
+        await runner.ready.wait()
+        await agent.keep_touching()
+
+    process.companions.append(touch)
+    return agent
+
+
 async def open_proof(process: Process) -> Verify:
     """Who may speak, kept up to date for as long as the process runs."""
     keyring = await Keyring.open(process.secrets, process.settings.state_dir / "principals.seen")
@@ -311,6 +336,7 @@ TRANSFORMS: dict[str, Callable[[Process, Runner], Awaitable[Transform]]] = {
     "trust": _trust,
     "jobs": _jobs,
     "grader": _grader,
+    "shredder": _shredder,
 }
 
 
@@ -365,12 +391,17 @@ FOLDS: dict[str, Callable[[], AnyFold]] = {
     "learner": _learner,
     "compliance": _compliance,
 }
-WORKERS = {"inference": 128, "grader": 16}
+WORKERS = {"inference": 128, "grader": 16, "shredder": 1}
 
 
 @asynccontextmanager
-async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGenerator[Process, None]:
-    """Logs, telemetry and secrets of a process, and Kafka as `user`. Raises Refused or Unavailable before any work."""
+async def open_process(
+    settings: Settings, name: str, *, user: str, keyed: bool = True
+) -> AsyncGenerator[Process, None]:
+    """Logs, telemetry and secrets of a process, and Kafka as `user`. Raises Refused or Unavailable before any work.
+
+    Not `keyed`: tenants' keys are not read, and those that it has are nobody's.
+    """
     configure_logs(settings.log_level, name)
     if settings.kafka_bootstrap is None:
         raise Refused("KAFKA_BOOTSTRAP is not set; `ratchet up` writes it for its agents", kind="settings")
@@ -380,7 +411,7 @@ async def open_process(settings: Settings, name: str, *, user: str) -> AsyncGene
         stack.callback(telemetry.close)
         secrets = await open_secrets(settings, log.warning)
         stack.push_async_callback(secrets.close)
-        keys = TenantKeys(await secrets.commitment_key("tenants"))
+        keys = TenantKeys(await secrets.commitment_key("tenants") if keyed else os.urandom(32))
         broker = KafkaBroker(settings.kafka_bootstrap, await transport(settings, secrets, user))
         yield Process(settings, SystemClock(), telemetry, secrets, keys, broker, stack)
 
@@ -428,7 +459,8 @@ async def serve(names: Sequence[str], settings: Settings) -> None:
     unknown = sorted(set(names) - set(AGENTS))
     if unknown or not names:
         raise Refused(f"unknown agents {unknown}; known are {', '.join(AGENTS)}", kind="usage")
-    async with open_process(settings, "+".join(names), user=principal_of(names)) as process:
+    keyed = not KEYLESS.issuperset(names)
+    async with open_process(settings, "+".join(names), user=principal_of(names), keyed=keyed) as process:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -486,6 +518,7 @@ INPUTS = {
     "trust": ("results", "reviews"),
     "jobs": ("training",),
     "grader": ("reviews",),
+    "shredder": ("commands",),
 }
 
 

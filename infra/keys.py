@@ -31,6 +31,7 @@ LOCAL: dict[str, tuple[Role, ...]] = {
     "reviewer": ("reviewer",),
     "demo": ("upstream",),
     "grader": ("grader",),
+    "shredder": ("shredder",),
 }
 """Whom a local stack has from its start on; who speaks in a role when nobody is named."""
 log = logging.getLogger("ratchet")

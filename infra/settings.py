@@ -97,6 +97,13 @@ class Settings(BaseModel):
         None, description="the folder of a witness's own store; state_dir/witness unless set"
     )
 
+    backup_days: int = Field(
+        0,
+        ge=0,
+        le=3650,
+        description="days that a backup of Kafka's topics is kept, 0 for none: erased keys live in it so long",
+    )
+
     payload_days: int = Field(
         31, ge=1, le=3650, description="days for which sealed payloads lie beside the evidence log"
     )

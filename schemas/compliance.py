@@ -251,15 +251,19 @@ class SubjectErased(Observation):
 
 
 class SubjectKept(Observation):
-    """An erasure that is not done. `reason` hold: a legal hold stands against it; unknown: there is no key of that subject."""
+    """An erasure that is not done. `reason` hold: a legal hold stands against it; unknown: there is no key of that subject; erased:
+    it was erased before, by the command `earlier`, and has no key since; settings: what `settings` names is not as it must be."""
 
     TYPE = "subject.kept"
 
     subject: str = Field(pattern=SUBJECT_PATTERN)
     erasure: str = Field(max_length=64)
-    reason: Literal["hold", "unknown", "settings"]
+    reason: Literal["hold", "unknown", "settings", "erased"]
+    earlier: str = Field(default="", max_length=64)
     holds: tuple[str, ...] = ()
-    settings: tuple[str, ...] = Field(default=(), description="Topic settings that are not as they must be.")
+    settings: tuple[str, ...] = Field(
+        default=(), description="Topic settings, or a policy, that are not as they must be."
+    )
 
 
 class CommandForget(RouteEvent):

@@ -19,18 +19,19 @@ from typing import Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codec import Encoded, Headers
-from schemas.compliance import CommandTenant, TenantCommand
+from schemas.compliance import CommandForget, CommandTenant, TenantCommand
 from schemas.errors import Refused
 from schemas.events import Command, CommandApply, RepairCommand, VerdictGiven
 from schemas.payload import ID_PATTERN, Payload
 from schemas.topics import BY_NAME
 
-Role = Literal["upstream", "reviewer", "operator", "grader"]
+Role = Literal["upstream", "reviewer", "operator", "grader", "shredder"]
 SPEAKS: dict[Role, tuple[str, ...]] = {
     "upstream": (BY_NAME["requests"].full, BY_NAME["verdicts"].full),
     "reviewer": (BY_NAME["verdicts"].full,),
     "operator": (BY_NAME["commands"].full,),
     "grader": (BY_NAME["verdicts"].full,),
+    "shredder": (BY_NAME["commands"].full,),
 }
 GRADES = "model."  # a judge model's verdict is `by` this and its arm's name
 Prove = Callable[[Encoded], Encoded]
@@ -90,15 +91,20 @@ class Principal(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A principal whose proof held, for one record. `grades`: it speaks for judge models, and so never as a person."""
+    """A principal whose proof held, for one record. `grades`: it speaks for judge models, and so never as a person. `shreds`: it
+    tells trainers what to forget, and nothing else; nobody else does."""
 
     name: str
     tenants: tuple[str, ...]
     grades: bool = False
+    shreds: bool = False
 
     def admits(self, payload: Payload) -> None:
         """Raises `Refused` where the payload speaks for another: another name, or a tenant that the principal is not bound to."""
         named: tuple[str, str] | None = None
+        if isinstance(payload, CommandForget) != self.shreds:
+            accepted = CommandForget.TYPE if self.shreds else "a principal in the role shredder"
+            _refuse("wrong-role", "ce_type", f"{self.name!r} does not say {payload.TYPE}", accepted)
         if isinstance(payload, VerdictGiven) and self.grades:
             if payload.kind != "model":
                 _refuse("wrong-role", "kind", f"{self.name!r} speaks for judge models only", "'model'")
@@ -136,7 +142,8 @@ class Ring:
         self._held: dict[tuple[bytes, bytes], _Held] = {}
         for name, principal in principals.items():
             topics = frozenset(topic for role in principal.roles for topic in SPEAKS[role])
-            speaker = Speaker(name, principal.tenants, grades="grader" in principal.roles)
+            roles = principal.roles
+            speaker = Speaker(name, principal.tenants, grades="grader" in roles, shreds="shredder" in roles)
             for kid, term in principal.keys.items():
                 self._held[name.encode(), kid.encode()] = _Held(keys[name, kid], term, topics, speaker)
 

@@ -7,6 +7,15 @@ from typing import Literal
 PREFIX = "ratchet."
 DAY_MS = 86_400_000
 Kept = Literal["time", "long", "compact"]
+# What an erased key's record may still be read for is `segment.ms` + `max.compaction.lag.ms`; a reader that was away for less than
+# `delete.retention.ms` misses no removal. The longest outage that is allowed is what topics of `time` keep.
+KEYRING: dict[str, str] = {
+    "cleanup.policy": "compact",
+    "min.compaction.lag.ms": "0",
+    "max.compaction.lag.ms": str(DAY_MS),
+    "segment.ms": str(DAY_MS),
+    "delete.retention.ms": str(32 * DAY_MS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("keyring", "tenant/subject", "compact", recorded=False, dead_letters=False),
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
-TRANSFORMS = ("router", "inference", "trust", "jobs", "grader")
+TRANSFORMS = ("router", "inference", "trust", "jobs", "grader", "shredder")
 # A proof counts by when a record was written: what outsiders write has the broker's time, not the one that they claim.
 SPOKEN = frozenset({"requests", "verdicts", "commands"})
 FOLDS = ("cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance")
@@ -87,6 +96,14 @@ def recorded() -> tuple[str, ...]:
     return tuple(topic.full for topic in rows) + tuple(topic.dlq for topic in rows if topic.dead_letters)
 
 
+def with_texts() -> tuple[str, ...]:
+    """Full names of every topic that may hold texts of requests or answers: what is kept by time, their letters, what agents parked,
+    and the state of the Fold that joins cases. Training's topic names rows by digests, and policies are nobody's data."""
+    rows = [topic for topic in TOPICS if topic.kept == "time"]
+    letters = tuple(topic.dlq for topic in rows if topic.dead_letters)
+    return (*(topic.full for topic in rows), *letters, *map(deferred_topic, TRANSFORMS), state_topic("cases"))
+
+
 def compacted() -> frozenset[str]:
     """Full names of the topics whose older records the broker removes: of these alone offsets may be missing without a loss."""
     return frozenset(topic.full for topic in TOPICS if topic.kept == "compact")
@@ -110,12 +127,16 @@ def plans(*, time_days: int = 31, long_days: int = 400) -> Iterator[TopicPlan]:
         return {"cleanup.policy": "delete", "retention.ms": time_ms if kept == "time" else long_ms}
 
     for topic in TOPICS:
+        if topic.name == "keyring":
+            yield TopicPlan(topic.full, KEYRING)
+            continue
         stamped = {"message.timestamp.type": "LogAppendTime"} if topic.name in SPOKEN else {}
         yield TopicPlan(topic.full, retention(topic.kept) | stamped)
         if topic.dead_letters:
             kept: Kept = "long" if topic.kept == "long" else "time"
             yield TopicPlan(topic.dlq, retention(kept) | {"max.message.bytes": str(1_048_588 + 65_536)})
-    compact = {"cleanup.policy": "compact"}
+    # States hold texts of cases for as long as those are open, and nothing is removed of a segment that is not compacted.
+    compact = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(7 * DAY_MS)}
     for agent in (*FOLDS, "evidence"):
         yield TopicPlan(state_topic(agent), compact)
     for agent in FOLDS:

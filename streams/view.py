@@ -45,6 +45,10 @@ class TopicView:
             return float("inf")
         return self._clock.monotonic() - self._current_s
 
+    def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether all that lies below these offsets, by partition, was taken in. Not while one of the partitions is unknown."""
+        return all(self._positions.get((self.topic, number), -1) >= offset for number, offset in ends.items())
+
     async def follow(self, broker: Broker, clock: Clock, decoder: Decoder, partitions: int) -> None:
         """Read the topic from its start, for ever."""
         self._clock = clock

@@ -16,6 +16,12 @@ PUBLISHED = tuple(row.full for row in TOPICS if row.name != "keyring")
 LETTERS = tuple(row.dlq for row in TOPICS if row.dead_letters)
 HISTORY = tuple(topic for name in wiring.FOLDS for topic in (state_topic(name), order_topic(name)))
 INTERNAL = (*HISTORY, *(deferred_topic(name) for name in wiring.TRANSFORMS))
+# Where requests end, which is where an erasure cuts, and how long topics keep what they hold.
+STANDING = (
+    Right("topic", full("requests"), "describe"),
+    Right("topic", PREFIX, "describe-configs", "prefixed"),
+    Right("topic", PREFIX, "describe", "prefixed"),
+)
 
 
 def outputs(sender: str) -> tuple[str, ...]:
@@ -30,8 +36,10 @@ def agents_work() -> dict[str, Work]:
         name = group.removeprefix(PREFIX)
         inputs = tuple(topic for topic in topics if topic != deferred_topic(name))
         reads = ((wiring.VIEW,) if name in wiring.VIEWERS else ()) + (wiring.JOB_READS if name == "jobs" else ())
+        reads += (wiring.KEYRING,) if name == "shredder" else ()
         shape = "fold" if name in wiring.FOLDS else "transform"
-        found[name] = Work(name, shape, inputs=inputs, reads=reads, outputs=outputs(name))
+        more = STANDING if name == "shredder" else ()
+        found[name] = Work(name, shape, inputs=inputs, reads=reads, outputs=outputs(name), more=more)
     found["evidence"] = Work("evidence", "sequencer", reads=(*recorded(), "keyring"), outputs=outputs("evidence"))
     found["observer"] = Work("observer", "observer", reads=tuple(observed()))
     return found

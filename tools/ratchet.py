@@ -721,6 +721,26 @@ def access(
     done(work.run(screen(as_json), work.Asked(subject, tenant, pseudonym), out, log))
 
 
+@app.command(rich_help_panel=DECIDE)
+def erase(
+    subject: Annotated[str, typer.Argument(help="The person's id, as requests name it.", show_default=False)],
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose customer the person is.")] = "default",
+    pseudonym: Annotated[
+        bool, typer.Option("--pseudonym", help="SUBJECT is the pseudonym in the log: no key is needed.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; it cannot be undone.")] = False,
+    operator: By = None,
+    reason: Reason = "",
+    wait: Wait = 30,
+    as_json: Json = False,
+) -> None:
+    """Make what is kept of a person unreadable for good, and print the receipt."""
+    from tools.cli import erase as work
+
+    who = work.pseudonym_asked(work.Asked(subject, tenant, pseudonym))
+    run(work.erase(screen(as_json), who, tenant, by=operator, reason=reason, yes=yes, wait_s=wait))
+
+
 @app.command(rich_help_panel=STACK)
 def model(
     folder: Annotated[Path, typer.Argument(help="A model's folder, with its config.json.", show_default=False)],

@@ -194,7 +194,7 @@ TABLE: Mapping[str, Row] = {
         ("erasure", "keys", "epoch", "hold_checked", "effective_at_ms", "routes"), (), ("by",),
         parts={"cut": _CUT, "horizons": ("backup_ms", "payload_ms", "compaction_ms", "cache_ms")},
     ),
-    "subject.kept": Row(("erasure", "reason", "holds", "settings")),
+    "subject.kept": Row(("erasure", "reason", "earlier", "holds", "settings")),
     "adapter.marked": Row(("adapter", "dataset", "order_id", "erasure", "rows", "ordered")),
     "access.checked": Row(("check", "what", "passed"), (), ("by",)),
     "config.observed": Row(("what", "passed"), (), ("by",)),
@@ -269,7 +269,7 @@ _LABELS = dict.fromkeys(("purpose", "legal_basis", "origin", "classes"), LABEL)
 STRINGS: Mapping[str, Kind] = {
     **_LABELS,
     **_ARMS, **_ENGINES, **_EVENTS, **_DIGESTS, **_WORDS, **_VERSIONS,
-    "route": NAME, "rules_digest": DIGEST, "erasure": UUID, "before": STANDING, "after": STANDING, "settings": SETTING,
+    "route": NAME, "rules_digest": DIGEST, "erasure": UUID, "earlier": UUID, "before": STANDING, "after": STANDING, "settings": SETTING,
 }  # fmt: skip
 """Kinds of strings that the models leave free, by the field's name."""
 

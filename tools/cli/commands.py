@@ -5,12 +5,13 @@ What an agent does because of a command names the command as its cause (`ratchet
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from schemas import codec, ids
 from schemas.codec import Encoded
+from schemas.compliance import TenantCommand
 from schemas.events import (
     Command,
     CommandApply,
@@ -42,7 +43,7 @@ Told = Callable[[dict[str, Any], bool], bool]
 """Whether a row, caused by the command or not, is the answer that was waited for."""
 
 
-def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
+def encoded(command: Command | TenantCommand, prove: Prove = unproven) -> tuple[str, Encoded]:
     """The command's event id and record."""
     event_id = ids.derive(f"{command.operator}/{command.at_ms}/{secrets.token_hex(8)}", "cli", 0)
     trace = ids.trace_parent(None, event_id)
@@ -50,14 +51,21 @@ def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
 
 
 async def send_and_wait(
-    bus: Bus, command: Command, told: Told, *, wait_s: float, progress: Progress, prove: Prove = unproven
+    bus: Bus,
+    command: Command | TenantCommand,
+    told: Told,
+    *,
+    wait_s: float,
+    progress: Progress,
+    prove: Prove = unproven,
+    effects: Sequence[str] = EFFECTS,
 ) -> tuple[bool, list[dict[str, Any]]]:
     """Send, then collect what names the command as its cause, and what else answers, until `told` says that a row is the answer.
 
     A dead letter of the command is an answer too (False). (False, rows) when the time is up; rows may be empty.
     """
     event_id, record = encoded(command, prove)
-    followed = bus.follow(await bus.ends(EFFECTS))
+    followed = bus.follow(await bus.ends(effects))
     await bus.publish([(COMMANDS.full, record)])
     progress.say(f"{command.TYPE} sent, waiting for its effect")
     loop = asyncio.get_running_loop()
@@ -148,10 +156,10 @@ async def apply_route(
             f"[green]applied[/] {clean(route.route)}, version {version}: running agents follow by themselves",
         )
         return Exit.DONE
-    return _not_done(screen, rows, f"apply {route.route}", wait_s)
+    return not_done(screen, rows, f"apply {route.route}", wait_s)
 
 
-def _not_done(screen: Screen, rows: list[dict[str, Any]], what: str, wait_s: float) -> int:
+def not_done(screen: Screen, rows: list[dict[str, Any]], what: str, wait_s: float) -> int:
     """Say why: a dead letter is a no, silence means that who should act is away."""
     letter = next((row for row in rows if row.get("dead_letter")), None)
     if letter is not None:
@@ -245,7 +253,7 @@ def _say(screen: Screen, kind: str, route: str, rows: list[dict[str, Any]], wait
     told = [(row, meaning(kind, route, row, caused=True)) for row in rows if not row.get("dead_letter")]
     row, word = next((pair for pair in reversed(told) if pair[1] is not None), (None, None))
     if row is None or any(row.get("dead_letter") for row in rows):
-        return _not_done(screen, rows, f"{kind} {route}", wait_s)
+        return not_done(screen, rows, f"{kind} {route}", wait_s)
     if word is Word.DONE:
         screen.line({"done": kind, "route": route, "event": row}, f"[green]done[/] {one_line(row)}")
         return Exit.DONE

@@ -28,6 +28,7 @@ _ROLES: tuple[Role, ...] = (
     "upstream",
     "operator",
     "grader",
+    "shredder",
 )  # of two that may speak on a topic the narrower one
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})(?:\[(\d{1,6})\]@|/(\d{1,6})/)(\d{1,18})")
 

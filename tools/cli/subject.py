@@ -38,7 +38,7 @@ class Asked:
 def run(screen: Screen, asked: Asked, out: Path, folder: Path | None) -> int:
     """The command: `out` appears whole or not at all. Exit 1 where the log holds nothing of the person."""
     log = open_log(folder)
-    subject = _pseudonym(asked)
+    subject = pseudonym_asked(asked)
     with screen.progress(f"reading {log.size:,} entries") as progress:
         found, requests = _gather(log, asked.tenant, subject, progress.say)
         if not found:
@@ -60,7 +60,7 @@ def run(screen: Screen, asked: Asked, out: Path, folder: Path | None) -> int:
     return Exit.DONE
 
 
-def _pseudonym(asked: Asked) -> str:
+def pseudonym_asked(asked: Asked) -> str:
     """As the log has it. The id itself is never repeated."""
     if asked.pseudonym:
         if not _PSEUDONYM.fullmatch(asked.subject):

@@ -61,7 +61,7 @@ OURS = (
     "content-type",
 )
 PARTITIONS = 4
-DEFERRING = ("router", "inference", "trust", "jobs", "grader")
+DEFERRING = ("router", "inference", "trust", "jobs", "grader", "shredder")
 
 
 def _spot(dice: Random, data: Any) -> tuple[Any, Any] | None:

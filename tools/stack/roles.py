@@ -15,36 +15,63 @@ ROLE = "ratchet"
 EVIDENCE_ROLE = "ratchet-evidence"
 TRAINING_ROLE = "ratchet-training"
 WITNESS_ROLE = "ratchet-witness"
+GATE_ROLE = "ratchet-gate"
+SHREDDER_ROLE = "ratchet-shredder"
 EVIDENCE_PASSWORD = "kafka/evidence"  # noqa: S105  where it lies, not what it is
-_OF = {"evidence": EVIDENCE_ROLE, "jobs": TRAINING_ROLE}
+SHREDDER_PASSWORD = "kafka/shredder"  # noqa: S105  likewise
+GATE_SECRET = "gate"  # noqa: S105  the path of the master of mask maps' and marks' keys
+SUBJECT_KEYS = "kek-*"  # a tenant's key, which wraps its subjects' keys: in transit, and it never leaves
+_OF = {
+    "router": GATE_ROLE,
+    "trust": GATE_ROLE,
+    "evidence": EVIDENCE_ROLE,
+    "jobs": TRAINING_ROLE,
+    "shredder": SHREDDER_ROLE,
+}
+_ALONE = {"evidence": "signs", "shredder": "erases"}
 
 
 def role_of(agents: Sequence[str]) -> str:
-    """The role of a process with these agents. The evidence log's shares its process with nobody: else it were theirs too."""
+    """The role of a process with these agents. Who signs the log and who erases share their process with nobody: else the role were
+    theirs too."""
+    for agent, does in _ALONE.items():
+        if agent in agents and len(agents) > 1:
+            raise Refused(
+                f"agents {', '.join(agents)} in one process: with Vault, {agent} {does} by a role of its own and runs alone",
+                kind="usage",
+            )
     found = {_OF[agent] for agent in agents if agent in _OF} or {ROLE}
-    if EVIDENCE_ROLE in found and len(agents) > 1:
+    if len(found) > 1:
         raise Refused(
-            f"agents {', '.join(agents)} in one process: with Vault, evidence signs by a role of its own and runs alone",
+            f"agents {', '.join(agents)} in one process: with Vault they log in by {', '.join(sorted(found))}, one role a process; "
+            f"give {' and '.join(sorted(agent for agent in agents if agent in _OF))} processes of their own",
             kind="usage",
         )
     return found.pop()
 
 
-def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
-    """Every policy's text by its name. `evidence_password`: the path of the Kafka password that the evidence process has."""
-    kv = _path(f"{MOUNT}/data/*", "read")
+def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str = SHREDDER_PASSWORD) -> dict[str, str]:
+    """Every policy's text by its name. The passwords: the paths of those Kafka passwords that these two processes have."""
+    every = _path(f"{MOUNT}/data/*", "read")
+    kv = every + _path(f"{MOUNT}/data/{GATE_SECRET}", "deny")  # what opens mask maps is the gate's alone
     public = _path("transit/keys/*", "read")
     return {
         "ratchet-agent": kv + public,
-        # A training job opens the keys of subjects whose rows it seals; it makes none.
-        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _path("transit/decrypt/kek-*", "update"),
+        # The router seals what it masked, trust opens it for who asked.
+        GATE_ROLE: every + public,
+        # Rows of data sets are sealed with their subjects' keys, which training opens and never makes.
+        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _wrapping(("update",)),
+        # It hears who commands, proves what it tells trainers, and lets go of keys that it cannot read: it opens none.
+        SHREDDER_ROLE: _path(f"{MOUNT}/data/{shredder_password}", "read")
+        + _path(f"{MOUNT}/data/principals", "read")
+        + _path(f"{MOUNT}/data/principals/*", "read"),
         # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
         EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
         + _path(f"{MOUNT}/data/{evidence_password}", "read")
         + _signing(NOTARY, ATTESTER)
         + _wrapping(),
         WITNESS_ROLE: _signing(WITNESS),
-        "ratchet-issuer": _issuing(ROLE, EVIDENCE_ROLE, TRAINING_ROLE, WITNESS_ROLE),
+        "ratchet-issuer": _issuing(ROLE, GATE_ROLE, EVIDENCE_ROLE, TRAINING_ROLE, SHREDDER_ROLE, WITNESS_ROLE),
         "ratchet-training-issuer": _issuing(TRAINING_ROLE),
         # The command line's, whose user owns this stack: hands out principals' keys, proves with them, puts providers' keys there,
         # connects as Kafka's users, checks signatures. Nothing is ever removed, nothing signed.
@@ -56,7 +83,9 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
     }
 
 
-ROLES = {ROLE: "ratchet-agent", EVIDENCE_ROLE: EVIDENCE_ROLE, TRAINING_ROLE: TRAINING_ROLE, WITNESS_ROLE: WITNESS_ROLE}
+ROLES = {ROLE: "ratchet-agent"} | {
+    role: role for role in (GATE_ROLE, EVIDENCE_ROLE, TRAINING_ROLE, SHREDDER_ROLE, WITNESS_ROLE)
+}
 """AppRole -> its policy."""
 
 
@@ -64,12 +93,12 @@ def _signing(*keys: str) -> str:
     return "".join(_path(f"transit/sign/{key}", "update") + _path(f"transit/keys/{key}", "read") for key in keys)
 
 
-def _wrapping() -> str:
+def _wrapping(encrypt: Sequence[str] = ("create", "update")) -> str:
     """Wrap and unwrap subjects' keys. To encrypt under a tenant's key makes it; no right on the keys could make one exportable."""
     return (
-        _path("transit/encrypt/kek-*", "create", "update")
-        + _path("transit/decrypt/kek-*", "update")
-        + _path("transit/keys/kek-*", "read")
+        _path(f"transit/encrypt/{SUBJECT_KEYS}", *encrypt)
+        + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update")
+        + _path(f"transit/keys/{SUBJECT_KEYS}", "read")
     )
 
 

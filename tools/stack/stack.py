@@ -48,6 +48,7 @@ AGENT_GROUPS = (
     ("inference",),
     ("trainer", "jobs", "grader"),
     ("evidence",),
+    ("shredder",),
     ("observer",),
 )
 LANELESS = frozenset({"evidence", "observer"})
@@ -313,7 +314,8 @@ class Stack:
         self.settings = self.settings.model_copy(
             update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": self._role_ids[ROLE]}
         )
-        server.allow(f"{self.settings.kafka_credentials}/{self.settings.kafka_user or 'evidence'}")
+        folder, user = self.settings.kafka_credentials, self.settings.kafka_user
+        server.allow(f"{folder}/{user or 'evidence'}", f"{folder}/{user or 'shredder'}")
         self._token = SecretStr(server.operator_token())
         return Issuer(addr=server.addr, token_file=file, lent=[lent])
 

@@ -25,7 +25,7 @@ from schemas.errors import Refused, Unavailable
 
 from .ports import LOOPBACK, free_ports, taken
 from .processes import Running, kill, start, wait_until
-from .roles import EVIDENCE_PASSWORD, MOUNT, ROLE, ROLES, SIGNING_KEYS, policies
+from .roles import EVIDENCE_PASSWORD, GATE_SECRET, MOUNT, ROLE, ROLES, SHREDDER_PASSWORD, SIGNING_KEYS, policies
 
 VERSION = "1.21.2"
 _SOURCE = Path(__file__).parent / "vault"
@@ -51,7 +51,10 @@ class VaultServer(BaseModel):
         return call(self.addr, method, path, body, token=token or self.root_token, headers=extra)
 
     def configure(self) -> None:
-        """AppRole, KV v2, transit with our signing keys, policies, two secret keys. Safe to repeat; keys that are there stay."""
+        """AppRole, KV v2, transit with our signing keys, policies, the commitment key and the gate's.
+
+        Safe to repeat; keys that are there stay.
+        """
         auth = self.call("GET", "sys/auth")["data"]
         mounts = self.call("GET", "sys/mounts")["data"]
         if "approle/" not in auth:
@@ -65,13 +68,13 @@ class VaultServer(BaseModel):
         self.allow()
         for role, policy in ROLES.items():
             self.role(role, [policy], period_s=3600)
-        for path in ("commitment", "gate"):
+        for path in ("commitment", GATE_SECRET):
             with contextlib.suppress(Refused):  # check-and-set 0: only where there is none yet
                 self.put(path, {"key": secrets.token_hex(32)}, cas=0)
 
-    def allow(self, evidence_password: str = EVIDENCE_PASSWORD) -> None:
-        """Put the policies there, in place of those of that name. `evidence_password`: where the evidence process's lies."""
-        for name, text in policies(evidence_password).items():
+    def allow(self, evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str = SHREDDER_PASSWORD) -> None:
+        """Put the policies there, in place of those of that name. The passwords: where those of these two processes lie."""
+        for name, text in policies(evidence_password, shredder_password).items():
             self.call("PUT", f"sys/policies/acl/{name}", {"policy": text})
 
     def role(

@@ -311,7 +311,7 @@ async def test_no_text_beside_the_log(lab: Any, caplog: pytest.LogCaptureFixture
     """Canary text, e-mail and subject are in no file, sealed ones among them, and in no line of a log; nor is a subject's key."""
     caplog.set_level(logging.DEBUG)
     await collect(lab, [lab.request(offset) for offset in range(20)])
-    key = (await fresh(lab).key(Wanted("acme", SUBJECT)))._dek  # noqa: SLF001  what must not be there
+    key = (await fresh(lab).key(Wanted("acme", SUBJECT)))._dek
     files = [path for path in lab.root.rglob("*") if path.is_file()]
     assert [path for path in files if path.parent.name == FOLDER]
     for data in [path.read_bytes() for path in files] + [caplog.text.encode()]:

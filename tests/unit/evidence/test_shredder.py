@@ -1,0 +1,276 @@
+"""The shredder on the broker in memory: whole or not at all, once, and only what is proven."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from erasing import ANN, NOW, TENANT, command, hold, policy, route, wrapped
+from living import living
+from spoken import Ears, credential, encoded, ring_of
+from streams_contract import until
+
+from agents.evidence.shredder import Shredder
+from schemas import ids
+from schemas.compliance import CommandForget, KeyErased, KeyRemoved, SubjectErased, SubjectKept
+from schemas.errors import Unavailable
+from schemas.events import Message, RequestSubmitted
+from schemas.payload import Payload
+from schemas.principal import Prove
+from schemas.topics import plans
+from streams.admin import ensure_groups
+from streams.memory import MemoryBroker
+from streams.port import POINTS, Clock, Fenced, Lost, Outgoing, TopicSpec
+from streams.runner import Runner, RuntimeSettings
+from streams.standing import TOUCH, Standing
+from streams.wire import Decoder, decode, partition_of
+
+PARTITIONS = 2
+FAST = RuntimeSettings(linger_s=0.002, retry_s=0.05, defer_s=0.05, tick_s=60)
+RING = ring_of({"op": ("operator",), "shredder": ("shredder",), "trainer": ("upstream",)})
+RECEIPTS = (SubjectErased, SubjectKept)
+
+
+class Exit(BaseException):
+    """The process is gone."""
+
+
+class Faults:
+    """Raises `error` at the nth pass of one point, once."""
+
+    def __init__(self, point: str, nth: int, error: BaseException) -> None:
+        self.point, self.left, self.error, self.struck = point, nth, error, False
+
+    async def __call__(self, point: str, agent: str, partition: int) -> None:
+        if point == self.point:
+            self.left -= 1
+            if self.left == 0:
+                self.struck = True
+                raise self.error
+
+
+class Says:
+    """The shredder's own voice."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    async def prover(self) -> Prove:
+        return lambda row: credential("shredder").prove(row, at_ms=self.clock.now_ms())
+
+
+class World:
+    """A shredder that listens, with a tenant, a route and a key."""
+
+    def __init__(self, *, ears: Ears | None = None, faults: Faults | None = None) -> None:
+        self.broker = MemoryBroker(PARTITIONS)
+        self.ears, self.faults = ears, faults
+        self.standing = Standing(self.broker)
+
+    async def start(self) -> None:
+        admin = self.broker.admin()
+        await admin.create([TopicSpec(row.full, PARTITIONS, 1, {"segment.ms": "1000"} | row.config) for row in plans()])
+        for payload in (policy(), route("cards"), route("other", tenant="umbrella"), wrapped(1)):
+            self.broker.publish(payload)
+        for number in range(5):
+            request = RequestSubmitted(
+                at_ms=NOW,
+                route="cards",
+                tenant=TENANT,
+                request_id=f"r{number}",
+                messages=(Message(role="user", content="x"),),
+            )
+            self.broker.publish(request)
+        self.make()
+        await ensure_groups("memory", self.runner.groups(), admin=admin)
+        self.task = asyncio.create_task(self.runner.run())
+
+    def make(self) -> None:
+        clock = self.broker.clock
+        self.runner = Runner(
+            self.broker, clock, settings=FAST, decoder=Decoder(self.ears), fault=self.faults, artifacts=None
+        )
+        self.agent = Shredder(
+            self.runner.view("policies"), self.runner.view("keyring"), self.standing, Says(clock), clock
+        )
+        self.runner.add_transform(self.agent, workers=1)
+
+    def of(self, topic: str, kind: type[Payload]) -> list[Payload]:
+        return [event.data for event in self.broker.events(topic) if isinstance(event.data, kind)]
+
+    def answers(self) -> list[Payload]:
+        return [event.data for event in self.broker.events("observations") if isinstance(event.data, RECEIPTS)]
+
+    async def answered(self, count: int) -> list[Payload]:
+        async with asyncio.timeout(20):
+            while len(self.answers()) < count:
+                if self.task.done():
+                    await self.task
+                await asyncio.sleep(0.005)
+        return self.answers()
+
+
+async def test_an_erasure() -> None:
+    """Marker, removal, receipt and what trainers are told, with where requests ended when the command had been read."""
+    async with living(World()) as world:
+        ends = await world.standing.ends("requests")
+        world.broker.publish(command(), event_id="c-1")
+        (receipt,) = await world.answered(1)
+        assert isinstance(receipt, SubjectErased)
+        assert {row.partition: row.offset for row in receipt.cut} == ends
+        assert (receipt.keys, receipt.routes, receipt.by) == (1, ("cards",), "op")
+        assert len(world.of("keyring", KeyErased)) == len(world.of("keyring", KeyRemoved)) == 1
+        (told,) = [event for event in world.broker.events("commands") if isinstance(event.data, CommandForget)]
+        assert told.key == "cards"
+        assert [event.id for event in world.broker.events("observations")] == [ids.derive("c-1", "shredder", "receipt")]
+
+
+async def test_a_command_said_twice_and_another_at_once() -> None:
+    """The same one makes nothing more; the next says that it is erased, by whom, though it was read before the first was committed."""
+    async with living(World()) as world:
+        for name in ("c-1", "c-1", "c-2"):
+            world.broker.publish(command(), event_id=name)
+        first, second = await world.answered(2)
+        assert isinstance(first, SubjectErased)
+        assert isinstance(second, SubjectKept)
+        assert (second.reason, second.earlier) == ("erased", "c-1")
+        await asyncio.sleep(0.1)
+        assert len(world.answers()) == 2
+
+
+async def test_a_hold_and_its_end() -> None:
+    """The newest policy of the tenant counts; what was held is erased when it is said again."""
+    async with living(World()) as world:
+        world.broker.publish(policy(hold(), version=2))
+        world.broker.publish(command(), event_id="c-1")
+        (first,) = await world.answered(1)
+        assert isinstance(first, SubjectKept)
+        assert first.holds == ("case-7",)
+        assert world.of("keyring", KeyErased) == []
+        world.broker.publish(policy(version=3))
+        world.broker.publish(command(), event_id="c-2")
+        assert isinstance((await world.answered(2))[1], SubjectErased)
+
+
+@pytest.mark.parametrize("action", ["exit", "lost", "fenced"])
+@pytest.mark.parametrize("point", POINTS)
+async def test_whole_or_not_at_all_wherever_it_breaks(point: str, action: str) -> None:
+    """Whatever breaks at any step of the transaction: after a restart there is one marker, one removal, one receipt, one forget."""
+    error = {"exit": Exit(), "lost": Lost("the answer is lost"), "fenced": Fenced("another owner")}[action]
+    world = World(faults=Faults(point, 1, error))
+    await world.start()
+    world.broker.publish(command(), event_id="c-1")
+    world.broker.publish(command(), event_id="c-2")
+    deadline = asyncio.get_running_loop().time() + 20
+    try:
+        while len(world.answers()) < 2 and asyncio.get_running_loop().time() < deadline:
+            parts = (
+                world.of("keyring", KeyErased),
+                world.of("keyring", KeyRemoved),
+                world.of("observations", SubjectErased),
+            )
+            assert {bool(rows) for rows in parts} in ({True}, {False})
+            if world.task.done():
+                with suppress(Exit, Exception):
+                    await world.task
+                world.make()
+                world.task = asyncio.create_task(world.runner.run())
+            await asyncio.sleep(0.003)
+        erased, kept = world.answers()
+        assert isinstance(erased, SubjectErased)
+        assert isinstance(kept, SubjectKept)
+        assert len(world.of("keyring", KeyRemoved)) == 1
+        assert [row.erasure for row in world.of("keyring", KeyErased) if isinstance(row, KeyErased)] == ["c-1", "c-2"]
+        assert len(world.of("commands", CommandForget)) == 2
+    finally:
+        world.runner.kill()
+        world.task.cancel()
+        with suppress(asyncio.CancelledError, Exit, Exception):
+            await world.task
+
+
+async def test_only_an_operator_is_heard_and_only_the_shredder_tells_trainers() -> None:
+    """An unproven command is a dead letter, and so is a forget that anybody else says; its own is proven."""
+    ears = Ears(RING)
+    async with living(World(ears=ears)) as world:
+        now = world.broker.clock.now_ms()
+
+        async def say(payload: Payload, name: str, by: str | None) -> None:
+            row = encoded(payload, name)
+            row = row if by is None else credential(by).prove(row, at_ms=now)
+            tp = ("ratchet.commands", partition_of(row.key, PARTITIONS))
+            producer = world.broker.producer()
+            await producer.start()
+            await producer.send(*tp, [Outgoing(row.key, row.value, row.headers)])
+
+        forget = CommandForget(tenant=TENANT, at_ms=now, route="cards", subject=ANN, erasure="c-0", cut=())
+        await say(command(), "c-1", None)
+        await say(forget, "f-1", "op")
+        await say(command(), "c-2", "shredder")
+        await say(command(), "c-3", "op")
+        (receipt,) = await world.answered(1)
+        assert isinstance(receipt, SubjectErased)
+        assert receipt.erasure == "c-3"
+        told = [dict(record.headers) for record in world.broker.records("commands.dlq")]
+        found = {row["ce_id"].decode(): row["ratchet-dlq-kind"].decode() for row in told}
+        assert {name: found.get(name) for name in ("c-1", "f-1", "c-2")} == {
+            "c-1": "unproven", "f-1": "wrong-role", "c-2": "wrong-role",
+        }  # fmt: skip
+        own = [
+            event for event in world.broker.events("commands")
+            if isinstance(event.data, CommandForget) and event.source == "ratchet/shredder"
+        ]  # fmt: skip
+        assert len(own) == 1
+        speaker = ears(own[0].record)
+        assert speaker is not None
+        assert speaker.name == "shredder"
+
+
+async def test_a_broker_that_does_not_answer_erases_nothing() -> None:
+    """Where requests end cannot be told: the command waits, and is done when it can."""
+    async with living(World()) as world:
+        ends, failing = world.standing.ends, True
+
+        async def away(topic: str) -> dict[int, int]:
+            if failing and topic == "ratchet.requests":
+                raise Unavailable("away")
+            return await ends(topic)
+
+        world.standing.ends = away  # type: ignore[method-assign]
+        world.broker.publish(command(), event_id="c-1")
+        await asyncio.sleep(0.2)
+        assert world.of("keyring", KeyErased) == []
+        failing = False
+        assert isinstance((await world.answered(1))[0], SubjectErased)
+
+
+async def test_an_id_that_no_receipt_could_name_is_refused() -> None:
+    """A dead letter that says how long it may be."""
+    async with living(World()) as world:
+        world.broker.publish(command(), event_id="c" * 65)
+        await until(lambda: len(world.broker.records("commands.dlq")) == 1)
+        assert world.answers() == []
+
+
+async def test_a_touch_ends_segments_and_is_nobodys_key() -> None:
+    """One tombstone a partition, which the views of the keyring leave out."""
+    async with living(World()) as world:
+        before = await world.standing.ends("keyring")
+        await world.standing.touch("keyring")
+        after = await world.standing.ends("keyring")
+        assert after == {number: end + 1 for number, end in before.items()}
+        assert [row.key for row in world.broker.records("keyring") if row.value is None] == [TOUCH] * PARTITIONS
+        world.broker.publish(command(), event_id="c-1")
+        assert isinstance((await world.answered(1))[0], SubjectErased)
+
+
+async def test_a_view_says_how_far_it_has_come() -> None:
+    """Not before it has read; at the end; not when there is more."""
+    async with living(World()) as world:
+        view = world.runner.view("keyring")
+        async with asyncio.timeout(5):
+            await view.whole.wait()
+        ends = await world.standing.ends("keyring")
+        assert view.reached(ends)
+        assert not view.reached({number: end + 1 for number, end in ends.items()})
+        assert not view.reached({99: 0})
+        assert decode(world.broker.records("keyring")[0], PARTITIONS).key == f"{TENANT}/{ANN}"
