@@ -1,0 +1,58 @@
+"""Receipts of erasures in the log: whose data was made unreadable, below which offsets, from which day on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from agents.evidence.snapshot import Say, Snapshot, parsed, silent
+
+_ERASED = b'"type":"subject.erased"'
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`cut`: partition of the requests' topic -> the first offset that is not erased."""
+
+    index: int
+    effective_at_ms: int
+    cut: Mapping[int, int]
+
+    @property
+    def day(self) -> str:
+        """The day (UTC) from which it holds."""
+        return datetime.fromtimestamp(self.effective_at_ms / 1000, UTC).date().isoformat()
+
+    def covers(self, value: Mapping[str, Any]) -> bool:
+        """Whether the request that an entry is about lies below the cut."""
+        place = place_of(value)
+        return place is not None and place[1] < self.cut.get(place[0], 0)
+
+
+def place_of(value: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Partition and offset of the request that an entry is about; None where it does not say."""
+    facts, source = value.get("facts", {}), value.get("src", {})
+    if value.get("type") == "request.submitted" and "offset" in source:
+        return source["partition"], source["offset"]
+    if "request_offset" in facts:
+        return facts.get("request_partition", 0), facts["request_offset"]
+    return None
+
+
+def receipts(log: Snapshot, tenant: str, subject: str, say: Say = silent) -> list[Receipt]:
+    """The subject's receipts, oldest first."""
+    found: list[Receipt] = []
+    for index, entry in log.entries(say=say):
+        if _ERASED not in entry or subject.encode() not in entry:
+            continue
+        value = parsed(entry)
+        if (value.get("type"), value.get("tenant"), value.get("subject")) == ("subject.erased", tenant, subject):
+            facts = value.get("facts", {})
+            cut = {row["partition"]: row["offset"] for row in facts.get("cut", ()) if {"partition", "offset"} <= {*row}}
+            found.append(Receipt(index, facts.get("effective_at_ms", 0), cut))
+    return found
+
+
+def words(found: Receipt) -> str:
+    """The receipt in a line."""
+    return f"erased: from {found.day} on no key that we hold opens the texts or confirms a guess of them (receipt: entry {found.index})"
