@@ -3,35 +3,44 @@
 import asyncio
 import os
 import resource
+import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agents.evidence.keyring import Keyring
+from agents.evidence.keytable import Erased, SubjectKey, Wanted
 from agents.rules.curation import Row
-from agents.trainer.job import Progress, run
-from agents.wiring import ADAPTER_KEY, open_process
+from agents.screen import Screen
+from agents.trainer.dataset import Whose
+from agents.trainer.job import Ports, Progress, run
+from agents.wiring import ADAPTER_KEY, open_kek, open_process
 from infra.adapters import AdapterPredicate, AdapterVerifier, GoldenProbe, sign_adapter, write_probes
 from infra.artifacts import DirectoryStore
+from infra.detect import detect
 from infra.jobs import read_order
 from infra.secrets import SecretSource
 from infra.settings import Settings
 from infra.training import Example, LoraSettings, TrainingStopped, evaluate, golden_probes, train_lora, weaken
 from infra.training import Progress as Step
 from schemas import codec
+from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable
 from schemas.events import CaseClosed, TrainingOrdered
+from schemas.gate import GateTenant
 from schemas.payload import Payload
 from schemas.topics import PREFIX
 from streams.facts import Facts
-from streams.port import Broker, BrokerError, OutOfRange
+from streams.port import TP, Broker, BrokerError, OutOfRange
 from streams.shapes import Record
+from streams.wire import partition_of
 
 THREADS = 1  # beside a live system two threads that wait for each other are far slower than one
 NICE = 15
 CODE = "ratchet 0.1.0"
-PROBE_PROMPTS = 40
+ABANDONED_S = 86_400  # a checkpoint that no job has touched for so long belongs to none
 
 
 class KafkaCases:
@@ -69,6 +78,73 @@ def _case(record: Record, route: str) -> list[CaseClosed]:
         return []
     case = codec.decode_payload(model, record.value)
     return [case] if isinstance(case, CaseClosed) and case.route == route else []
+
+
+class PolicyTenants:
+    """What the gate permits tenants, from the topic of policies as it is when somebody asks."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def settings(self, tenant: str) -> GateTenant | None:
+        """Raises Unavailable while the broker is away."""
+        try:
+            return await self._newest(tenant)
+        except BrokerError as error:
+            raise Unavailable(f"the gate's policies cannot be read: {error}") from error
+
+    async def _newest(self, tenant: str) -> GateTenant | None:
+        topic, key = PREFIX + PolicyGate.TOPIC, f"{PolicyGate.KIND}/{tenant}".encode()
+        admin = self._broker.admin()
+        await admin.start()
+        try:
+            count = (await admin.partitions([topic])).get(topic, 0)
+            if not count:
+                raise Unavailable(f"topic {topic} does not exist: `ratchet up` creates it")
+            tp: TP = topic, partition_of(key, count)
+            starts, ends = await admin.starts([tp]), await admin.ends([tp])
+        finally:
+            await admin.stop()
+        reader = self._broker.reader({tp: starts[tp]})
+        await reader.start()
+        found: GateTenant | None = None
+        try:
+            while await reader.position(tp) < ends[tp]:
+                for records in (await reader.poll(timeout_s=0.5, max_records=1000)).values():
+                    for record in records:
+                        if record.key == key:
+                            found = _permitted(record)
+        finally:
+            await reader.stop()
+        return found
+
+
+def _permitted(record: Record) -> GateTenant | None:
+    if record.value is None:
+        return None
+    policy = codec.decode_payload(PolicyGate, record.value)
+    return policy.settings if isinstance(policy, PolicyGate) else None
+
+
+class KeyringKeys:
+    """Subjects' keys for rows, from the keyring as it is when somebody asks."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    async def held(self, tenant: str, wanted: Collection[Whose]) -> Mapping[Whose, bytes | str]:
+        """The keyring makes none here: whoever the evidence log has not seen yet has none, and is left out."""
+        if not wanted:
+            return {}
+        names = {one: Wanted(tenant, one[0], (one[1], one[2])) for one in wanted}
+        found = await self._keyring.held(names.values())
+        return {one: _rows_key(found[name]) for one, name in names.items()}
+
+
+def _rows_key(found: object) -> bytes | str:
+    if isinstance(found, SubjectKey):
+        return found.rows
+    return "of erased subjects" if isinstance(found, Erased) else "of subjects without a key"
 
 
 class PeftTrainings:
@@ -142,8 +218,8 @@ class PeftTrainings:
             evaluate, self._base(order), folder, self._examples(order, rows), threads=THREADS
         )
 
-    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
-        prompts = [example.prompt for example in self._examples(order, rows[:PROBE_PROMPTS])]
+    async def probe(self, order: TrainingOrdered, adapter: Path, texts: Sequence[str]) -> None:
+        prompts = [order.template.replace("{text}", text) for text in texts]
         probes = await asyncio.to_thread(golden_probes, self._base(order), adapter, prompts)
         golden = [GoldenProbe(probe.prompt, probe.text if probe.sure else None) for probe in probes]
         await asyncio.to_thread(write_probes, adapter, golden)
@@ -188,14 +264,37 @@ def _cpu_s() -> float:
 async def train(digest: str, settings: Settings) -> int:
     """Run the job of the order that lies under `digest` in the artifact store. 0 also where it failed honestly.
 
-    The process gives way to whatever serves beside it.
+    The process gives way to whatever serves beside it. What it had in files besides the artifact store goes with it, but where it
+    crashed, for then its next attempt goes on from there.
     """
     os.nice(NICE)
     async with open_process(settings, f"training-{os.getpid()}", user="jobs") as process:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         named = read_order(process.artifacts, digest)
-        trainings = PeftTrainings(process.artifacts, process.secrets, settings.state_dir / "jobs", stop)
-        facts = TracedFacts(await process.facts("trainer-job"), named.traceparent)
-        await run(named.order, KafkaCases(process.broker), process.artifacts, trainings, facts, process.clock)
+        checkpoints = settings.state_dir / "jobs"
+        await asyncio.to_thread(sweep, checkpoints, process.clock.now_ms() / 1000 - ABANDONED_S)
+        keyring = Keyring(process.broker, await open_kek(settings, process.secrets), process.clock)
+        process.stack.push_async_callback(keyring.stop)
+        ports = Ports(
+            cases=KafkaCases(process.broker),
+            artifacts=process.artifacts,
+            trainings=PeftTrainings(process.artifacts, process.secrets, checkpoints, stop),
+            tenants=PolicyTenants(process.broker),
+            # By the processor's clock: nobody waits for a row, and a process that gives way to others would be late by theirs.
+            screen=Screen(detect, _cpu_s),
+            keys=KeyringKeys(keyring),
+            facts=TracedFacts(await process.facts("trainer-job"), named.traceparent),
+            clock=process.clock,
+        )
+        await run(named.order, ports)
+        await asyncio.to_thread(shutil.rmtree, checkpoints / named.order.order_id, ignore_errors=True)
     return 0
+
+
+def sweep(checkpoints: Path, before_s: float) -> None:
+    """Remove checkpoints that were last written before that time: weights that saw rows, of jobs that were killed."""
+    for folder in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        newest = max((file.stat().st_mtime for file in (folder, *folder.glob("*"))), default=before_s)
+        if newest < before_s:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -87,6 +87,7 @@ KEYLESS = frozenset(
     {"shredder"}
 )  # who erases derives no pseudonym and no commitment: it may not read what they are made of
 JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
+JOB_READS = ("cases", "keyring", "policies")  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
 
 

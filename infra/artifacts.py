@@ -40,6 +40,10 @@ class ArtifactStore(Protocol):
         """Raises ArtifactCorrupt, and Unavailable for a digest that the store has not (yet)."""
         ...
 
+    def name_tree(self, path: Path) -> str:
+        """The digest that `put_tree` would give now. Nothing is stored."""
+        ...
+
     def put_tree(self, path: Path) -> str:
         """Copy the regular files under `path`. Refused: an empty folder, links, names that are not plain ASCII."""
         ...
@@ -83,6 +87,9 @@ class DirectoryStore:
         if hashlib.sha256(data).hexdigest() != hexdigest:
             raise ArtifactCorrupt(f"artifact {digest} holds other bytes than its digest names", digest)
         return data
+
+    def name_tree(self, path: Path) -> str:
+        return f"sha256:{hashlib.sha256(canonical.encode(tree_manifest(path))).hexdigest()}"
 
     def put_tree(self, path: Path) -> str:
         manifest = tree_manifest(path)

@@ -758,6 +758,8 @@ class TrainingOrdered(TrainingEvent):
     max_tokens: int
     settings: dict[str, float | int | str | bool | None]
     attempt: int = 1
+    compliance: Literal["standard", "off"] = Field(default="standard", description="Of the route; off: no gate looks.")
+    region: str = Field(default="", description="Where the champion computes, and the rows are used.")
 
 
 class TrainingCancelled(TrainingEvent):
@@ -767,7 +769,17 @@ class TrainingCancelled(TrainingEvent):
     by: str = ""
 
 
+class UsedRow(Part):
+    """A row of a data set that is about somebody: a pseudonym, and where its request lies."""
+
+    subject: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
 class TrainingProgressed(TrainingEvent):
+    """`used`: some of the data set's rows that have a subject. The job names each in one of these before it trains on any."""
+
     TYPE = "training.progressed"
 
     step: int
@@ -775,6 +787,7 @@ class TrainingProgressed(TrainingEvent):
     epoch: float
     loss: float | None = None
     phase: Literal["curating", "training", "evaluating", "signing"] = "training"
+    used: tuple[UsedRow, ...] = ()
 
 
 class TrainingCompleted(TrainingEvent):

@@ -157,11 +157,11 @@ TABLE: Mapping[str, Row] = {
     "trust.changed": Row(("before", "after", "refused", "alarm"), ("reason",), ("by",)),
     "training.ordered": Row(
         ("order_id", "base", "champion", "parent_adapter", "cases_partition", "cases_first", "cases_last",
-         "rows", "classes", "max_tokens", "settings", "attempt"),
+         "rows", "classes", "max_tokens", "settings", "attempt", "compliance"),
         ("reason", "template", "stop"),
     ),
     "training.cancelled": Row(("order_id",), ("reason",), ("by",)),
-    "training.progressed": Row(("order_id", "step", "steps", "epoch", "loss", "phase")),
+    "training.progressed": Row(("order_id", "step", "steps", "epoch", "loss", "phase"), counts=("used",)),
     "training.completed": Row(
         ("order_id", "adapter", "tree", "dataset", "rows", "cutoff_ms", "seconds", "metrics", "energy_j",
          "energy_estimated", "denied")
@@ -299,5 +299,9 @@ LEFT_OUT: Mapping[str, Mapping[str, str]] = {
     ),
     "policy.router": {"arms.mean": "one weight for each feature: read by replay alone"},
     "policy.capacity": {"arms.why": "in words"},
+    "training.ordered": {"region": _CONFIGURED},
+    "training.progressed": dict.fromkeys(
+        ("used.subject", "used.partition", "used.offset"), "pseudonyms of many people: adapter.marked says of each what counts"
+    ),
 }  # fmt: skip
 """Fields, or fields of parts, that stand nowhere but under the commitment to the whole record, and why."""

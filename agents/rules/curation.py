@@ -2,14 +2,15 @@
 
 Rules:
 1. A row needs a person's or a reference's word: the corrected text, else the approved text.
-2. Texts equal once normalised are one row: the newest verdict wins, a contradiction is counted.
+2. Texts equal once normalised are one row: the newest verdict wins, a contradiction is counted. Who is left out from the beginning
+   (`unused`) takes no row of another with it.
 3. A fixed hash of the request id puts a row into train, validation or test at 70 / 15 / 15, for ever.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from agents.rules.text import normalise
 from schemas.events import CaseClosed
@@ -20,7 +21,10 @@ TRUSTED = ("person", "reference")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example. `label` may have been shuffled on purpose; `request_id` names where it came from."""
+    """One example. `label` may have been shuffled on purpose; `request_id` names where it came from.
+
+    `subject`: whose data it is; `partition`, `offset`: where its request lies, by which it is erased or not.
+    """
 
     text: str
     label: str
@@ -29,6 +33,13 @@ class Row:
     assigned_at_ms: int
     verdict_at_ms: int
     champion_right: bool
+    subject: str | None = None
+    partition: int = 0
+    offset: int = 0
+
+
+Unused = Callable[[Row], str | None]
+"""Why a row may not be used; None where it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +89,58 @@ def _row(case: CaseClosed) -> Row:
         assigned_at_ms=case.assigned_at_ms,
         verdict_at_ms=case.verdict_at_ms or 0,
         champion_right=serving is not None and (serving.grade or 0) >= 500,
+        subject=case.subject,
+        partition=case.request_partition,
+        offset=case.request_offset,
     )
 
 
 def curate(
     cases: Iterable[CaseClosed], *, min_rows_per_class: int, max_rows: int, shuffle_labels: bool = False, seed: int = 0
 ) -> Dataset:
-    """The dataset of a range of cases."""
+    """The dataset of a range of cases, where nobody looks at the rows in between."""
     counts: Counter[str] = Counter()
-    newest: dict[str, Row] = {}
+    rows = candidates(cases, counts)
+    return divide(
+        rows,
+        counts,
+        min_rows_per_class=min_rows_per_class,
+        max_rows=max_rows,
+        shuffle_labels=shuffle_labels,
+        seed=seed,
+    )
+
+
+def candidates(cases: Iterable[CaseClosed], counts: Counter[str], unused: Unused = lambda _: None) -> list[Row]:
+    """The row of each text. What is left out is counted in `counts`."""
+    rows: list[Row] = []
     for case in cases:
         counts["cases"] += 1
         if not usable(case):
             counts["without a trusted label"] += 1
             continue
-        row, key = _row(case), normalise(text_of(case))
-        held = newest.get(key)
-        if held is not None:
-            counts["duplicate texts"] += 1
-            counts["contradictions"] += normalise(held.label) != normalise(row.label)
-            if (held.verdict_at_ms, held.request_id) >= (row.verdict_at_ms, row.request_id):
-                continue
-        newest[key] = row
-    by_class = Counter(normalise(row.label) for row in newest.values())
-    rows = [row for row in newest.values() if by_class[normalise(row.label)] >= min_rows_per_class]
+        row = _row(case)
+        reason = unused(row)
+        if reason is None:
+            rows.append(row)
+        else:
+            counts[reason] += 1
+    return _newest(rows, counts)
+
+
+def divide(
+    rows: Iterable[Row],
+    counts: Counter[str],
+    *,
+    min_rows_per_class: int,
+    max_rows: int,
+    shuffle_labels: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """The dataset of rows: texts that became equal since are one row again, small classes and what is over the cap are left out."""
+    newest = _newest(rows, counts)
+    by_class = Counter(normalise(row.label) for row in newest)
+    rows = [row for row in newest if by_class[normalise(row.label)] >= min_rows_per_class]
     counts["in classes that are too small"] = len(newest) - len(rows)
     rows.sort(key=lambda row: (row.verdict_at_ms, row.request_id), reverse=True)
     counts["over the cap"] = max(0, len(rows) - max_rows)
@@ -117,10 +156,21 @@ def curate(
     return Dataset(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), dict(counts))
 
 
+def _newest(rows: Iterable[Row], counts: Counter[str]) -> list[Row]:
+    newest: dict[str, Row] = {}
+    for row in rows:
+        key = normalise(row.text)
+        held = newest.get(key)
+        if held is not None:
+            counts["duplicate texts"] += 1
+            counts["contradictions"] += normalise(held.label) != normalise(row.label)
+            if (held.verdict_at_ms, held.request_id) >= (row.verdict_at_ms, row.request_id):
+                continue
+        newest[key] = row
+    return list(newest.values())
+
+
 def _shuffled(rows: list[Row], seed: int) -> list[Row]:
     """The same texts with each other's labels: a permutation drawn by SHA-256."""
     order = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}\x1f{row.request_id}".encode()).digest())
-    return [
-        Row(r.text, o.label, r.request_id, r.decision_id, r.assigned_at_ms, r.verdict_at_ms, r.champion_right)
-        for r, o in zip(rows, order, strict=True)
-    ]
+    return [replace(row, label=other.label) for row, other in zip(rows, order, strict=True)]

@@ -82,6 +82,34 @@ def mask(texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Col
     return Masked(tuple(masked), MaskMap({name: value for (_, value), name in names.items()}))
 
 
+def mask_further(
+    texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Collection[str]
+) -> tuple[str, ...]:
+    """Texts that hold placeholders of `mask` already, with what was found since replaced too: these stay, numbers go on after them.
+
+    Nothing puts the new ones back. Raises ValueError as `mask` does.
+    """
+    spans = _spans(texts, findings, kinds)
+    last: dict[str, int] = {}
+    for text in texts:
+        for start, end in _placeholders(text):
+            label, _, number = text[start + 1 : end - 1].rpartition("_")
+            last[label] = max(last.get(label, 0), int(number))
+    names: dict[tuple[str, str], str] = {}
+    done: list[str] = []
+    for text, found in zip(texts, spans, strict=True):
+        at, parts = 0, list[str]()
+        for span in _merged(found):
+            key = (span.label, text[span.start : span.end])
+            if key not in names:
+                last[span.label] = last.get(span.label, 0) + 1
+                names[key] = f"[{span.label}_{last[span.label]}]"
+            parts += (text[at : span.start], names[key])
+            at = span.end
+        done.append("".join((*parts, text[at:])))
+    return tuple(done)
+
+
 def redact(texts: Sequence[str], findings: Sequence[Iterable[Finding]], kinds: Collection[str]) -> tuple[str, ...]:
     """The texts with findings of `kinds` gone for good: `[LABEL]`, without a number, so nothing puts it back.
 

@@ -6,16 +6,18 @@ Rules:
 2. An order names a range of cases: whoever runs it folds them by the same rules (`agents.rules.curation`).
 3. Ten silent minutes and the order goes out again, as its next attempt; after three it has failed.
 4. The index holds at most twice `max_rows` texts: past that the oldest go, down to `max_rows`.
+5. What becomes of an erased subject's rows is in `forget`.
 """
 
 import hashlib
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Collection
 
 from agents.rules.commands import objection, remembered
 from agents.rules.curation import text_of, usable
 from agents.rules.text import normalise
+from agents.trainer import forget
+from agents.trainer.state import Slot, Step, Trains
+from schemas.compliance import CommandForget
 from schemas.events import (
     AdapterRegistered,
     CaseClosed,
@@ -37,91 +39,16 @@ from schemas.events import (
 )
 from schemas.ids import derive
 from schemas.payload import Payload
-from schemas.routes import Arm, Route
-from streams.shapes import UNCHANGED, Change, Emit, Event, KeyState, Out, Tick
+from streams.shapes import UNCHANGED, Change, Event, KeyState, Tick
 
 NAME = "trainer"
 SILENT_MS = 600_000
 ATTEMPTS = 3
-INDEX = "index"
+MOST_CHALLENGERS = 16  # more than are judged at a time; one that never comes to be judged falls out
 
 
 def _short(text: str) -> str:
     return hashlib.sha256(normalise(text).encode()).hexdigest()[:20]
-
-
-class Index(BaseModel):
-    """What is known of the rows: counts, and where their cases lie."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rows: int = 0
-    classes: dict[str, int] = {}
-    partition: int = 0
-    first: int = -1
-    last: int = -1
-    rows_at_order: int = 0
-    last_order_ms: int = 0
-
-
-class Slot(BaseModel):
-    """An entry: the index, or one text's label and the offset of its newest case (under the text's hash)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    index: Index | None = None
-    label: str = ""
-    offset: int = -1
-
-
-class Trains(BaseModel):
-    """What the trainer knows of one route besides its rows."""
-
-    model_config = ConfigDict(frozen=True)
-
-    settings: Route
-    champion: str
-    adapters: dict[str, str] = {}
-    arena_open: bool = False
-    order: TrainingOrdered | None = None
-    heard_ms: int = 0
-    asked: bool = False
-    commands: tuple[str, ...] = ()
-
-    def champion_arm(self) -> Arm:
-        """The serving arm; a learnt one has the first arm's prompt and its own adapter."""
-        declared = {arm.arm: arm for arm in self.settings.arms}
-        if self.champion in declared:
-            return declared[self.champion]
-        first = declared[self.settings.champion]
-        return first.model_copy(update={"arm": self.champion, "adapter": self.adapters.get(self.champion)})
-
-
-class _Step:
-    """One event being folded."""
-
-    def __init__(
-        self, state: KeyState[Trains, Slot], record: Trains, event: Event[Payload] | Tick, now_ms: int
-    ) -> None:
-        self.state, self.record, self.event, self.now_ms = state, record, event, now_ms
-        slot = state.entries.get(INDEX)
-        self.index = slot.index if slot is not None and slot.index is not None else Index()
-        self.put: dict[str, Slot] = {}
-        self.drop: list[str] = []
-        self.emits: list[Out] = []
-
-    def change(self, **fields: Any) -> None:
-        self.record = self.record.model_copy(update=fields)
-
-    def reindex(self, **fields: Any) -> None:
-        self.index = self.index.model_copy(update=fields)
-        self.put[INDEX] = Slot(index=self.index)
-
-    def emit(self, payload: Payload, identity: str) -> None:
-        self.emits.append(Emit(payload, identity))
-
-    def common(self, order: TrainingOrdered) -> dict[str, Any]:
-        return {"tenant": order.tenant, "at_ms": self.now_ms, "route": order.route, "order_id": order.order_id}
 
 
 class Trainer:
@@ -134,7 +61,7 @@ class Trainer:
 
     def state_key(self, event: Event[Payload]) -> str | None:
         data = event.data
-        if isinstance(data, CaseClosed | TrainingEvent | PromotionEvent | Command):
+        if isinstance(data, CaseClosed | TrainingEvent | PromotionEvent | Command | CommandForget):
             return data.route
         return None
 
@@ -148,7 +75,7 @@ class Trainer:
             if not isinstance(data, CommandApply):
                 return Change()
             record = Trains(settings=data.settings, champion=data.settings.champion)
-        step = _Step(state, record, event, now)
+        step = Step(state, record, event, now)
         if isinstance(data, Command) and not isinstance(event, Tick):
             known = remembered(record.commands, event.id)
             tenant = None if state.record is None else record.settings.tenant
@@ -169,7 +96,7 @@ class Trainer:
             due_ms=due,
         )
 
-    def _take(self, step: _Step, data: Payload) -> None:
+    def _take(self, step: Step, data: Payload) -> None:
         match data:
             case CaseClosed():
                 self._row(step, data)
@@ -187,71 +114,99 @@ class Trainer:
                     "cancelled",
                 )
                 step.change(order=None)
+            case CommandForget() if data.tenant == step.record.settings.tenant:
+                self._leave(step, forget.forget(step, data))
             case PromotionOpened():
-                step.change(arena_open=True)
+                step.change(arena_open=True, challengers=_with(step.record.challengers, data.challenger))
             case PromotionRejected():
-                step.change(arena_open=False)
+                step.change(arena_open=False, challengers=_without(step.record.challengers, data.challenger))
             case ModelPromoted():
-                step.change(arena_open=False, champion=data.challenger)
+                rest = _without(step.record.challengers, data.challenger)
+                step.change(arena_open=False, champion=data.challenger, challengers=rest)
             case ModelRolledBack():
-                step.change(arena_open=False, champion=data.champion)
+                rest = _without(step.record.challengers, data.challenger)
+                step.change(arena_open=False, champion=data.champion, challengers=rest)
             case TrainingProgressed() | TrainingCompleted() | TrainingFailed():
                 self._heard(step, data)
             case _:
                 pass
 
-    def _row(self, step: _Step, case: CaseClosed) -> None:
+    def _row(self, step: Step, case: CaseClosed) -> None:
         if not usable(case) or isinstance(step.event, Tick):
             return
         place = step.event.place
         key, label = _short(text_of(case)), _short(case.label or "")
         held = step.state.entries.get(key)
+        self._leave(step, self._oldest(step, key), coming=(key, place.offset))
         classes = dict(step.index.classes)
         if held is not None:
             classes[held.label] = classes.get(held.label, 1) - 1
         classes[label] = classes.get(label, 0) + 1
-        oldest = self._oldest(step, key)
-        for name, slot in oldest:
-            classes[slot.label] = classes.get(slot.label, 1) - 1
-            step.drop.append(name)
-        first = place.offset if step.index.first < 0 else step.index.first
-        if oldest:
-            gone = {name for name, _ in oldest} | {INDEX, key}
-            kept = (slot.offset for name, slot in step.state.entries.items() if name not in gone)
-            first = min(kept, default=place.offset)
-        step.put[key] = Slot(label=label, offset=place.offset)
+        step.put[key] = Slot(
+            label=label,
+            offset=place.offset,
+            subject=case.subject,
+            request=(case.request_partition, case.request_offset),
+        )
         step.reindex(
-            rows=step.index.rows + (held is None) - len(oldest),
-            rows_at_order=step.index.rows_at_order - len(oldest),
+            rows=step.index.rows + (held is None),
             classes={name: count for name, count in classes.items() if count > 0},
             partition=place.partition,
-            first=first,
+            first=place.offset if step.index.first < 0 else step.index.first,
             last=place.offset,
         )
 
-    def _oldest(self, step: _Step, key: str) -> list[tuple[str, Slot]]:
-        """The entries that must go before `key` comes in; mostly none."""
-        most = step.record.settings.training.max_rows
-        entries = step.state.entries
-        others = len(entries) - sum(name in entries for name in {INDEX, key})
-        if others < 2 * most:
-            return []
-        rows = [(name, slot) for name, slot in step.state.entries.items() if name not in (INDEX, key)]
-        rows.sort(key=lambda row: (row[1].offset, row[0]))
-        return rows[: others - (most - 1)]
+    def _leave(self, step: Step, names: Collection[str], coming: tuple[str, int] | None = None) -> None:
+        """These rows leave the index. They count as ones that had been trained on: the rest is no newer for it.
 
-    def _heard(self, step: _Step, data: TrainingProgressed | TrainingCompleted | TrainingFailed) -> None:
-        order = step.record.order
-        if order is None or order.order_id != data.order_id:
+        `coming`: the row that comes instead, under its name, and its offset.
+        """
+        if not names:
             return
-        if isinstance(data, TrainingProgressed):
+        classes = dict(step.index.classes)
+        for name in names:
+            label = step.state.entries[name].label
+            classes[label] = classes.get(label, 1) - 1
+        step.drop += names
+        gone = {*names, *(coming or ())}
+        kept = (slot.offset for name, slot in step.rows() if name not in gone)
+        step.reindex(
+            rows=step.index.rows - len(names),
+            rows_at_order=step.index.rows_at_order - len(names),
+            classes={name: count for name, count in classes.items() if count > 0},
+            first=min(kept, default=coming[1] if coming else -1),
+        )
+
+    def _oldest(self, step: Step, key: str) -> list[str]:
+        """The rows that must go before `key` comes in; mostly none."""
+        most = step.record.settings.training.max_rows
+        if step.index.rows - (key in step.state.entries) < 2 * most:
+            return []
+        rows = [(slot.offset, name) for name, slot in step.rows() if name != key]
+        return [name for _, name in sorted(rows)[: len(rows) - (most - 1)]]
+
+    def _heard(self, step: Step, data: TrainingProgressed | TrainingCompleted | TrainingFailed) -> None:
+        arm = f"lora-{data.adapter.removeprefix('sha256:')[:8]}" if isinstance(data, TrainingCompleted) else ""
+        order = step.record.order
+        current = order is not None and order.order_id == data.order_id
+        if current and isinstance(data, TrainingProgressed):
             step.change(heard_ms=step.now_ms)
+        if isinstance(data, TrainingProgressed):
+            forget.named(step, data)
+            return
+        if isinstance(data, TrainingCompleted):
+            forget.completed(step, data, arm)
+        if order is None or not current:
             return
         step.change(order=None)
         if isinstance(data, TrainingCompleted):
-            arm = f"lora-{data.adapter.removeprefix('sha256:')[:8]}"
             new = arm not in step.record.adapters  # the judge may know the same files already, and open nothing
-            step.change(adapters={**step.record.adapters, arm: data.adapter}, arena_open=new)
+            step.change(
+                adapters={**step.record.adapters, arm: data.adapter},
+                arena_open=new,
+                challengers=_with(step.record.challengers, arm) if new else step.record.challengers,
+                retrain=False,  # of what this adapter was trained on nothing is erased, or it had been cancelled
+            )
             step.emit(
                 AdapterRegistered(
                     **step.common(order),
@@ -266,7 +221,7 @@ class Trainer:
                 "registered",
             )
 
-    def _silence(self, step: _Step) -> None:
+    def _silence(self, step: Step) -> None:
         order = step.record.order
         if order is None or step.now_ms < step.record.heard_ms + SILENT_MS:
             return
@@ -278,20 +233,21 @@ class Trainer:
         step.change(order=again, heard_ms=step.now_ms)
         step.emit(again, "ordered")
 
-    def _decide(self, step: _Step) -> None:
+    def _decide(self, step: Step) -> None:
         """Order a training when it is worth one."""
         record, index = step.record, step.index
         training = record.settings.training
-        if record.order is not None or record.arena_open or not (training.enabled or record.asked):
+        asked = record.asked or record.retrain
+        if record.order is not None or record.arena_open or not (training.enabled or asked):
             return
         enough = sum(count for count in index.classes.values() if count >= training.min_rows_per_class)
         classes = sum(1 for count in index.classes.values() if count >= training.min_rows_per_class)
         due = index.last_order_ms == 0 or step.now_ms - index.last_order_ms >= training.min_interval_s * 1000
         new = index.rows - index.rows_at_order
         worth = training.enabled and enough >= training.min_rows and new >= training.min_new_rows and due
-        if not (worth or record.asked):
+        if not (worth or asked):
             return
-        step.change(asked=False)
+        step.change(asked=False, retrain=False)
         arm = record.champion_arm()
         order_id = derive(step.event.id, NAME, "order")
         order = TrainingOrdered(
@@ -299,7 +255,7 @@ class Trainer:
             at_ms=step.now_ms,
             route=record.settings.route,
             order_id=order_id,
-            reason="enough new rows" if worth else "by command",
+            reason="enough new rows" if worth else "by command" if record.asked else "without an erased subject's rows",
             base=arm.base,
             champion=arm.arm,
             parent_adapter=arm.adapter,
@@ -312,6 +268,8 @@ class Trainer:
             stop=arm.stop,
             max_tokens=arm.max_tokens,
             settings=training.model_dump(),
+            compliance=record.settings.compliance,
+            region=arm.region,
         )
         if classes < 2:
             reason = f"{classes} classes with at least {training.min_rows_per_class} rows; a training needs two"
@@ -319,4 +277,13 @@ class Trainer:
             return
         step.reindex(rows_at_order=index.rows, last_order_ms=step.now_ms)
         step.change(order=order, heard_ms=step.now_ms)
+        forget.ordered(step, order_id)
         step.emit(order, "ordered")
+
+
+def _with(arms: tuple[str, ...], arm: str) -> tuple[str, ...]:
+    return (*_without(arms, arm), arm)[-MOST_CHALLENGERS:]
+
+
+def _without(arms: tuple[str, ...], arm: str) -> tuple[str, ...]:
+    return tuple(one for one in arms if one != arm)

@@ -4,25 +4,38 @@ An adapter that is worse than its champion on the held-out split, or below 0.9 o
 mastered, ends in `training.failed` (unless the route says `report`): it never reaches the judge. So that fewer do, an adapter that
 forgets is weakened first: between a model and its fine-tuned self there are some that keep more and have learnt nearly as much
 (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). How far is told from the validation split, never from the held-out one.
+
+What a job leaves behind:
+1. Rows of a subject that is erased, or has no key, are not used. Whose rows are used is said before any is trained on.
+2. Nothing is stored before everything has gone well: after a failure the artifact store holds neither data set nor adapter of it. What is
+   stored is named by the next two facts; only a crash between leaves files that no event names, with rows sealed and probes nobody's.
+3. Rows are in memory and sealed in what is stored; no file holds one with a subject in plain.
 """
 
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agents.rules.curation import Dataset, Row, curate
+from agents.rules.curation import Dataset, Row, candidates, divide, usable
+from agents.rules.deid import CLASSES
 from agents.rules.text import normalise
+from agents.screen import Screen
+from agents.trainer.dataset import Whose, whose, write
+from agents.trainer.probes import probe_texts
+from agents.trainer.sift import Sifted, Tenants, sift
+from schemas.compliance import DeidApplied
 from schemas.errors import RatchetError, Refused
-from schemas.events import CaseClosed, TrainingCompleted, TrainingFailed, TrainingOrdered, TrainingProgressed
+from schemas.events import CaseClosed, TrainingCompleted, TrainingFailed, TrainingOrdered, TrainingProgressed, UsedRow
 from schemas.payload import Payload
 
 REGRESSION_SHARE = 0.9
 KEPT_SHARE = 0.97  # of the champion's figure on the validation split: so that chance seldom refuses on the held-out one
 STRENGTHS = (1.0, 0.9, 0.8, 0.7)
 MOST_EVALUATED = 600
+MOST_NAMED = 1000  # rows in one fact
 WATTS_PER_CORE = 15.0  # an estimate for a busy server core; no meter is read, and the statement says so
 
 
@@ -35,8 +48,20 @@ class Cases(Protocol):
 class Artifacts(Protocol):
     """The artifact store."""
 
+    def name_tree(self, path: Path) -> str:
+        """The digest that `put_tree` would give. Nothing is stored."""
+        ...
+
     def put_bytes(self, data: bytes) -> str: ...
     def put_tree(self, path: Path) -> str: ...
+
+
+class Keys(Protocol):
+    """Subjects' keys for rows of training data, as they stand when they are asked for."""
+
+    async def held(self, tenant: str, wanted: Collection[Whose]) -> Mapping[Whose, bytes | str]:
+        """The key of each; a few words where there is none: whoever is erased has none any more. Raises Unavailable."""
+        ...
 
 
 class Trainings(Protocol):
@@ -54,8 +79,8 @@ class Trainings(Protocol):
         """Per row whether the champion (None) or the adapter in a folder answers with its label."""
         ...
 
-    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
-        """Put into the adapter's folder some rows with its own answers, by which a loaded adapter is known again."""
+    async def probe(self, order: TrainingOrdered, adapter: Path, texts: Sequence[str]) -> None:
+        """Put into the adapter's folder some of the texts with its own answers, by which a loaded adapter is known again."""
         ...
 
     async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
@@ -74,6 +99,20 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a job works with."""
+
+    cases: Cases
+    artifacts: Artifacts
+    trainings: Trainings
+    tenants: Tenants
+    screen: Screen
+    keys: Keys
+    facts: Facts
+    clock: Clock
+
+
 @dataclass(slots=True)
 class Progress:
     """Reports progress as facts. Repeats are harmless: ids are derived from order, attempt and step."""
@@ -83,11 +122,17 @@ class Progress:
     clock: Clock
 
     async def __call__(
-        self, phase: str, step: int = 0, steps: int = 0, epoch: float = 0.0, loss: float | None = None
+        self,
+        phase: str,
+        step: int = 0,
+        steps: int = 0,
+        epoch: float = 0.0,
+        loss: float | None = None,
+        used: Sequence[UsedRow] = (),
     ) -> None:
         payload = TrainingProgressed.model_validate(
             _common(self.order, self.clock)
-            | {"phase": phase, "step": step, "steps": steps, "epoch": round(epoch, 3), "loss": loss}
+            | {"phase": phase, "step": step, "steps": steps, "epoch": round(epoch, 3), "loss": loss, "used": used}
         )
         await self.facts.send(payload, f"{self.order.order_id}/{self.order.attempt}/{phase}/{step}")
 
@@ -96,48 +141,36 @@ def _common(order: TrainingOrdered, clock: Clock) -> dict[str, Any]:
     return {"tenant": order.tenant, "at_ms": clock.now_ms(), "route": order.route, "order_id": order.order_id}
 
 
-async def run(
-    order: TrainingOrdered, cases: Cases, artifacts: Artifacts, trainings: Trainings, facts: Facts, clock: Clock
-) -> bool:
+async def run(order: TrainingOrdered, ports: Ports) -> bool:
     """The whole job; True when an adapter came out. What ends it honestly is reported as `training.failed`."""
+    facts, clock = ports.facts, ports.clock
     progress = Progress(order, facts, clock)
     metrics: dict[str, float] = {}
     try:
-        completed = await _train(order, cases, artifacts, trainings, progress, metrics)
+        done = await _train(order, ports, progress, metrics)
     except RatchetError as error:
         failed = TrainingFailed.model_validate(
             _common(order, clock) | {"reason": str(error)[:2000], "metrics": metrics}
         )
         await facts.send(failed, f"{order.order_id}/{order.attempt}/failed")
         return False
-    await facts.send(completed, f"{order.order_id}/{order.attempt}/completed")
+    for name, fact in done:
+        await facts.send(fact, f"{order.order_id}/{order.attempt}/{name}")
     return True
 
 
 async def _train(
-    order: TrainingOrdered,
-    cases: Cases,
-    artifacts: Artifacts,
-    trainings: Trainings,
-    progress: Progress,
-    metrics: dict[str, float],
-) -> TrainingCompleted:
-    began = progress.clock.monotonic()
+    order: TrainingOrdered, ports: Ports, progress: Progress, metrics: dict[str, float]
+) -> list[tuple[str, Payload]]:
+    """The facts of what came out, in the order in which they are said."""
+    trainings, artifacts, settings = ports.trainings, ports.artifacts, order.settings
+    began = ports.clock.monotonic()
     await progress("curating")
-    found = await cases.read(order.route, order.cases_partition, order.cases_first, order.cases_last)
-    settings = order.settings
-    dataset = curate(
-        found,
-        min_rows_per_class=int(settings["min_rows_per_class"] or 1),
-        max_rows=int(settings["max_rows"] or 1),
-        shuffle_labels=bool(settings["shuffle_labels"]),
-        seed=int(settings["seed"] or 0),
-    )
-    if not dataset.train or not dataset.test:
-        raise Refused(f"nothing to train on: {dict(dataset.counts)}", kind="dataset")
+    dataset, sifted, keys = await _curated(order, ports)
+    await _say_whose(dataset, progress)
     with tempfile.TemporaryDirectory(prefix="ratchet-training-") as name:
         folder = Path(name)
-        digest = artifacts.put_tree(_written(dataset, order, folder / "dataset"))
+        rows = write(folder / "dataset", dataset, order, keys)
         adapter = folder / "adapter"
         cpu_s = await trainings.train(order, dataset.train, adapter, progress)
         await progress("evaluating")
@@ -148,49 +181,92 @@ async def _train(
         if settings["holdout"] == "refuse":
             _hold_out(metrics)
         await progress("signing")
-        await trainings.probe(order, adapter, dataset.validation or dataset.test)
-        tree = artifacts.put_tree(adapter)
-        energy = cpu_s * WATTS_PER_CORE
+        await trainings.probe(order, adapter, probe_texts(dataset))
         about = {
-            "tree": tree,
-            "dataset": digest,
+            "tree": artifacts.name_tree(adapter),
+            "dataset": artifacts.name_tree(rows),
             "cutoff_ms": dataset.cutoff_ms,
             "metrics": metrics,
-            "energy_j": energy,
+            "energy_j": cpu_s * WATTS_PER_CORE,
         }
         envelope = await trainings.sign(order, adapter, about)
-        return TrainingCompleted.model_validate(
-            _common(order, progress.clock)
+        completed = TrainingCompleted.model_validate(
+            _common(order, ports.clock)
             | {
+                "dataset": artifacts.put_tree(rows),
+                "tree": artifacts.put_tree(adapter),
                 "adapter": artifacts.put_bytes(envelope),
-                "tree": tree,
-                "dataset": digest,
                 "rows": len(dataset.rows),
                 "cutoff_ms": dataset.cutoff_ms,
-                "seconds": round(progress.clock.monotonic() - began, 1),
+                "seconds": round(ports.clock.monotonic() - began, 1),
                 "metrics": metrics,
-                "energy_j": round(energy, 1),
+                "energy_j": round(cpu_s * WATTS_PER_CORE, 1),
                 "energy_estimated": True,
+                "denied": sifted.denied,
             }
         )
+    return [*_deidentified(completed, dataset, sifted), ("completed", completed)]
 
 
-def _written(dataset: Dataset, order: TrainingOrdered, folder: Path) -> Path:
-    """The dataset as files: a line per row, and the manifest that says where each came from."""
-    folder.mkdir(parents=True)
-    for part, rows in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        lines = (json.dumps({"text": row.text, "label": row.label, "request_id": row.request_id}) for row in rows)
-        (folder / f"{part}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    manifest = {
-        "order": order.order_id,
-        "cases": {"partition": order.cases_partition, "first": order.cases_first, "last": order.cases_last},
-        "counts": dict(dataset.counts),
-        "cutoff_ms": dataset.cutoff_ms,
-        "rows": {row.request_id: row.decision_id for row in dataset.rows},
+async def _curated(order: TrainingOrdered, ports: Ports) -> tuple[Dataset, Sifted, Mapping[Whose, bytes]]:
+    """The data set, what the gate did to it, and the keys under which its rows are kept."""
+    found = await ports.cases.read(order.route, order.cases_partition, order.cases_first, order.cases_last)
+    wanted = {
+        (case.subject, case.request_partition, case.request_offset)
+        for case in found
+        if case.subject is not None and usable(case)
     }
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    return folder
+    held = await ports.keys.held(order.tenant, wanted)
+    keys = {name: key for name, key in held.items() if isinstance(key, bytes)}
+
+    def unused(row: Row) -> str | None:
+        name = whose(row)
+        key = b"" if name is None else held[name]
+        return key if isinstance(key, str) else None
+
+    counts: Counter[str] = Counter()
+    sifted = await sift(candidates(found, counts, unused), counts, order, ports.tenants, ports.screen)
+    settings = order.settings
+    dataset = divide(
+        sifted.rows,
+        counts,
+        min_rows_per_class=int(settings["min_rows_per_class"] or 1),
+        max_rows=int(settings["max_rows"] or 1),
+        shuffle_labels=bool(settings["shuffle_labels"]),
+        seed=int(settings["seed"] or 0),
+    )
+    if not dataset.train or not dataset.test:
+        raise Refused(f"nothing to train on: {dict(dataset.counts)}", kind="dataset")
+    return dataset, sifted, keys
+
+
+async def _say_whose(dataset: Dataset, progress: Progress) -> None:
+    """Every row that has a subject, acknowledged before any is trained on: an erasure from now on is known to concern this order."""
+    names = [name for row in dataset.rows if (name := whose(row)) is not None]
+    steps = -(-len(names) // MOST_NAMED)
+    for step in range(steps):
+        some = names[step * MOST_NAMED : (step + 1) * MOST_NAMED]
+        used = [UsedRow(subject=subject, partition=partition, offset=offset) for subject, partition, offset in some]
+        await progress("curating", step + 1, steps, used=used)
+
+
+def _deidentified(completed: TrainingCompleted, dataset: Dataset, sifted: Sifted) -> list[tuple[str, Payload]]:
+    """Of tenants under HIPAA alone: for others the gate lets through what HIPAA counts as an identifier, such as dates."""
+    if sifted.unsupported is None:
+        return []
+    fact = DeidApplied(
+        tenant=completed.tenant,
+        at_ms=completed.at_ms,
+        route=completed.route,
+        order_id=completed.order_id,
+        dataset=completed.dataset,
+        classes=len(CLASSES) - len(sifted.unsupported),
+        unsupported=sifted.unsupported,
+        rows=len(dataset.rows),
+        masked=sum(row.request_id in sifted.masked for row in dataset.rows),
+        denied=sifted.denied,
+    )
+    return [("deid", fact)]
 
 
 def _mastered(dataset: Dataset) -> frozenset[str]:

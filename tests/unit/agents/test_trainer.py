@@ -10,6 +10,7 @@ import pytest
 from folding import Folding
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trained import ports
 
 from agents.rules.curation import Row, curate, part_of
 from agents.rules.text import normalise
@@ -221,6 +222,9 @@ class FakeArtifacts:
         self.blobs.append(data)
         return "sha256:blob"
 
+    def name_tree(self, path: Path) -> str:
+        return "sha256:named"
+
     def put_tree(self, path: Path) -> str:
         self.trees.append({file.name for file in path.iterdir()})
         return f"sha256:tree{len(self.trees)}"
@@ -255,8 +259,8 @@ class FakeTrainings:
         strength = float((adapter / "weights").read_text())
         return [self.adapter_right(row, strength) for row in rows]
 
-    async def probe(self, order: TrainingOrdered, adapter: Path, rows: Sequence[Row]) -> None:
-        assert rows
+    async def probe(self, order: TrainingOrdered, adapter: Path, texts: Sequence[str]) -> None:
+        assert texts
 
     async def sign(self, order: TrainingOrdered, adapter: Path, about: Mapping[str, Any]) -> bytes:
         self.about = about
@@ -282,14 +286,17 @@ class FakeClock:
 def order(**changes: Any) -> TrainingOrdered:
     return TrainingOrdered(
         route="r", at_ms=T, order_id="o1", reason="x", base="sha256:base", champion="old", cases_partition=0, cases_first=0,
-        cases_last=10, rows=200, classes=4, template="{text}", max_tokens=8,
+        cases_last=10, rows=200, classes=4, template="{text}", max_tokens=8, compliance="off",
         settings=TrainingSettings.model_validate({"min_rows_per_class": 2} | changes).model_dump(),
     )  # fmt: skip
 
 
 async def run(adapter_right: Any, **changes: Any) -> tuple[bool, FakeFacts, FakeArtifacts]:
     facts, artifacts = FakeFacts(), FakeArtifacts()
-    done = await job.run(order(**changes), FakeCases(), artifacts, FakeTrainings(adapter_right), facts, FakeClock())
+    with_fakes = ports(
+        cases=FakeCases(), artifacts=artifacts, trainings=FakeTrainings(adapter_right), facts=facts, clock=FakeClock()
+    )  # fmt: skip
+    done = await job.run(order(**changes), with_fakes)
     return done, facts, artifacts
 
 
