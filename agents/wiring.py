@@ -86,7 +86,6 @@ KEYRING = "keyring"
 KEYLESS = frozenset(
     {"shredder"}
 )  # who erases derives no pseudonym and no commitment: it may not read what they are made of
-JOB_READS = ("cases",)  # what a training job, which connects as `jobs`, reads without a group
 JOB_READS = ("cases", "keyring", "policies")  # what a training job, which connects as `jobs`, reads without a group
 log = logging.getLogger("ratchet")
 
