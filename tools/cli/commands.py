@@ -38,7 +38,14 @@ from tools.routes import read_route
 from tools.voice import unproven
 
 COMMANDS, POLICIES = BY_NAME["commands"], BY_NAME["policies"]
-EFFECTS = (POLICIES.full, BY_NAME["promotions"].full, BY_NAME["training"].full, COMMANDS.full, COMMANDS.dlq)
+EFFECTS = (
+    POLICIES.full,
+    BY_NAME["promotions"].full,
+    BY_NAME["training"].full,
+    BY_NAME["observations"].full,
+    COMMANDS.full,
+    COMMANDS.dlq,
+)
 Told = Callable[[dict[str, Any], bool], bool]
 """Whether a row, caused by the command or not, is the answer that was waited for."""
 
