@@ -41,27 +41,28 @@ def violating(tale: Tale) -> None:
         told = submit(tale, (LOST,), "lost")
         name = request_id(tale, LOST.name)
         tale.claim("a request is answered while the log is held", told.get(name, {}).get("outcome") == "released")
-        (result,) = [
-            row for row in rows(tale.stage, "results", "result.completed") if row["data"]["request_id"] == name
-        ]
-        partition, offset = _place(result["place"])
+        found = rows(tale.stage, "results", "result.completed")
+        place = next((row["place"] for row in found if row["data"]["request_id"] == name), None)
+        if place is None:
+            raise Unavailable(f"no result of request {name} was written")
+        partition, offset = _place(place)
         for group in READERS:
             tale.until(
                 lambda group=group: behind(tale.stage, "results", partition, f"ratchet.{group}") > offset,
                 30,
-                f"{group} has not read {result['place']}",
+                f"{group} has not read {place}",
             )
         lose(tale.stage, "results", partition, offset)
         tale.say(f"[red]deleted[/]: {full('results')}[{partition}] up to offset {offset}, which the log has not read")
-    found: list[dict[str, Any]] = []
+    told_of: list[dict[str, Any]] = []
 
     def noticed() -> bool:
-        found[:] = [row for row in tale.ratchet("evidence", "findings").rows if row.get("kind") == "range-lost"]
-        return bool(found)
+        told_of[:] = [row for row in tale.ratchet("evidence", "findings").rows if row.get("kind") == "range-lost"]
+        return bool(told_of)
 
     tale.until(noticed, FOUND_S, "the log has not noticed that records are gone")
-    source = found[0]["src"]
-    where = f"{source['topic']}[{source['partition']}] offsets {found[0]['from']} to {found[0]['to']}"
+    source = told_of[0]["src"]
+    where = f"{source['topic']}[{source['partition']}] offsets {told_of[0]['from']} to {told_of[0]['to']}"
     tale.claim("the log names what it could not read", source["topic"] == full("results"), where)
     violations: list[dict[str, Any]] = []
 
@@ -100,7 +101,7 @@ def handling(tale: Tale) -> None:
     incidents: list[dict[str, Any]] = []
 
     def opened() -> bool:
-        incidents[:] = [row for row in tale.ratchet("incident", "list").rows if "incident" in row]
+        incidents[:] = [row for row in tale.ratchet("incident", "list").rows if row.get("violation") == "range-lost"]
         return bool(incidents)
 
     tale.until(opened, 30, "no incident was opened")

@@ -22,9 +22,10 @@ ANSWERS = ("answer.released", "answer.withheld", "answer.refused")
 def opening(tale: Tale, base: str) -> None:
     """The tenant's configuration and the route; both are commands of an operator."""
     tale.claim("the clinic's configuration is in force", apply_tenant(tale, held=True).code == 0)
-    file = tale.folder / "route.toml"
-    file.write_text(written(story.route(base, tale.provider.url)), encoding="utf-8")
-    tale.claim("its route is in force", tale.ratchet("apply", str(file)).code == 0)
+    for route in (story.route(base, tale.provider.url), story.nobodys_route(tale.provider.url)):
+        file = tale.folder / f"{route.tenant}-route.toml"
+        file.write_text(written(route), encoding="utf-8")
+        tale.claim(f"the route {route.route} is in force", tale.ratchet("apply", str(file)).code == 0)
     tale.say("waiting for all three models (the clinic's own takes a minute or so on a small CPU)")
 
     def live() -> bool:

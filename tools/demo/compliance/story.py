@@ -14,6 +14,8 @@ from schemas.routing import RoutingSettings
 
 TENANT: Final = "clinic"
 ROUTE: Final = "clinic.front-desk"
+NOBODY: Final = "nobody"
+NOBODYS_ROUTE: Final = "nobody.front-desk"
 HOUSE, OUTSIDE, OVERSEAS = "house", "outside", "overseas"
 PATIENT: Final = "patient-0117"
 OTHER_PATIENT: Final = "patient-0118"
@@ -180,7 +182,7 @@ ASKED: Final[tuple[Asks, ...]] = (
         "When do you open?",
         outcome="refused",
         rule="gate-tenant",
-        more={"tenant": "nobody"},
+        more={"tenant": NOBODY, "route": NOBODYS_ROUTE},
     ),
     Asks(
         "named",
@@ -218,6 +220,14 @@ def tenant(now_ms: int, *, held: bool) -> GateTenant:
             "holds": [{"id": HOLD, "until_ms": until_ms}] if held else [],
         }
     )  # fmt: skip
+
+
+def nobodys_route(url: str) -> Route:
+    """Of a tenant without a configuration."""
+    whole = route("sha256:" + "0" * 64, url)
+    return Route(
+        route=NOBODYS_ROUTE, tenant=NOBODY, release="immediate", grader="verdict", arms=whole.arms[:1], champion=OUTSIDE
+    )
 
 
 def route(base: str, url: str) -> Route:
