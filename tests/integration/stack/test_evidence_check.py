@@ -76,7 +76,9 @@ async def recorded_all(settings: Settings, kind: str, many: int) -> list[dict[st
     return found
 
 
-def test_a_secured_stack_refuses_what_it_must(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_secured_stack_refuses_what_it_must(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every trial passes and becomes an entry of the log; none leaves a record; a drill gives the signed root."""
     up(
         settings=settings,
@@ -99,11 +101,14 @@ def test_a_secured_stack_refuses_what_it_must(settings: Settings, capsys: pytest
         (r["check"], r["what"], True) for r in access
     }
     assert len(asyncio.run(recorded_all(settings, "config.observed", len(config)))) == len(config)
+    temp = settings.state_dir / "temp"
+    temp.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temp))
     code, said = ran(drilled, capsys)
     assert (code, said["passed"], said["root"]) == (Exit.DONE, True, said["restored"])
     (fact,) = asyncio.run(recorded_all(settings, "drill.completed", 1))
     assert fact["passed"] is True
-    assert not list(Path("/tmp").glob("ratchet-drill-*"))  # noqa: S108  where the copy would be
+    assert list(temp.iterdir()) == []
 
 
 def test_an_open_stack_passes_no_trial_of_rights(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
