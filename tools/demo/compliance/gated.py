@@ -87,7 +87,8 @@ def _refused(tale: Tale, one: Asks, outcome: str, answer: dict[str, Any], *, den
     silent = one.text not in str(answer) and canary(tale) not in str(answer)
     held = outcome == "refused" and one.rule in rules and denied and silent
     said = str(answer.get("reason") or outcome)
-    tale.claim(f"{one.words}: denied by {one.rule}", held, said if outcome == "refused" else f"{outcome} {rules}")
+    line = next((line for line in said.splitlines() if line.startswith(f"{one.rule}:")), f"{outcome}: {said}")
+    tale.claim(f"{one.words}: denied", held, line)
     tale.kept.setdefault("denied", []).append({"request": one.name, "rules": list(rules), "said": said})
 
 

@@ -79,7 +79,11 @@ class Tale(Telling):
             )
         except subprocess.TimeoutExpired:
             raise Unavailable(f"`ratchet {words[0]}` did not end within {COMMAND_S:.0f} s") from None
-        return Said(done.returncode, _rows(done.stdout), (done.stderr or done.stdout)[-600:])
+        said = Said(done.returncode, _rows(done.stdout), done.stderr[-600:])
+        if said.code:
+            told = said.row.get("error") or said.row.get("reason") or said.words
+            self.console.print(f"           [dim]exit {said.code}: {escape(str(told)[:300])}[/]", highlight=False)
+        return said
 
     def until(self, met: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
         """Look twice a second. Raises `Unavailable` that says what did not come."""
