@@ -715,13 +715,19 @@ def access(
     pseudonym: Annotated[
         bool, typer.Option("--pseudonym", help="SUBJECT is the pseudonym in the log: no key is needed.")
     ] = False,
+    unrecorded: Annotated[
+        bool, typer.Option("--unrecorded", help="Do not have the log record what is handed out; no Kafka is needed.")
+    ] = False,
     log: LogOpt = None,
+    operator: By = None,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until the log has recorded it.")] = 60,
     as_json: Json = False,
 ) -> None:
-    """Write all entries of the log about one person, with proofs and explanations."""
+    """Write all that the log holds about one person, with proofs, explanations and, where keys can be opened, the texts."""
     from tools.cli import subject as work
 
-    done(work.run(screen(as_json), work.Asked(subject, tenant, pseudonym), out, log))
+    asked = work.Asked(subject, tenant, pseudonym, not unrecorded, operator, wait)
+    done(work.run(screen(as_json), asked, out, log))
 
 
 @app.command(rich_help_panel=DECIDE)

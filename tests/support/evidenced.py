@@ -121,7 +121,7 @@ class Book:
         """A record of a broker, as the collector would take it."""
         headers = dict(record.headers)
         value = json.loads(record.value or b"{}")
-        facts = {name: value[name] for name in ("manifest", "kind", "files")}
+        facts = {name: value[name] for name in ("manifest", "kind", "files", "entries", "expected")}
         self.offsets[record.topic] = record.offset
         kind = headers["ce_type"].decode().removeprefix("ratchet.").removesuffix(".v1")
         topic = record.topic.removeprefix("ratchet.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agents.evidence.keytable import request_place
 from agents.evidence.snapshot import Say, Snapshot, parsed, silent
 
 _ERASED = b'"type":"subject.erased"'
@@ -25,18 +26,11 @@ class Receipt:
 
     def covers(self, value: Mapping[str, Any]) -> bool:
         """Whether the request that an entry is about lies below the cut."""
-        place = place_of(value)
+        source = value.get("src", {})
+        if "offset" not in source:
+            return False
+        place = request_place(source["topic"], source["partition"], source["offset"], value.get("facts", {}))
         return place is not None and place[1] < self.cut.get(place[0], 0)
-
-
-def place_of(value: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Partition and offset of the request that an entry is about; None where it does not say."""
-    facts, source = value.get("facts", {}), value.get("src", {})
-    if value.get("type") == "request.submitted" and "offset" in source:
-        return source["partition"], source["offset"]
-    if "request_offset" in facts:
-        return facts.get("request_partition", 0), facts["request_offset"]
-    return None
 
 
 def receipts(log: Snapshot, tenant: str, subject: str, say: Say = silent) -> list[Receipt]:

@@ -282,14 +282,15 @@ def test_one_name_at_two_tenants(cli: Run, book: Book) -> None:
 
 def test_a_persons_entries(cli: Run, book: Book, tmp_path: Path) -> None:
     """Exactly those that name the person and those about their requests, of this tenant; each verifies; their id is nowhere."""
-    code, said, _ = cli("access", PERSON, "--tenant", "acme", "--out", "given", "--json")
+    code, said, _ = cli("access", PERSON, "--tenant", "acme", "--unrecorded", "--out", "given", "--json")
     assert code == 0, said
     row = json.loads(said)
     truth = [index for name, index in book.index.items() if name.startswith(("acme-q1-", "acme-q2-", "acme-same-"))]
     assert [one["index"] for one in row["entries"]] == sorted(truth)
     assert row["requests"] == ["q1", "q2", "same"]
     assert row["subject"] == subject_of(tmp_path)
-    assert "not in it" in row["payloads"]
+    assert (row["texts"]["opened"], "`ratchet up`" in row["texts"]["why"]) == (0, True)
+    assert row["recorded_by"] == ""
     proofs = sorted((tmp_path / "given/entries").glob("*.tlog-proof"))
     assert len(proofs) == len(truth)
     for proof in proofs:
@@ -313,7 +314,7 @@ def test_by_pseudonym_from_a_bundle(cli: Run, book: Book, tmp_path: Path) -> Non
     words = ("access", subject, "--pseudonym", "--tenant", "globex", "--log", "bundle", "--out", "given")
     code, said, _ = cli(*words)
     assert code == 0
-    for expected in ("2 entries of 1 requests", "sealed payloads do not exist yet", "--policy FILE"):
+    for expected in ("2 entries of 1 requests", "not in an export of it", "not recorded in the log", "--policy FILE"):
         assert expected in said
     assert not (tmp_path / "secrets.json").exists()
     code, _, said = cli(*words)
@@ -327,7 +328,7 @@ def test_two_entries_of_one_id(cli: Run, book: Book, tmp_path: Path) -> None:
     at = book.size - 1
     book.close()
     asyncio.run(book.commit())
-    assert cli("access", PERSON, "--tenant", "acme", "--out", "given")[0] == 0
+    assert cli("access", PERSON, "--tenant", "acme", "--unrecorded", "--out", "given")[0] == 0
     names = {path.stem for path in (tmp_path / "given/entries").glob("*.tlog-proof")}
     assert {"acme-q1-request.submitted", f"entry-{at}"} <= names
 
