@@ -1,6 +1,6 @@
 """Incidents as a state machine: whatever is said, in whatever order and whenever, no state is skipped and no time is missed."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import Any
 
 from complying import HOUR, NOW, complying, configured, incidents, step, violation
@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agents.evidence.folds import End, Incidents
+from agents.evidence.folds import End
+from agents.evidence.incidents import Incidents
+from agents.rules.incidents import Incident
 from schemas.compliance import IncidentEvent
 from schemas.payload import Payload
 
@@ -145,10 +147,24 @@ class Machine(RuleBasedStateMachine):
         for index, event in enumerate(incidents(self.fold)):
             if event.TYPE in control.types:
                 facts = event.model_dump(mode="json")
-                control.take(index, {"type": event.TYPE, "facts": facts, "src": {"broker_ms": event.at_ms}})
-        judged = control.judged(End(len(self.fold.emitted), self.now_ms, unbroken=True))
-        seen = Counter(name for name, told in self.told.items() if told.seen)
-        assert (judged.population, list(judged.failed)) == (len(seen), [])
+                control.take(
+                    index,
+                    {"type": event.TYPE, "tenant": event.tenant, "facts": facts, "src": {"broker_ms": event.at_ms}},
+                )
+        end = End(len(self.fold.emitted), self.now_ms, unbroken=True)
+        judged, known = control.judged(end), sum(1 for told in self.told.values() if told.seen)
+        assert (judged.population, list(judged.failed)) == (known, [])
+        held = dict(self.fold.cells["bank"].entries) if "bank" in self.fold.cells else {}
+        late = [
+            one
+            for one in held.values()
+            if one.late or (one.missing and one.answered == "notified") or _passed(one, self.now_ms)
+        ]
+        assert len(control.notified(end).failed) == len(late)
+
+
+def _passed(one: Incident, now_ms: int) -> bool:
+    return not one.answered and now_ms > one.deadline_ms
 
 
 def _given(fold: Folding, given: Payload | int) -> list[Payload]:
