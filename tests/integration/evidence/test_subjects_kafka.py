@@ -238,7 +238,7 @@ async def test_the_agents_role_makes_none(world: World) -> None:
     source = await VaultSecrets.open(
         world.vault.addr, role_id=world.vault.role_id(), wrapped_secret_id=world.vault.wrapped_secret_id()
     )
-    keyring._kek = VaultKek(source.client)  # noqa: SLF001  the wrong role
+    keyring._kek = VaultKek(source.client)
     wanted = Wanted(world.name, ANNA, (0, 0))
     with pytest.raises(Refused, match="forbids"):
         await keyring.make([wanted])
