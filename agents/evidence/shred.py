@@ -126,8 +126,9 @@ def decide(command: CommandErase, erasure: str, keys: Known, stand: Stand) -> tu
     cut = _cut(keys.marker, stand.ends)
     whose: dict[str, Any] = {"at_ms": stand.now_ms, "tenant": command.tenant, "subject": command.subject}
     epoch = max(keys.live, keys.erased)
-    marker = ("marker", KeyErased(**whose, epoch=epoch, cut=cut, erasure=erasure))
-    forgets = [(f"forget/{route}", CommandForget(**whose, route=route, erasure=erasure, cut=cut)) for route in told]
+    by = kept.earlier if kept is not None else erasure  # whoever reads it asks for the receipt
+    marker = ("marker", KeyErased(**whose, epoch=epoch, cut=cut, erasure=by))
+    forgets = [(f"forget/{route}", CommandForget(**whose, route=route, erasure=by, cut=cut)) for route in told]
     if kept is not None:  # no key since: requests that came meanwhile and are not read yet get none that lasts
         return (marker, ("kept", kept), *forgets)
     found = horizons(stand)

@@ -1,6 +1,7 @@
 """The roles of the stack's own Vault, on a real one: each does its work, and nothing of another's."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -9,24 +10,49 @@ from hvac.exceptions import Forbidden
 from infra.notary import VaultNotary
 from infra.secrets import ATTESTER_KEY, MANIFEST_KEY, NOTARY_KEY, WITNESS_KEY, VaultSecrets
 from schemas.errors import Refused
-from tools.stack.roles import EVIDENCE_ROLE, ROLE, ROLES, SIGNING_KEYS, TRAINING_ROLE, WITNESS_ROLE
+from tools.stack.roles import (
+    EVIDENCE_ROLE,
+    GATE_ROLE,
+    ROLE,
+    ROLES,
+    SHREDDER_ROLE,
+    SIGNING_KEYS,
+    TRAINING_ROLE,
+    WITNESS_ROLE,
+)
 from tools.stack.vault import VaultServer
 
-SECRETS = ("commitment", "principals", "principals/operator", "providers/example", "kafka/router", "kafka/evidence")
+SECRETS = (
+    "commitment",
+    "gate",
+    "principals",
+    "principals/operator",
+    "providers/example",
+    "kafka/router",
+    "kafka/evidence",
+    "kafka/shredder",
+)
 ALL_SECRETS = frozenset(SECRETS)
+NOT_THE_GATES = ALL_SECRETS - {"gate"}
 SIGNS = {
     ROLE: frozenset[str](),
+    GATE_ROLE: frozenset[str](),
+    SHREDDER_ROLE: frozenset[str](),
     EVIDENCE_ROLE: frozenset({NOTARY_KEY, ATTESTER_KEY}),
     TRAINING_ROLE: frozenset({MANIFEST_KEY}),
     WITNESS_ROLE: frozenset({WITNESS_KEY}),
 }
 READS = {
-    ROLE: ALL_SECRETS,
+    ROLE: NOT_THE_GATES,
+    GATE_ROLE: ALL_SECRETS,
+    SHREDDER_ROLE: frozenset({"principals", "principals/operator", "kafka/shredder"}),
     EVIDENCE_ROLE: frozenset({"commitment", "kafka/evidence"}),
-    TRAINING_ROLE: ALL_SECRETS,
+    TRAINING_ROLE: NOT_THE_GATES,
     WITNESS_ROLE: frozenset[str](),
 }
-PUBLIC = {ROLE: frozenset(SIGNING_KEYS), TRAINING_ROLE: frozenset(SIGNING_KEYS)}
+PUBLIC = {role: frozenset(SIGNING_KEYS) for role in (ROLE, GATE_ROLE, TRAINING_ROLE)}
+KEK = "kek-roles"
+OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"encrypt", "decrypt"}}
 
 
 async def logged_in(server: VaultServer, role: str) -> VaultSecrets:
@@ -72,9 +98,61 @@ async def test_only_the_evidence_process_signs_as_the_log(vault: VaultServer) ->
             await source.close()
 
     assert len(await sign(EVIDENCE_ROLE)) == 64
-    for role in (ROLE, TRAINING_ROLE, WITNESS_ROLE):
+    for role in (ROLE, GATE_ROLE, TRAINING_ROLE, SHREDDER_ROLE, WITNESS_ROLE):
         with pytest.raises(Refused, match="Vault forbids sign of transit key 'notary'"):
             await sign(role)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_tenants_key_wraps_for_evidence_and_training_and_is_destroyed_by_nobody(
+    vault: VaultServer, role: str
+) -> None:
+    """Each way to use, read out or end a tenant's key, tried by every role: the shredder can neither unwrap nor destroy one."""
+    maker = await logged_in(vault, EVIDENCE_ROLE)
+    plain = {"plaintext": b64encode(b"k" * 32).decode()}
+    made = await asyncio.to_thread(maker.client.write_data, f"transit/encrypt/{KEK}", data=plain)
+    await maker.close()
+    wrapped = {"ciphertext": made["data"]["ciphertext"]}
+    trials = {
+        "encrypt": ("POST", f"transit/encrypt/{KEK}", plain),
+        "decrypt": ("POST", f"transit/decrypt/{KEK}", wrapped),
+        "rewrap": ("POST", f"transit/rewrap/{KEK}", wrapped),
+        "datakey": ("POST", f"transit/datakey/plaintext/{KEK}", {}),
+        "make": ("POST", "transit/keys/kek-another", {"exportable": True}),
+        "rotate": ("POST", f"transit/keys/{KEK}/rotate", {}),
+        "config": ("POST", f"transit/keys/{KEK}/config", {"deletion_allowed": True, "exportable": True}),
+        "trim": ("POST", f"transit/keys/{KEK}/trim", {"min_available_version": 1}),
+        "export": ("GET", f"transit/export/encryption-key/{KEK}", None),
+        "backup": ("GET", f"transit/backup/{KEK}", None),
+        "restore": ("POST", f"transit/restore/{KEK}", {"backup": "x", "force": True}),
+        "delete": ("DELETE", f"transit/keys/{KEK}", None),
+    }
+    source = await logged_in(vault, role)
+    token = source.client.token
+    for name, (method, path, body) in trials.items():
+        if name in OPENS.get(role, ()):
+            await asyncio.to_thread(vault.call, method, path, body, token=token)
+            continue
+        with pytest.raises(Refused, match="permission denied"):
+            await asyncio.to_thread(vault.call, method, path, body, token=token)
+    await source.close()
+    assert vault.call("GET", f"transit/keys/{KEK}")["data"]["deletion_allowed"] is False
+
+
+@pytest.mark.parametrize("role", [GATE_ROLE, ROLE, SHREDDER_ROLE])
+async def test_what_the_gate_seals_with(vault: VaultServer, role: str) -> None:
+    """Routers and trust read it; inference and all others are told no, though a pattern opens the rest to them."""
+    source = await logged_in(vault, role)
+    try:
+        if role == GATE_ROLE:
+            assert len((await source.get("gate"))["key"]) == 64
+        else:
+            with pytest.raises(Refused, match="Vault's policy does not let this role do that"):
+                await source.get("gate")
+            with pytest.raises(Refused, match="permission denied"):
+                vault.call("GET", "ratchet/metadata/gate", token=source.client.token)
+    finally:
+        await source.close()
 
 
 @pytest.mark.parametrize("role", [*ROLES, "administrator"])

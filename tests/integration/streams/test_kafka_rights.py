@@ -10,14 +10,19 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAuthorizationFailedError
+from erasing import SEGMENT_MS, command, policy, route, wrapped
 
 from agents import wiring
+from agents.evidence.shredder import Shredder
 from agents.observer import app as observer
+from infra.clock import SystemClock
 from infra.settings import Settings
+from schemas.compliance import SubjectErased
 from schemas.events import AdapterLive, AuditCheckpoint
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
-from schemas.topics import PREFIX, deferred_topic, order_topic, plans, state_topic
+from schemas.principal import Prove
+from schemas.topics import DAY_MS, PREFIX, deferred_topic, order_topic, plans, state_topic
 from streams.acl import Acl, Right, Work, compare, rights
 from streams.admin import ensure_groups, ensure_topics
 from streams.facts import Facts
@@ -26,7 +31,10 @@ from streams.kafka import KafkaBroker
 from streams.kafka_acl import KafkaAccess
 from streams.port import TP, BrokerError, Denied, Outgoing, TopicSpec
 from streams.reader import EveryOffset
+from streams.runner import Runner, RuntimeSettings
 from streams.security import PLAINTEXT, Security
+from streams.standing import Standing
+from streams.wire import decode
 from tools.access import agents_work, generated, outside_work, principals
 from tools.stack.kafka import KafkaNode, running_kafka
 from tools.stack.tls import ensure_certificates
@@ -76,6 +84,13 @@ def allowed(user: str, operation: str, resource: str = "topic") -> set[str]:
         for right in rights(WORKS[user])
         if (right.operation, right.resource, right.pattern) == (operation, resource, "literal")
     }
+
+
+class Silent:
+    """A voice where no key was ever set."""
+
+    async def prover(self) -> Prove:
+        return lambda row: row
 
 
 class Members:
@@ -162,7 +177,8 @@ def lane_topics(agent: str) -> tuple[set[str], set[str]]:
     """What an agent's lanes read and write, told by STREAMS.md's shapes and not by the rights: inputs, letters, state, order, deferred."""
     inputs = {topic for topic in wiring.groups()[f"{PREFIX}{agent}"] if topic != deferred_topic(agent)}
     own = {state_topic(agent)} if agent in wiring.FOLDS else {deferred_topic(agent)}
-    view = {f"{PREFIX}policies"} if agent in {"router", "inference", "trust"} else set[str]()
+    view = {f"{PREFIX}policies"} if agent in {"router", "inference", "trust", "shredder"} else set[str]()
+    view |= {f"{PREFIX}keyring"} if agent == "shredder" else set[str]()
     sent = {PREFIX + REGISTRY[name].TOPIC for name in SENDERS.get(agent, ())}
     order = {order_topic(agent)} if agent in wiring.FOLDS else set[str]()
     return inputs | own | view, sent | own | order | {f"{topic}.dlq" for topic in inputs}
@@ -185,6 +201,14 @@ async def test_a_lane_does_its_work(secured: Secured, agent: str) -> None:
         assert await admin.partitions(inputs) == dict.fromkeys(inputs, 1)
     finally:
         await admin.stop()
+
+
+@pytest.mark.parametrize("user", [*AGENTS, *OUTSIDE])
+async def test_keys_are_written_by_who_makes_and_who_removes_them(secured: Secured, user: str) -> None:
+    """The keyring: evidence and the shredder, nobody else; wrapped keys are read by those two and whom the table names."""
+    assert bool(await write(secured.as_(user), ["ratchet.keyring"])) == (user in {"evidence", "shredder"})
+    if user not in {"evidence", "shredder"} and "ratchet.keyring" not in allowed(user, "read"):
+        await refused(read(secured.as_(user), ["ratchet.keyring"], polls=20), f"User:{user} may not .*ratchet.keyring")
 
 
 async def test_facts_need_no_right_beyond_their_topics(secured: Secured) -> None:
@@ -413,3 +437,45 @@ async def test_a_wider_right_of_the_work_is_a_wider_right_of_the_broker(secured:
         await access.allow([Acl("User:upstream", right)])
         assert await write(secured.as_("upstream"), ["ratchet.verdicts"]) == {"ratchet.verdicts"}
         await access.withdraw([Acl("User:upstream", right)])
+
+
+async def test_the_shredder_erases(secured: Secured) -> None:
+    """The agent itself, as its user: it reads where requests end and how topics stand, and commits an erasure in one transaction."""
+    broker, admin_broker = secured.as_("shredder"), KafkaBroker(*secured.node.administration)
+    requests, clock = secured.as_("shredder"), SystemClock()
+    await refused(read(requests, ["ratchet.requests"], polls=20), "ratchet.requests")
+    admin = admin_broker.admin()
+    await admin.start()
+    (end,) = (await admin.ends([("ratchet.requests", 0)])).values()
+    for user, payload in (("compliance", policy()), ("judge", route("cards")), ("evidence", wrapped(1))):
+        facts = Facts(secured.as_(user), user)
+        await facts.send(payload, payload.event_key())
+        await facts.stop()
+    runner, standing = Runner(broker, clock, settings=RuntimeSettings(linger_s=0.002)), Standing(broker)
+    agent = Shredder(runner.view("policies"), runner.view("keyring"), standing, Silent(), clock)
+    runner.add_transform(agent, workers=1)
+    task = asyncio.create_task(runner.run())
+    reader = admin_broker.reader(await admin.ends([("ratchet.observations", 0)]))
+    await reader.start()
+    try:
+        said = Facts(secured.as_("operator"), "operator")
+        await said.send(command(), "erase")
+        await said.stop()
+        found: list[SubjectErased] = []
+        async with asyncio.timeout(90):  # a static member of an earlier test keeps its lane until its session ends
+            while not found:
+                assert not task.done(), task.exception()
+                rows = (await reader.poll(timeout_s=0.2, max_records=100)).values()
+                payloads = [decode(row, 1).data for some in rows for row in some if row.value != b"value"]
+                found = [payload for payload in payloads if isinstance(payload, SubjectErased)]
+        (receipt,) = found
+        assert [(row.partition, row.offset) for row in receipt.cut] == [(0, end)]
+        assert (receipt.keys, receipt.hold_checked) == (1, True)
+        assert DAY_MS < receipt.effective_at_ms - clock.now_ms() < 100 * DAY_MS
+        assert receipt.horizons.payload_ms - receipt.at_ms >= 31 * DAY_MS + int(SEGMENT_MS)
+        await standing.touch("keyring")
+    finally:
+        await runner.stop()
+        await task
+        for part in (reader, standing, admin):
+            await part.stop()

@@ -107,7 +107,7 @@ def test_unknown_and_erased_before() -> None:
     assert (kept(made).reason, kept(made).earlier) == ("erased", "c-0")
     moved = made[0][1]
     assert isinstance(moved, KeyErased)
-    assert (moved.epoch, len(moved.cut), moved.erasure) == (3, 2, "c-1")
+    assert (moved.epoch, len(moved.cut), moved.erasure) == (3, 2, "c-0")
 
 
 def test_the_same_command_again_makes_nothing() -> None:
@@ -260,3 +260,11 @@ TestErasures = Erasures.TestCase
 def test_a_gate_without_holds_is_enough() -> None:
     """That nothing is held was said."""
     assert shred.holds(gate(), ANN, NOW) == ()
+
+
+def test_no_store_keeps_longer_than_the_horizon_says() -> None:
+    """What routers and inference leave in the store of a request: digests, a session's arm, a result's text."""
+    from agents.inference.actor import RESULT_S
+    from agents.router.actor import SEEN_S, SESSION_S
+
+    assert max(RESULT_S, SEEN_S, SESSION_S) * 1000 == shred.KEPT_MS
