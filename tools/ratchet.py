@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 the answer is no, 2 used wrongly, 3 something is away, 130
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -689,6 +689,32 @@ def evidence_drill(operator: By = None, as_json: Json = False) -> None:
     from tools.cli import drill
 
     run(drill.run(screen(as_json), operator))
+
+
+@evidence_app.command("sign")
+def evidence_sign(
+    control: Annotated[str, typer.Argument(help="A control of `ratchet evidence controls`.", show_default=False)],
+    result: Annotated[
+        Literal["satisfied", "not-applicable"],
+        typer.Option(
+            help="satisfied: you have reviewed it, where only a person can; not-applicable: there is no such case."
+        ),
+    ],
+    until: Annotated[str, typer.Option(metavar="DAY", help="Its last day, as 2027-06-30.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why, in a line that auditors read.", show_default=False)],
+    operator: By = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Your key file; made where it does not exist.", show_default=False)
+    ] = None,
+    statements: Annotated[Path | None, typer.Option(help="The file to put it into.", show_default=False)] = None,
+    log: LogOpt = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a statement on a control that no log can show; `ratchet evidence controls --statements` reads it."""
+    from tools.cli import statement
+
+    asked = statement.Asked(control, result, until, reason, operator, key, statements)
+    done(statement.sign(screen(as_json), asked, log))
 
 
 TenantOpt = Annotated[str | None, typer.Option("--tenant", help="Whose request.", show_default=False)]

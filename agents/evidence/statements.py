@@ -14,7 +14,7 @@ Rules:
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal, cast
@@ -69,6 +69,18 @@ def read(
     if twice:
         raise _refused(f"{', '.join(sorted(twice))}: stated twice; accepted: one line for each control")
     return found
+
+
+def text(origin: str, statements: Iterable[Statement]) -> str:
+    """What is signed, a line for each control in order; the newest statement about one counts. Raises Refused as `read` does."""
+    newest = {one.control: one for one in statements}
+    lines = [
+        json.dumps({"control": one.control, "says": one.says, "until": one.until, "why": one.why}, ensure_ascii=False)
+        for _, one in sorted(newest.items())
+    ]
+    for number, line in enumerate(lines, 3):
+        _statement(line, number, "")
+    return "\n".join((HEADER, origin, *lines, ""))
 
 
 def _statement(line: str, number: int, by: str) -> Statement:

@@ -117,3 +117,65 @@ def test_a_tenants_bundle_cannot_be_assessed(cli: Run, book: Book, tmp_path: Pat
             path.unlink()
     code, _, said = cli("evidence", "controls", "bundle")
     assert (code, "withholds" in said) == (2, True)
+
+
+PERSONAL = [control.id for control in CATALOGUE if control.check == "person"]
+
+
+def stated(
+    cli: Run, control: str, *words: str, result: str = "satisfied", until: str = "2999-12-31"
+) -> tuple[int, str, str]:
+    return cli(
+        "evidence", "sign", control, "--result", result, "--until", until, "--reason", "Read it.", "--as", "ann", *words
+    )
+
+
+def test_a_person_signs_what_no_log_shows(cli: Run, book: Book, tmp_path: Path) -> None:
+    """With commands alone: each control of a person's becomes satisfied, one that has no case not applicable, all in one file."""
+    for control in PERSONAL:
+        code, said, _ = stated(cli, control, "--json")
+        assert code == 0
+    row = json.loads(said)
+    assert stated(cli, "hipaa-164.514.b.2", result="not-applicable")[0] == 0
+    key = tmp_path / "statements/ann.key"
+    assert (row["file"], key.stat().st_mode & 0o777) == (str(tmp_path / "statements/ann.note"), 0o600)
+    code, said, _ = cli("evidence", "controls", "--statements", row["file"], "--signer", row["signer"], "--json")
+    states = {one["control"]: (one["state"], one["stated_by"]) for one in json.loads(said)["controls"]}
+    assert code == 0
+    assert {states[control] for control in PERSONAL} == {("satisfied", "dev.ann")}
+    assert states["hipaa-164.514.b.2"] == ("not-applicable", "dev.ann")
+    assert set(PERSONAL) >= {f"soc2-cc{number}" for number in range(1, 6)}
+
+
+def test_a_statement_is_renewed(cli: Run, book: Book, tmp_path: Path) -> None:
+    """A later one about the same control stands in its place; the answer says how to use it."""
+    for until in ("2998-01-01", "2999-01-01"):
+        code, said, _ = stated(cli, "soc2-cc1", until=until)
+    assert (code, "--signer dev.ann+" in said) == (0, True)
+    text = (tmp_path / "statements/ann.note").read_text()
+    assert (text.count("soc2-cc1"), "2999-01-01" in text, "2998" in text) == (1, True, False)
+
+
+def test_what_is_not_signed(cli: Run, book: Book, tmp_path: Path) -> None:
+    """A control that the log shows, one that is none, a day that is over or no day: used wrongly, by name, and nothing changes."""
+    assert stated(cli, "soc2-cc1")[0] == 0
+    before = (tmp_path / "statements/ann.note").read_bytes()
+    for control, until, word in (
+        ("gdpr-9", "2999-12-31", "shown by the log"),
+        ("soc2-cc99", "2999-12-31", "soc2-cc99"),
+        ("soc2-cc2", "2020-01-01", "2020-01-01 is over"),
+        ("soc2-cc2", "soon", "soon"),
+    ):
+        code, _, said = stated(cli, control, until=until)
+        assert (code, word in said) == (2, True), said
+    assert (tmp_path / "statements/ann.note").read_bytes() == before
+
+
+def test_anothers_file_is_not_signed_over(cli: Run, book: Book, tmp_path: Path) -> None:
+    """Statements of one person are not taken up by another; a key file that others can read is refused."""
+    assert stated(cli, "soc2-cc1")[0] == 0
+    file = str(tmp_path / "statements/ann.note")
+    assert stated(cli, "soc2-cc2", "--statements", file, "--as", "bob")[0] == 2
+    assert "soc2-cc2" not in (tmp_path / "statements/ann.note").read_text()
+    (tmp_path / "statements/ann.key").chmod(0o644)
+    assert stated(cli, "soc2-cc2")[0] == 2
