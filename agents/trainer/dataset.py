@@ -7,7 +7,6 @@
 """
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +111,7 @@ def _kept(tenant: str, part: str, line: Mapping[str, Any], key_of: Opens) -> Kep
         return Kept(part, request_id, subject, None, None)
     try:
         sealed = base64.b64decode(line["sealed"], validate=True)
-    except binascii.Error:
+    except ValueError:
         sealed = b""
     row: Any = canonical.decode(open_sealed(key, sealed, _belonging(tenant, request_id)))
     return Kept(part, request_id, subject, str(row["text"]), str(row["label"]))
