@@ -39,6 +39,7 @@ from tools.cli.replay import replay_broker
 from tools.cli.review_desk import verdict
 
 TENANT = "shop"
+KEY = {TENANT: b"key"}
 SETTINGS = GateTenant(
     tenant=TENANT,
     version=2,
@@ -107,7 +108,7 @@ class Loop:
         inference = Inference(view, self.engine, store, Facts(broker), clock, "i1")
         gatekeeper = Gatekeeper(Screen(detect, clock.monotonic), KEYS.seal_map)
         around = StoreAround(store, clock)
-        router = Router(view, store, around, ByPlace(broker), clock, lambda tenant: b"key", gatekeeper=gatekeeper)
+        router = Router(view, store, around, ByPlace(broker), clock, KEY.__getitem__, gatekeeper=gatekeeper)
         for agent in (router, inference, trust(view, clock, store)):
             if agent.name in names:
                 runner.add_transform(agent)
@@ -264,7 +265,7 @@ def test_what_the_gate_denies_in_a_request_goes_nowhere(loop: Loop) -> None:
 
 def test_every_event_says_whose_data_it_is(loop: Loop) -> None:
     """From the decision on, each event of every type about a request has the pseudonym; none has the raw id."""
-    subject = keyed(b"key", "subject", "customer-7")
+    subject = keyed(KEY[TENANT], "subject", "customer-7")
     seen: set[str] = set()
     for topic in topics_of(loop) - {"requests"}:
         if topic.endswith((".state", ".order", ".deferred", ".dlq")) or topic in (
@@ -297,7 +298,7 @@ def test_every_answer_is_marked(loop: Loop) -> None:
 @pytest.mark.parametrize("keys", [KEYS, None])
 async def test_a_replay_decides_the_same(loop: Loop, keys: Any) -> None:
     """Router, trust and cases again from the log, with the gate's keys and without: bit for bit."""
-    key_of = None if keys is None else lambda tenant: b"key"
+    key_of = None if keys is None else KEY.__getitem__
     agents: Sequence[str] = ("router", "trust", "cases")
     found = await replay_broker(loop.broker, agents, Window(), key_of=key_of, gate_keys=keys)  # type: ignore[arg-type]
     assert [str(row) for gave in found for row in gave.found] == []
