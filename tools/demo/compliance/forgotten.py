@@ -19,7 +19,16 @@ def access(tale: Tale, name: str) -> tuple[Said, Path]:
     """What the clinic holds of the patient, in a fresh folder."""
     out = tale.folder / name
     shutil.rmtree(out, ignore_errors=True)
-    return tale.ratchet("access", PATIENT, "--tenant", TENANT, "--out", str(out)), out
+    return tale.ratchet("access", pseudonym(tale), "--pseudonym", "--tenant", TENANT, "--out", str(out)), out
+
+
+def pseudonym(tale: Tale) -> str:
+    """The patient as everything after the router knows them: an operator of a secured stack has no key to make it with."""
+    name = request_id(tale, "card")
+    found = [row["data"].get("subject") for row in rows(tale.stage, "answers") if row["data"].get("request_id") == name]
+    if not found or not found[0]:
+        raise Unavailable(f"no answer to {name} names its subject")
+    return str(found[0])
 
 
 def forgetting(tale: Tale) -> None:
@@ -29,23 +38,23 @@ def forgetting(tale: Tale) -> None:
     tale.claim(
         "the patient gets what is held of them, the texts opened", before.code == 0 and CARD in texts, _many(before)
     )
-    erase = ("erase", PATIENT, "--tenant", TENANT, "--yes", "--reason", "asked by the patient")
+    subject = pseudonym(tale)
+    erase = ("erase", subject, "--pseudonym", "--tenant", TENANT, "--yes", "--reason", "asked by the patient")
     kept = tale.ratchet(*erase)
     held = kept.code == 1 and HOLD in json.dumps(kept.row)
     tale.claim("a legal hold stands against the erasure", held, ", ".join(kept.row.get("holds", ())))
     tale.claim("the court lifts it: the clinic's configuration says so", apply_tenant(tale, held=False).code == 0)
     erased = tale.ratchet(*erase)
     receipt: dict[str, Any] = erased.row
-    subject = str(receipt.get("subject", ""))
     tale.claim(
         "the patient is erased, with a receipt",
-        erased.code == 0 and bool(subject),
+        erased.code == 0 and receipt.get("subject") == subject,
         f"holds from {receipt.get('effective_at', '?')}",
     )
     again = tale.ratchet(*erase)
     tale.claim("a second time changes nothing", again.code == 0 and again.row.get("changed") is False)
     _forgotten(tale)
-    _later(tale)
+    _later(tale, subject)
     tale.kept["erasure"] = {
         name: receipt.get(name) for name in ("subject", "receipt", "effective_at", "keys", "epoch", "horizons")
     }
@@ -71,7 +80,7 @@ def _forgotten(tale: Tale) -> None:
     )
 
 
-def _later(tale: Tale) -> None:
+def _later(tale: Tale, subject: str) -> None:
     """A later request of the same person is nothing new to the erasure: it has a key of its own, of the next epoch."""
     told = submit(tale, (LATER,), "later")
     answered = told.get(request_id(tale, LATER.name), {}).get("outcome") == "released"
@@ -85,7 +94,6 @@ def _later(tale: Tale) -> None:
             }
         )
 
-    subject = str(next(row["data"]["subject"] for row in rows(tale.stage, "observations", "subject.erased")))
     tale.until(lambda: 2 in epochs(), SEEN_S, "no key of a second epoch was made")
     tale.claim("a later request of the same person is answered, under a new key", answered, f"epochs {epochs()}")
 
