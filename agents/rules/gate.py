@@ -43,7 +43,6 @@ CLOSED: Final = {
     "gate-kind": "Something was found or named that no rule knows.",
     "gate-purpose": "No purpose is named.",
     "gate-basis": "No legal basis is named.",
-    "gate-id": "An id or a name holds what it must not: an account, an address or a secret.",
     "gate-no-arm": "No arm is left that may compute it.",
     "gate-id": "An id, a notice or a need holds what names a person, an account or a credential.",
     "gate-map": "What placeholders stand for could not be opened.",
