@@ -44,6 +44,8 @@ KAFKA = (
     Foreign("reviewer", "write", "commands"),
     Foreign("auditor", "read", "requests"),
     Foreign("operator", "write", "verdicts"),
+    Foreign("operator", "read", "keyring"),
+    Foreign("privacy", "read", "requests"),
     Foreign("evidence", "write", "decisions"),
     Foreign("observer", "write", "audit"),
     Foreign("inference", "write", "answers"),

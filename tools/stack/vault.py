@@ -130,6 +130,11 @@ class VaultServer(BaseModel):
         body = {"policies": [policy], "period": "24h", "no_default_policy": True, "no_parent": True}
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 
+    def privacy_token(self) -> str:
+        """A token that makes pseudonyms and opens people's texts: for whoever answers people about themselves."""
+        body = {"policies": ["ratchet-privacy"], "period": "768h", "no_parent": True}
+        return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
+
     def operator_token(self) -> str:
         """A token that can hand out principals' keys and read Kafka's passwords: for the command line of this machine's user."""
         body = {"policies": ["ratchet-operator"], "period": "768h", "no_parent": True}
