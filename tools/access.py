@@ -77,6 +77,14 @@ def outside_work() -> dict[str, Work]:
             groups=("operator.",),
             more=look,
         ),
+        # Answers people about themselves: opens their texts, erases them. No agent and no operator reads the keys.
+        "privacy": Work(
+            "privacy",
+            "outside",
+            reads=("keyring", "policies", "observations", "commands.dlq"),
+            outputs=("commands", "observations"),
+            groups=("privacy.",),
+        ),
         "auditor": Work("auditor", "outside", reads=("audit", "promotions"), groups=("auditor.",)),
         "repair": Work(
             "repair",

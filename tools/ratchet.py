@@ -669,6 +669,28 @@ def evidence_controls(
     done(controls.run(screen(as_json), folder, asked))
 
 
+@evidence_app.command("check")
+def evidence_check(
+    operator: By = None,
+    most_days: Annotated[
+        int, typer.Option("--max-key-days", min=1, help="A key older than so many days does not pass.")
+    ] = 365,
+    as_json: Json = False,
+) -> None:
+    """Try what must not be possible, read settings where they count, and have the log record both. Exit 1 where one did not pass."""
+    from tools.cli import check
+
+    run(check.run(screen(as_json), operator, most_days))
+
+
+@evidence_app.command("drill")
+def evidence_drill(operator: By = None, as_json: Json = False) -> None:
+    """Restore the log from a copy of its entries, compare the roots, and have the log record it. Exit 1 where they differ."""
+    from tools.cli import drill
+
+    run(drill.run(screen(as_json), operator))
+
+
 @evidence_app.command("sign")
 def evidence_sign(
     control: Annotated[str, typer.Argument(help="A control of `ratchet evidence controls`.", show_default=False)],
@@ -838,12 +860,22 @@ def demo(
             "--routing", help="The router instead: two arms, a budget, a price change, a failure, another policy."
         ),
     ] = False,
+    compliance: Annotated[
+        bool,
+        typer.Option(
+            "--compliance", help="The gate instead: a clinic's requests, an incident, an erasure, the evidence."
+        ),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running afterwards.")] = False,
     as_json: Json = False,
 ) -> None:
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
+    if compliance:
+        if useless or chaos or rollback or routing:
+            raise typer.BadParameter("--compliance goes alone: it shows the gate, an incident and an erasure")
+        done(delegate.compliance(screen(as_json), keep=keep))
     done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, routing=routing, keep=keep))
 
 

@@ -25,3 +25,10 @@ def demo(screen: Screen, *, useless: bool, chaos: bool, rollback: bool, routing:
     from tools.demo import Shown, main
 
     return main(shown=Shown(useless=useless, chaos=chaos, rollback=rollback), keep=keep, as_json=screen.as_json)
+
+
+def compliance(screen: Screen, *, keep: bool) -> int:
+    """Run the demonstration of compliance."""
+    from tools.demo import compliance as of_compliance
+
+    return of_compliance.main(keep=keep, as_json=screen.as_json)

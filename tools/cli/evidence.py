@@ -19,7 +19,7 @@ from schemas.tlog.note import Checkpoint
 from schemas.tlog.strict import encode_base64
 from streams.facts import Facts
 from tools.cli.bus import now_ms
-from tools.cli.place import open_broker, settings, state_file, voice
+from tools.cli.place import open_broker, privacy_settings, settings, state_file, voice
 from tools.cli.screen import Exit, Progress, Screen, clean
 
 LOG = "evidence"  # in the state folder
@@ -228,7 +228,7 @@ async def pseudonym_of(tenant: str, label: str, identifier: str) -> str:
     from agents.wiring import TenantKeys
     from infra.secrets import open_secrets
 
-    secrets = await open_secrets(settings(), lambda _: None)
+    secrets = await open_secrets(privacy_settings(), lambda _: None)
     try:
         keys = TenantKeys(await secrets.commitment_key("tenants"))
     finally:

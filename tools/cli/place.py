@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from infra.settings import Settings, load
 from schemas.errors import Refused, Unavailable
 from schemas.payload import ID_PATTERN
@@ -11,6 +13,7 @@ from streams.port import Broker
 from tools.cli.bus import Bus
 from tools.voice import Voice, open_voice
 
+PRIVACY_TOKEN = Path("data") / "vault" / "privacy"  # in the state folder
 ENV_FILE = "env"  # in the state folder, lines NAME=value, left by `ratchet up`
 
 
@@ -19,6 +22,18 @@ def settings() -> Settings:
     own = load().resolved()
     file = own.state_dir / ENV_FILE
     return load(file=file).resolved() if file.is_file() else own
+
+
+def privacy_settings() -> Settings:
+    """The same for whoever answers people about themselves: with the token that `ratchet up --vault` made for that alone.
+
+    In a Vault of your own RATCHET_VAULT_TOKEN is one that may do so.
+    """
+    found = settings()
+    token = found.state_dir / PRIVACY_TOKEN
+    if found.secrets != "vault" or not token.is_file():
+        return found
+    return found.model_copy(update={"vault_token": SecretStr(token.read_text(encoding="utf-8").strip())})
 
 
 async def open_broker(found: Settings | None = None, *, user: str = "operator") -> Broker:

@@ -12,7 +12,7 @@ from agents.evidence.snapshot import Say
 from infra.clock import SystemClock
 from schemas.errors import Refused, SubjectErased, Unavailable
 from tools.cli import evidence
-from tools.cli.place import settings
+from tools.cli.place import privacy_settings
 
 
 @dataclass(slots=True)
@@ -48,8 +48,8 @@ async def _open(texts: Texts, folder: Path, found: Mapping[int, Mapping[str, Any
     from agents.wiring import open_kek
     from infra.secrets import open_secrets
 
-    stack = settings()
-    broker = await evidence.open_broker()
+    stack = privacy_settings()
+    broker = await evidence.open_broker(stack, user="privacy")
     secrets = await open_secrets(stack, lambda _: None)
     keyring = Keyring(broker, await open_kek(stack, secrets), SystemClock())
     try:

@@ -21,6 +21,7 @@ from streams.kafka import KafkaBroker
 from tools.demo.audit import audit
 from tools.stack import AGENT_GROUPS, down, status, up
 from tools.stack.processes import tagged
+from tools.stack.secure import open_security
 from tools.stack.stack import Record
 from tools.stack.supervise import read_state
 from tools.voice import Voice, voices
@@ -44,7 +45,7 @@ class Stage:
         self.state = self.settings.state_dir
         self.say = say
 
-    def up(self, groups: Any = AGENT_GROUPS) -> None:
+    def up(self, groups: Any = AGENT_GROUPS, *, vault: bool = False, secure: bool = False) -> None:
         """Start on fresh data. Refuses to touch the data of a stack that is not the demonstration's own."""
         marker = self.state / "data" / MARKER
         running = status(self.settings).state != "absent"
@@ -62,7 +63,7 @@ class Stage:
         forget_principals(self.settings)
         marker.parent.mkdir(parents=True)
         marker.write_text("The data here is the demonstration's: the next one begins anew.\n", encoding="utf-8")
-        up(settings=self.settings, say=self.say, agents=groups)
+        up(settings=self.settings, say=self.say, agents=groups, vault=vault, secure=secure)
 
     def down(self) -> list[str]:
         return down(settings=self.settings)
@@ -83,9 +84,18 @@ class Stage:
     def artifacts(self) -> DirectoryStore:
         return DirectoryStore(self.state / "artifacts")
 
+    @property
+    def own_settings(self) -> Settings:
+        """As `up` left them."""
+        return load({}, self.state / "env").resolved()
+
+    async def broker(self) -> KafkaBroker:
+        """Kafka as an operator reaches it."""
+        return KafkaBroker(self.bootstrap, await open_security(self.own_settings, "operator"))
+
     async def voices(self) -> dict[str, Voice]:
         """Who speaks on each topic, with the keys that `up` made."""
-        return await voices(load({}, self.state / "env"))
+        return await voices(self.own_settings)
 
     def agent_pids(self) -> dict[str, int]:
         """The agents' processes by name, as the supervisor knows them now."""
@@ -137,7 +147,7 @@ class Stage:
         return sum(max(0, end - (known[tp].next if tp in known else 0)) for tp, end in wanted.items())
 
     async def _ends(self) -> dict[tuple[str, int], int]:
-        admin = KafkaBroker(self.bootstrap).admin()
+        admin = (await self.broker()).admin()
         await admin.start()
         try:
             return await admin.ends([(topic, p) for topic in topics.recorded() for p in range(self.partitions)])

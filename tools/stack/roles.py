@@ -73,6 +73,10 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str 
         WITNESS_ROLE: _signing(WITNESS),
         "ratchet-issuer": _issuing(ROLE, GATE_ROLE, EVIDENCE_ROLE, TRAINING_ROLE, SHREDDER_ROLE, WITNESS_ROLE),
         "ratchet-training-issuer": _issuing(TRAINING_ROLE),
+        # Of `ratchet access` and `erase` alone: makes pseudonyms, opens texts, proves what it commands. It makes and signs nothing.
+        "ratchet-privacy": _path(f"{MOUNT}/data/commitment", "read")
+        + _path(f"{MOUNT}/data/kafka/privacy", "read")
+        + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update"),
         # The command line's, whose user owns this stack: hands out principals' keys, proves with them, puts providers' keys there,
         # connects as Kafka's users, checks signatures. Nothing is ever removed, nothing signed.
         "ratchet-operator": _path(f"{MOUNT}/data/principals", "create", "read", "update")

@@ -84,7 +84,7 @@ async def ensure_passwords(
         if isinstance(source, LocalSecrets):
             for user, password in fresh.items():
                 await source.put(f"{folder}/{user}", {"password": password})
-        elif server := _own_vault(settings):
+        elif server := own_vault(settings):
             for user, password in fresh.items():
                 server.put(f"{folder}/{user}", {"password": password})
         elif lacking:
@@ -124,7 +124,7 @@ async def establish(
     return len(users), len(found.missing) + len(found.extra)
 
 
-def _own_vault(settings: Settings) -> VaultServer | None:
+def own_vault(settings: Settings) -> VaultServer | None:
     """The stack's own Vault, which we may administer."""
     keys = settings.state_dir / "data" / "vault" / "keys.json"
     if settings.vault_mount != MOUNT or settings.vault_addr is None:

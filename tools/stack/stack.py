@@ -41,6 +41,7 @@ from .vault import VaultServer, health, opened, start_vault, vault_program
 
 ENV_FILE, RECORD, LOCK = "env", "stack.json", "lock"
 TRAINING_ISSUER = Path("data") / "vault" / "training-issuer"
+PRIVACY_TOKEN = Path("data") / "vault" / "privacy"
 LEAST_FREE_BYTES = 2 << 30
 AGENT_GROUPS = (
     ("router", "trust"),
@@ -310,6 +311,7 @@ class Stack:
         file, lent = self.dir / "data" / "vault" / "issuer", self.dir / TRAINING_ISSUER
         _private(file, server.issuer_token())
         _private(lent, server.issuer_token("ratchet-training-issuer"))
+        _private(self.dir / PRIVACY_TOKEN, server.privacy_token())
         self._role_ids = {role: server.role_id(role) for role in ROLES}
         self.settings = self.settings.model_copy(
             update={"secrets": "vault", "vault_addr": server.addr, "vault_role_id": self._role_ids[ROLE]}

@@ -116,12 +116,23 @@ class VaultServer(BaseModel):
         answer = self.call("POST", f"auth/approle/role/{role}/secret-id", {}, wrap_s=wrap_s, token=token)
         return answer["wrap_info"]["token"]
 
+    def login(self, role: str) -> str:
+        """A token of the role, as a process of it has; whoever asks revokes it."""
+        secret_id = self.call("POST", f"auth/approle/role/{role}/secret-id", {})["data"]["secret_id"]
+        said = {"role_id": self.role_id(role), "secret_id": secret_id}
+        return call(self.addr, "POST", "auth/approle/login", said)["auth"]["client_token"]
+
     def issuer_token(self, policy: str = "ratchet-issuer") -> str:
         """A token that can do nothing but hand out wrapped secret ids: of every role, for the supervisor of the agents.
 
         `ratchet-training-issuer`: of training jobs' role alone, for whoever starts them.
         """
         body = {"policies": [policy], "period": "24h", "no_default_policy": True, "no_parent": True}
+        return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
+
+    def privacy_token(self) -> str:
+        """A token that makes pseudonyms and opens people's texts: for whoever answers people about themselves."""
+        body = {"policies": ["ratchet-privacy"], "period": "768h", "no_parent": True}
         return self.call("POST", "auth/token/create", body)["auth"]["client_token"]
 
     def operator_token(self) -> str:

@@ -49,6 +49,7 @@ MODULES = {
     "agents/training.py": "jobs",
     "agents/evidence/shred.py": "shredder",
     "agents/evidence/shredder.py": "shredder",
+    "agents/trust/release.py": "trust",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
     "agents/evidence/compliance.py": "compliance",

@@ -131,7 +131,8 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """Requests of two people, of one of them at two tenants; an incident of the tenant's; all of it in the log."""
     made = Stack(tmp_path)
 
-    async def opened() -> Recording:
+    async def opened(_: object = None, *, user: str = "operator") -> Recording:
+        assert user in ("operator", "privacy")
         return made.broker
 
     monkeypatch.setattr(evidence, "open_broker", opened)
