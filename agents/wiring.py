@@ -21,6 +21,7 @@ from infra.clock import SystemClock
 from infra.engine import Engine, EngineGuest
 from infra.engine_mixed import MixedEngine
 from infra.engine_scripted import Script, ScriptedEngine, ScriptedGuest
+from infra.kek import Kek, LocalKek, VaultKek
 from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
 from infra.provider import Provider
@@ -62,11 +63,12 @@ STREAM_AGENTS = (
     "trainer",
     "estimator",
     "learner",
+    "compliance",
     "jobs",
     "grader",
 )
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -141,6 +143,13 @@ def open_notary(settings: Settings, secrets: SecretSource) -> LocalNotary | Vaul
             secrets.client, key=NOTARY_KEY, origin=f"ratchet/{settings.instance}", mount=settings.vault_transit
         )
     return LocalNotary.create(settings.state_dir / "notary.key", f"dev.ratchet/{settings.instance}")
+
+
+async def open_kek(settings: Settings, secrets: SecretSource) -> Kek:
+    """Who wraps subjects' keys: Vault's transit keys where secrets come from Vault, else keys derived from the local file."""
+    if isinstance(secrets, VaultSecrets):
+        return VaultKek(secrets.client, settings.vault_transit)
+    return LocalKek(await secrets.commitment_key("kek"))
 
 
 async def open_quorum(process: Process) -> "Quorum | None":
@@ -230,7 +239,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
         process.clock,
         process.keys.pseudonym_key,
         artifact=process.artifacts.get_bytes,
-        gatekeeper=Gatekeeper(Screen(detect, process.clock.monotonic), keys.seal_map),
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed), keys.seal_map),
     )
 
 
@@ -265,7 +274,7 @@ async def _trust(process: Process, runner: Runner) -> Transform:
     from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    screen, keys = Screen(detect, process.clock.monotonic), await open_gate_keys(process.secrets)
+    screen, keys = Screen(detect, process.clock.computed), await open_gate_keys(process.secrets)
     return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 
@@ -341,6 +350,12 @@ def _estimator() -> AnyFold:
     return Estimator()
 
 
+def _compliance() -> AnyFold:
+    from agents.evidence.compliance import Compliance
+
+    return Compliance()
+
+
 FOLDS: dict[str, Callable[[], AnyFold]] = {
     "cases": _cases,
     "ladder": _ladder,
@@ -348,6 +363,7 @@ FOLDS: dict[str, Callable[[], AnyFold]] = {
     "trainer": _trainer,
     "estimator": _estimator,
     "learner": _learner,
+    "compliance": _compliance,
 }
 WORKERS = {"inference": 128, "grader": 16}
 
@@ -373,6 +389,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     """Read everything, log it, sign it, have it witnessed, announce it; until `stop`."""
     from agents.evidence.actor import Collector
     from agents.evidence.attest import SigningAttestor
+    from agents.evidence.keyring import Keyring as SubjectKeys
     from agents.evidence.log import LogDirectory
     from agents.evidence.record import Draft
     from agents.evidence.sequencer import Sequencer
@@ -387,13 +404,20 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     process.stack.push_async_callback(fence.stop)
     publisher = Publisher(broker, settings.partitions)
     process.stack.push_async_callback(publisher.stop)
+    makes_keys = Publisher(broker, settings.partitions, owner="keys")
+    process.stack.push_async_callback(makes_keys.stop)
+    keyring = SubjectKeys(broker, await open_kek(settings, process.secrets), clock, makes_keys)
+    process.stack.push_async_callback(keyring.stop)
     reader = EveryOffset(broker, topics.recorded(), lambda record: Draft(record).id, topics.compacted())
     process.stack.push_async_callback(reader.stop)
     store = await asyncio.to_thread(LogDirectory, log_dir(settings))
     sequencer = await Sequencer.open(store, notary=notary, fence=fence, check=verify, attester=attester, quorum=quorum)
     process.stack.callback(sequencer.close)
     attestor = SigningAttestor(sequencer.origin, key_id(attester), partial(process.secrets.sign, ATTESTER_KEY))
-    await Collector(sequencer, reader, process.keys, publisher, clock, attestor).run(stop)
+    collector = Collector(
+        sequencer, reader, process.keys, keyring, publisher, clock, attestor, payload_days=settings.payload_days
+    )
+    await collector.run(stop)
 
 
 async def serve(names: Sequence[str], settings: Settings) -> None:

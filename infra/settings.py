@@ -97,6 +97,9 @@ class Settings(BaseModel):
         None, description="the folder of a witness's own store; state_dir/witness unless set"
     )
 
+    payload_days: int = Field(
+        31, ge=1, le=3650, description="days for which sealed payloads lie beside the evidence log"
+    )
     state_dir: Path = Field(Path(".ratchet"), description="the folder that holds local state")
     cache_dir: Path = Field(Path("~/.cache/ratchet"), description="the user's folder for downloaded and built servers")
     instance: str = Field(

@@ -26,6 +26,13 @@ class Refused(RatchetError):
         self.accepted = accepted
 
 
+class SubjectErased(Refused):
+    """What is asked for was of a subject that is erased: no key opens it any more. `field` is the id of the erasure."""
+
+    def __init__(self, message: str, *, erasure: str = "") -> None:
+        super().__init__(message, kind="erased", field=erasure)
+
+
 class Undecodable(Refused):
     """The record is not an event of a known type, or its payload is not valid for that type."""
 

@@ -127,12 +127,15 @@ class Fence:
 
 
 class Publisher:
-    """Publishes events and its cursor in one transaction: exactly once from a log that is not Kafka."""
+    """Publishes events and its cursor in one transaction: exactly once from a log that is not Kafka.
 
-    def __init__(self, broker: Broker, partitions: int, agent: str = "evidence") -> None:
+    Publishers of different `owner` do not fence each other.
+    """
+
+    def __init__(self, broker: Broker, partitions: int, agent: str = "evidence", owner: str = "publisher") -> None:
         self.agent = agent
         self.partitions = partitions
-        self._owned = _Owned(broker, "publisher", agent)
+        self._owned = _Owned(broker, owner, agent)
 
     async def start(self) -> int | None:
         """Take the id and say where the last committed transaction ended: its `cursor`, None before the first."""

@@ -32,7 +32,7 @@ def agents_work() -> dict[str, Work]:
         reads = ((wiring.VIEW,) if name in wiring.VIEWERS else ()) + (wiring.JOB_READS if name == "jobs" else ())
         shape = "fold" if name in wiring.FOLDS else "transform"
         found[name] = Work(name, shape, inputs=inputs, reads=reads, outputs=outputs(name))
-    found["evidence"] = Work("evidence", "sequencer", reads=recorded(), outputs=outputs("evidence"))
+    found["evidence"] = Work("evidence", "sequencer", reads=(*recorded(), "keyring"), outputs=outputs("evidence"))
     found["observer"] = Work("observer", "observer", reads=tuple(observed()))
     return found
 

@@ -2,31 +2,62 @@
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from agents.evidence import coverage
 from agents.evidence.announce import Announcer
-from agents.evidence.ports import Attestor, AuditPublisher, Clock, EvidenceKeys, Frontier, LogReader, Read, Source
+from agents.evidence.keytable import KEY_BYTES, Erased, Missing, SubjectKey, Wanted
+from agents.evidence.payloads import DAY_MS, FOLDER, Sealed, file_of, sealed, written_before
+from agents.evidence.ports import (
+    Attestor,
+    AuditPublisher,
+    Clock,
+    EvidenceKeys,
+    Frontier,
+    LogReader,
+    Read,
+    Source,
+    SubjectKeys,
+)
 from agents.evidence.record import Draft, pseudonym
-from agents.evidence.sequencer import MAX_BATCH, Sequencer, Signed
+from agents.evidence.sequencer import MAX_BATCH, Beside, Sequencer, Signed
 from schemas.errors import Unavailable
+from streams.shapes import Record
 
 BATCH_S = 0.2
 LINGER_S = 0.5
 """So long a batch waits for its checkpoint's witnesses; then the next one is recorded while they are still being asked."""
 _RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
+HOUSE_S = 60.0
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A record on its way to an entry."""
+
+    record: Record
+    inc: int
+    draft: Draft
+    pseudonym_key: bytes
+    wanted: Wanted | None
 
 
 class Collector:
     """Source positions live in the log: after a crash it goes on where the last signed coverage ends.
 
-    A batch is at most 4,096 reads or what comes in 0.2 s. When notary, disk or broker stay away longer than the retries
-    last, `run` raises Unavailable: nothing unsigned was published, and the next start goes on. Witnesses that are away hold
-    up publishing alone. RolledBack, SplitView, LogDamaged end it: a person must look.
+    Records of subjects are committed to under their own keys, and lie sealed beside the log for `payload_days`; what an erasure
+    covers is committed to under a key that nobody keeps, and is not sealed.
+
+    A batch is at most 4,096 reads or what comes in 0.2 s. When notary, disk, broker or the keys' keeper stay away longer than
+    the retries last, `run` raises Unavailable: nothing unsigned was published, and the next start goes on. Witnesses that are
+    away hold up publishing alone. RolledBack, SplitView, LogDamaged end it: a person must look.
     """
 
     def __init__(
@@ -34,13 +65,18 @@ class Collector:
         sequencer: Sequencer,
         reader: LogReader,
         keys: EvidenceKeys,
+        subjects: SubjectKeys,
         publisher: AuditPublisher,
         clock: Clock,
         attestor: Attestor | None = None,
+        payload_days: int = 31,
     ) -> None:
         self._sequencer = sequencer
         self._reader = reader
         self._keys = keys
+        self._subjects = subjects
+        self._payload_ms = payload_days * DAY_MS
+        self._house_kept_s: float | None = None
         self._announcer = Announcer(sequencer, publisher, clock, attestor)
         self._clock = clock
         self._frontiers: dict[Source, Frontier] = {}
@@ -76,11 +112,15 @@ class Collector:
     async def step(self) -> Signed | None:
         """One batch: read, append, sign, publish, announce. None when there was nothing to record."""
         batch = await self._collect()
+        await self._keep_house()
         if not batch.spans:
             await self._publish_aside()
             return None
-        entries, full = await asyncio.to_thread(self._entries, batch)
-        signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries))
+        items = await asyncio.to_thread(self._items, batch)
+        wanted = {item.wanted for item in items if item.wanted is not None}
+        keys = await self._patiently("subjects have no keys", lambda: self._subjects.make(wanted)) if wanted else {}
+        entries, beside, full = await asyncio.to_thread(self._entries, batch, items, keys)
+        signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries, beside))
         self._frontiers = batch.next()
         self._since_full = 0 if full else self._since_full + len(entries)
         await self._publish_aside()
@@ -98,25 +138,56 @@ class Collector:
         del self._held[:MAX_BATCH]
         return batch
 
-    def _entries(self, batch: coverage.Batch) -> tuple[list[bytes], bool]:
-        entries: list[bytes] = []
-        findings: list[bytes] = []
-        tenants: Counter[str] = Counter()
+    def _items(self, batch: coverage.Batch) -> "list[_Item]":
+        found: list[_Item] = []
         for record, inc in batch.records:
             draft = Draft(record, inc)
-            keys = self._keys.commitment_key(draft.tenant), self._keys.pseudonym_key(draft.tenant)
-            tenants[pseudonym(keys[1], "tenant", draft.tenant)] += 1
-            entries.append(draft.build(*keys))
-            if draft.refused:
-                findings.append(coverage.finding(draft.refused, record, inc))
-        full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
-        return entries + findings + batch.closing(tenants, full=full), full
+            key = self._keys.pseudonym_key(draft.tenant)
+            found.append(_Item(record, inc, draft, key, draft.wanted(key)))
+        return found
 
-    async def _commit(self, entries: Sequence[bytes]) -> Signed:
+    def _entries(
+        self, batch: coverage.Batch, items: "Sequence[_Item]", keys: Mapping[Wanted, SubjectKey | Erased | Missing]
+    ) -> tuple[list[bytes], Beside, bool]:
+        """The batch's entries, its payloads beside the log, and whether its coverage is a full one."""
+        entries: list[bytes] = []
+        findings: list[bytes] = []
+        payloads: list[Sealed] = []
+        tenants: Counter[str] = Counter()
+        for item in items:
+            draft, key = item.draft, keys[item.wanted] if item.wanted is not None else None
+            tenants[pseudonym(item.pseudonym_key, "tenant", draft.tenant)] += 1
+            if isinstance(key, SubjectKey):
+                commitment_key = key.commit
+                payload = sealed(item.record, item.inc, draft.tenant, draft.id, key)
+                payloads += [payload] if payload is not None else []
+            elif key is not None:  # erased: nobody can ever confirm a guess of the text
+                commitment_key = os.urandom(KEY_BYTES)
+            else:
+                commitment_key = self._keys.commitment_key(draft.tenant)
+            entries.append(draft.build(commitment_key, item.pseudonym_key))
+            if draft.refused:
+                findings.append(coverage.finding(draft.refused, item.record, item.inc))
+        full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
+        file = file_of(payloads, self._sequencer.size, self._clock.now_ms())
+        return entries + findings + batch.closing(tenants, full=full), [file] if file is not None else [], full
+
+    async def _commit(self, entries: Sequence[bytes], beside: Beside) -> Signed:
         """Append and sign, or finish what is bound already."""
         if self._sequencer.pending:
             return await self._sequencer.finish()
-        return await self._sequencer.append(entries)
+        return await self._sequencer.append(entries, beside)
+
+    async def _keep_house(self) -> None:
+        """Now and then: let go of keys that were erased meanwhile, remove payloads whose time is over."""
+        now_s = self._clock.monotonic()
+        if self._house_kept_s is not None and now_s < self._house_kept_s + HOUSE_S:
+            return
+        self._house_kept_s = now_s
+        await self._patiently("the keyring cannot be read", lambda: self._subjects.make(()))
+        before_ms = self._clock.now_ms() - self._payload_ms
+        prune = partial(self._sequencer.prune, FOLDER, lambda name: written_before(name, before_ms))
+        await self._patiently("payloads are not removed", lambda: asyncio.to_thread(prune))
 
     async def _publish_aside(self) -> None:
         """Have what is signed published without holding up the recording. Raises what ended the last attempt."""

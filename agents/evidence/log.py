@@ -3,6 +3,7 @@
     checkpoint            the published signed note
     policy.txt            who must have signed it
     tile/                 hash tiles and entry bundles (tlog-tiles)
+    payloads/             records of subjects, sealed: no part of any bundle
     attestations/         DSSE envelopes about entries, named after them
     state/intent          what is being signed: binding
     state/signed          the highest signed note
@@ -158,6 +159,19 @@ class LogDirectory:
                 (self.root / name).rename(target)
                 touched[(self.root / name).parent] = None
             for folder in touched:
+                sync_folder(folder)
+
+    def names(self, folder: str) -> list[str]:
+        """The names of a folder's files; empty where there is none."""
+        place = self.root / folder
+        return sorted(item.name for item in place.iterdir()) if place.is_dir() else []
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files. One that is gone already is no error."""
+        with _writable(self.root):
+            for name in names:
+                (self.root / name).unlink(missing_ok=True)
+            for folder in {(self.root / name).parent for name in names}:
                 sync_folder(folder)
 
     def drop_partials(self, tile: tiles.Tile) -> None:

@@ -1,8 +1,9 @@
 """What the evidence collector needs from the world. The composition root gives adapters; tests give fakes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from agents.evidence.keytable import Erased, Missing, SubjectKey, Wanted
 from agents.ports import Clock
 from infra.notary import Notary
 from infra.witness_client import Cosigned, RolledBack, SplitView
@@ -29,6 +30,7 @@ __all__ = [
     "RolledBack",
     "Source",
     "SplitView",
+    "SubjectKeys",
     "Witnesses",
 ]
 
@@ -89,6 +91,14 @@ class LogStore(Protocol):
         """Take unsigned files out of the log, keeping them for a person to look at. Durable."""
         ...
 
+    def names(self, folder: str) -> list[str]:
+        """The names of a folder's files; empty where there is none."""
+        ...
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files. One that is gone already is no error."""
+        ...
+
     def drop_partials(self, tile: Tile) -> None:
         """Remove the partial versions of a tile that is full."""
         ...
@@ -127,6 +137,12 @@ class EvidenceKeys(Protocol):
 
     def commitment_key(self, tenant: str) -> bytes: ...
     def pseudonym_key(self, tenant: str) -> bytes: ...
+
+
+class SubjectKeys(Protocol):
+    """Keys of subjects, those made that were missing: on the keyring (acks=all) when this returns. Raises Unavailable."""
+
+    async def make(self, wanted: Collection[Wanted]) -> Mapping[Wanted, SubjectKey | Erased | Missing]: ...
 
 
 class AuditPublisher(Protocol):

@@ -19,6 +19,7 @@ import orjson
 from pydantic_core import SchemaValidator
 
 from agents.evidence.facts import MAX_ITEMS, NAME, Kind, is_token, kinds, listed, parts, reader
+from agents.evidence.keytable import Wanted, request_place
 from agents.evidence.table import STRINGS, TABLE, Row
 from schemas import canonical, codec, topics
 from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
@@ -74,6 +75,7 @@ class Draft:
         self.tenant: str = self._names.get("tenant", NOBODY)
         self._id = self._token("ce_id") or str(record.place)
         self._key = self._pseudonym_key = b""
+        self._known: dict[str, Any] | None = None
         self._commit: dict[str, str] = {}
         self.refused = ""
         """Once built: why the entry has no facts (`facts-too-large`, `too-deep`), for the collector's finding; else ""."""
@@ -82,6 +84,16 @@ class Draft:
     def id(self) -> str:
         """The entry's id: the event's own where it is a token, else the record's place."""
         return self._id
+
+    def wanted(self, pseudonym_key: bytes) -> Wanted | None:
+        """Whose key commits to the texts; None: the tenant's. As `wanted_of` says it of the entry."""
+        subject = self._subject(pseudonym_key)
+        if subject is None or self._payload is None or not self._payload.get("request_id"):
+            return None
+        letter = self._record.topic.endswith(".dlq")
+        facts = self._letter_place() if letter else self._validated(self._payload) if self._type else {}
+        record = self._record
+        return Wanted(self.tenant, subject, request_place(record.topic, record.partition, record.offset, facts))
 
     def build(self, commitment_key: bytes, pseudonym_key: bytes) -> bytes:
         """The canonical entry. Never refuses a record: what cannot be read is committed to whole.
@@ -173,10 +185,16 @@ class Draft:
                 entry[name] = self._names[field][:MAX_ITEMS]
             elif value := payload.get(field):
                 self._committed(name, value)
-        subject = payload.get("subject")
-        if isinstance(subject, str) and subject:
-            known = self._type != "request.submitted" and _PSEUDONYM.fullmatch(subject)
-            entry["subject"] = subject if known else pseudonym(self._pseudonym_key, "subject", subject)
+        subject = self._subject(self._pseudonym_key)
+        if subject is not None:
+            entry["subject"] = subject
+
+    def _subject(self, pseudonym_key: bytes) -> str | None:
+        subject = self._payload.get("subject") if self._payload else None
+        if not isinstance(subject, str) or not subject:
+            return None
+        known = self._type != "request.submitted" and _PSEUDONYM.fullmatch(subject)
+        return subject if known else pseudonym(pseudonym_key, "subject", subject)
 
     def _record_key(self, entry: dict[str, Any]) -> None:
         """The key in plain where the entry does not say it yet and it is a token; else committed to."""
@@ -196,7 +214,7 @@ class Draft:
             self._committed("key", key)
 
     def _facts(self, row: Row, payload: Mapping[str, Any]) -> dict[str, Any]:
-        facts: dict[str, Any] = _reader(self._type).validate_python(payload)
+        facts = self._validated(payload)
         for name in row.plain - facts.keys():
             value = payload.get(name)
             if value is not None and value != "":
@@ -219,8 +237,23 @@ class Draft:
                 facts[name] = pseudonym(self._pseudonym_key, "person", value)
         return facts
 
+    def _validated(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """What the table copies, of its kind. Lists of it may be cut by who asked."""
+        if self._known is None:
+            self._known = _reader(self._type).validate_python(payload)
+        return dict(self._known)
+
     def _dead_letter(self) -> dict[str, Any]:
         """Source place and error kind; the record itself is only committed to."""
+        facts = self._letter_place()
+        if self._type:
+            facts["of"] = self._type
+        message = self._text("ratchet-dlq-message")
+        if message:
+            self._committed("message", message)
+        return facts
+
+    def _letter_place(self) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         for name in ("topic", "agent", "kind"):
             text = self._text(f"ratchet-dlq-{name}")
@@ -230,11 +263,6 @@ class Draft:
             text = self._text(f"ratchet-dlq-{name}")
             if text is not None and len(text) <= digits and _NUMBER.fullmatch(text):
                 facts[name] = int(text)
-        if self._type:
-            facts["of"] = self._type
-        message = self._text("ratchet-dlq-message")
-        if message:
-            self._committed("message", message)
         return facts
 
     def _committed(self, name: str, value: Any) -> None:

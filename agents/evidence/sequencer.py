@@ -1,5 +1,6 @@
 """Entries in, signed checkpoints out; a crash at any line leaves a log that resumes to the same root.
 
+0. keys on the keyring; payloads on disk    crash: harmless, they are read and sealed again
 1. bundles and tiles on disk       crash: files beyond the signed size, no intent: set aside, read again
 2. intent (body, versions, trust)  crash: binding, the resume finishes exactly this body
 3. consistency from disk; fence; sign; `signed` on disk    crash: sign again, Ed25519 gives the same bytes
@@ -10,7 +11,7 @@ next one covers it.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.evidence import disk, resume
@@ -25,9 +26,11 @@ from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, note, tiles
 
 MAX_BATCH = 4096
-"""Records of one checkpoint; findings and coverage come on top."""
-_ROOM = 4 * MAX_BATCH
+"""Records of one checkpoint; findings, violations and coverage come on top."""
+_ROOM = 5 * MAX_BATCH  # of one read at most four entries, findings and violations, and then the coverage
 _OWN = 2  # what the log itself may say before a batch: whom to trust, how its witnesses are
+Beside = Sequence[tuple[str, bytes]]
+"""Names and bytes of files."""
 _log = logging.getLogger(__name__)
 
 
@@ -103,6 +106,10 @@ class Sequencer:
         """Release the store."""
         self._store.close()
 
+    def prune(self, folder: str, gone: Callable[[str], bool]) -> None:
+        """Remove the files of a folder beside the log that are `gone` by their names, whole. Raises Unavailable."""
+        self._store.remove([f"{folder}/{name}" for name in self._store.names(folder) if gone(name)])
+
     @property
     def origin(self) -> str:
         """The log's name."""
@@ -153,25 +160,27 @@ class Sequencer:
         for _ in self._store.add([(name, data)]):
             self._passed("attached")
 
-    async def commit(self, entries: Sequence[bytes]) -> Signed:
+    async def commit(self, entries: Sequence[bytes], beside: Beside = ()) -> Signed:
         """`append`, and `publish` once: what cannot be published yet is with a later checkpoint."""
-        signed = await self.append(entries)
+        signed = await self.append(entries, beside)
         try:
             await self.publish()
         except Unavailable as exc:
             _log.warning("the checkpoint of %d entries is signed but not published: %s", self.size, exc)
         return signed
 
-    async def append(self, entries: Sequence[bytes]) -> Signed:
+    async def append(self, entries: Sequence[bytes], beside: Beside = ()) -> Signed:
         """Append the entries, all or none, and sign the checkpoint over them; before them stand the log's own.
 
-        When this raises Unavailable the batch is `pending`, then `finish` it, or it is not in the log.
+        The files `beside` the log are durable before anything of the batch is written. When this raises Unavailable the
+        batch is `pending`, then `finish` it, or it is not in the log.
         """
         if self._batch is not None:
             raise RuntimeError("a batch is still to be signed; accepted: finish() first")
         if not 0 < len(entries) <= _ROOM - _OWN:
             raise ValueError(f"{len(entries)} entries; accepted: 1 to {_ROOM - _OWN}")
         self._publication.go_on()
+        await asyncio.to_thread(self._keep, beside)
         self._batch = await asyncio.to_thread(self._prepare, entries)
         return await self.finish()
 
@@ -202,6 +211,11 @@ class Sequencer:
         if self._signed is not None and self._last is not None:
             await self._publication.publish(self._signed, self._last.trust)
         return self.published
+
+    def _keep(self, beside: Beside) -> None:
+        for _ in self._store.add(beside):
+            self._passed("payload")
+        self._passed("payloads")
 
     def _prepare(self, entries: Sequence[bytes]) -> _Batch:
         able = self._able()  # away? then before anything is written

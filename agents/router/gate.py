@@ -69,9 +69,9 @@ def scan_limits(now_ms: int) -> tuple[int, int]:
 def gated(request: RequestSubmitted, policies: Policies, scan: Scan, now_ms: int) -> Gated:
     """The gate's word on a request. `scan`: of `texts_of(request)`."""
     tenant = None if policies.gate is None else policies.gate.data.settings
-    texts = tuple(message.content for message in request.messages)
-    if len(scan.findings) != len(texts) + 1:
-        scan = failed((*texts, ""), scan)
+    *texts, names = texts_of(request)
+    if len(scan.findings) != len(texts) + 1 or any(one.end > len(names) for one in scan.findings[-1]):
+        scan = failed((*texts, names), scan)
     asked = asked_of(
         "request",
         request.tenant,

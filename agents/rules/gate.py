@@ -44,6 +44,7 @@ CLOSED: Final = {
     "gate-purpose": "No purpose is named.",
     "gate-basis": "No legal basis is named.",
     "gate-no-arm": "No arm is left that may compute it.",
+    "gate-id": "An id, a notice or a need holds what names a person, an account or a credential.",
     "gate-map": "What placeholders stand for could not be opened.",
 }
 _HEADS: Final[dict[Action, str]] = {

@@ -40,7 +40,8 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
         # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
         EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
         + _path(f"{MOUNT}/data/{evidence_password}", "read")
-        + _signing(NOTARY, ATTESTER),
+        + _signing(NOTARY, ATTESTER)
+        + _wrapping(),
         WITNESS_ROLE: _signing(WITNESS),
         "ratchet-issuer": _issuing(ROLE, EVIDENCE_ROLE, TRAINING_ROLE, WITNESS_ROLE),
         "ratchet-training-issuer": _issuing(TRAINING_ROLE),
@@ -60,6 +61,15 @@ ROLES = {ROLE: "ratchet-agent", EVIDENCE_ROLE: EVIDENCE_ROLE, TRAINING_ROLE: TRA
 
 def _signing(*keys: str) -> str:
     return "".join(_path(f"transit/sign/{key}", "update") + _path(f"transit/keys/{key}", "read") for key in keys)
+
+
+def _wrapping() -> str:
+    """Wrap and unwrap subjects' keys. To encrypt under a tenant's key makes it; no right on the keys could make one exportable."""
+    return (
+        _path("transit/encrypt/kek-*", "create", "update")
+        + _path("transit/decrypt/kek-*", "update")
+        + _path("transit/keys/kek-*", "read")
+    )
 
 
 def _issuing(*roles: str) -> str:

@@ -9,15 +9,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence import coverage
+from agents.evidence.keyring import Keyring
 from agents.evidence.log import LogDirectory
 from agents.evidence.ports import Frontier, Gap, Notary, Read, Source
 from agents.evidence.quorum import Quorum
 from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import Passed, Sequencer
 from infra.clock import ManualClock
+from infra.kek import LocalKek
 from infra.notary import LocalNotary, verify
 from schemas.errors import Unavailable
 from schemas.payload import Payload
+from streams.fence import Publisher
+from streams.memory import MemoryBroker
 from streams.shapes import Record
 
 KEY = bytes(range(32))
@@ -156,6 +160,11 @@ def batch_entries(reads: Sequence[Read], frontiers: dict[Source, Frontier], *, f
     return entries + batch.closing(tags, full=full)
 
 
+def keyring_over(broker: MemoryBroker, clock: ManualClock) -> Keyring:
+    """A keyring that makes keys, over a broker in memory and the local wrapping key."""
+    return Keyring(broker, LocalKek(KEY), clock, Publisher(broker, broker.count, owner="keys"))
+
+
 @dataclass
 class Lab:
     """A log in a folder, and what its parts need."""
@@ -166,6 +175,8 @@ class Lab:
     clock: ManualClock
     keys: FakeKeys
     publisher: FakePublisher
+    broker: MemoryBroker
+    subjects: Keyring
     request: Callable[..., Record] = request_record
     entries: Callable[..., list[bytes]] = batch_entries
     reader: Callable[..., FakeReader] = FakeReader
@@ -195,4 +206,7 @@ class Lab:
 def lab(tmp_path: Path) -> Lab:
     """An empty log."""
     notary = LocalNotary.create(tmp_path / "notary.key", "dev.ratchet.test")
-    return Lab(tmp_path / "log", notary, FakeFence(), ManualClock(), FakeKeys(), FakePublisher())
+    clock, broker = ManualClock(), MemoryBroker()
+    return Lab(
+        tmp_path / "log", notary, FakeFence(), clock, FakeKeys(), FakePublisher(), broker, keyring_over(broker, clock)
+    )

@@ -126,7 +126,7 @@ async def test_the_collector_waits_for_room(lab: Any, disk: Disk) -> None:
     sequencer = await lab.open()
     stop = asyncio.Event()
     reader.at_end = stop.set
-    collector = Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock)
+    collector = Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock)
     disk.fail(10)
     running = asyncio.create_task(collector.run(stop))
     for _ in range(50):

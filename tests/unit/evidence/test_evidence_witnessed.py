@@ -233,7 +233,7 @@ async def test_a_collector_does_not_wait_for_witnesses(lab: Any, stand: Stand) -
     sequencer = await lab.open()
     stop = asyncio.Event()
     reader.at_end = stop.set
-    await Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock).run(stop)
+    await Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop)
     assert lab.publisher.sent == []
     assert published(lab) == 0
     sequencer.close()
@@ -241,7 +241,7 @@ async def test_a_collector_does_not_wait_for_witnesses(lab: Any, stand: Stand) -
     reader = lab.reader([lab.request(offset) for offset in range(901)], lab.clock)
     sequencer, stop = await lab.open(), asyncio.Event()
     reader.at_end = stop.set
-    await Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock).run(stop)
+    await Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop)
     assert published(lab) == sequencer.size
     found = [payload.kind for payload, _ in lab.publisher.sent if isinstance(payload, AuditFinding)]
     assert found == kinds(sequencer)
@@ -255,7 +255,9 @@ async def test_a_hanging_witness_holds_up_nothing(lab: Any, stand: Stand, monkey
     stand.open = asyncio.Event()
     reader = lab.reader([lab.request(offset) for offset in range(900)], lab.clock, at_once=5)
     stop = asyncio.Event()
-    running = asyncio.create_task(Collector(sequencer, reader, lab.keys, lab.publisher, lab.clock).run(stop))
+    running = asyncio.create_task(
+        Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop)
+    )
     async with asyncio.timeout(20):
         while sequencer.size < 900:  # noqa: ASYNC110  a collector never says that it has caught up
             await asyncio.sleep(0.01)
@@ -280,7 +282,7 @@ async def test_a_split_view_ends_the_collector(lab: Any, stand: Stand) -> None:
     stop = asyncio.Event()
     reader.at_end = stop.set
     with pytest.raises(SplitView):
-        await Collector(second, reader, lab.keys, lab.publisher, lab.clock).run(stop)
+        await Collector(second, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop)
     assert [identity for _, identity in lab.publisher.sent] == ["dev.ratchet.test/3"]
     first.close()
     second.close()

@@ -12,7 +12,7 @@ from agents.inference.actor import Inference
 from agents.router.actor import Router
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
-from schemas import events, policies
+from schemas import compliance, events, policies
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY, Payload
 from schemas.topics import full, plans
@@ -47,13 +47,14 @@ MODULES = {
     "agents/training.py": "jobs",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
+    "agents/evidence/compliance.py": "compliance",
     "agents/evidence/log.py": "evidence",
     "agents/evidence/record.py": "evidence",
     "agents/evidence/sequencer.py": "evidence",
 }
 CLASSES = {
     name: model
-    for module in (events, policies)
+    for module in (compliance, events, policies)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, Payload) and model in REGISTRY.values()
 }
