@@ -127,7 +127,7 @@ def test_a_step_that_is_done_says_what_is_next(capsys: pytest.CaptureFixture[str
     (event,) = fold.take(step("notify", notice=Notice(nature=True)))
     assert told(Screen(as_json=False), Asked("notify", "breach"), row_of(event), found(fold)) == Exit.DONE
     page = capsys.readouterr().out
-    assert "notified" in page
+    assert "done breach  bank  notified" in page
     assert "the notice does not say who can be asked; what is likely to follow" in page
     assert "next: assess, notify, tell, contain" in page
 
