@@ -4,7 +4,7 @@ Nobody outside is told by us: a step says that a person has done it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,21 @@ async def incidents(bus: Bus, tenant: str | None = None) -> list[Found]:
         for name, incident in sorted(state.view(key).entries.items())
     ]
     return sorted(found, key=lambda one: (one.incident.due_ms is None, not one.incident.open, one.incident.deadline_ms))
+
+
+async def open_rows(bus: Bus) -> list[dict[str, Any]]:
+    """What nobody has closed, as rows, the most urgent first."""
+    at_ms = now_ms()
+    return [one.row(at_ms) for one in await incidents(bus) if one.incident.open]
+
+
+def say_open(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line each, in red: among much else, as in `ratchet status`."""
+    for row in rows:
+        left = row["left_h"]
+        clock = "" if left is None else f", {'overdue for' if left < 0 else 'to notify within'} {abs(left):.1f} h"
+        name = f"{clean(row['incident'])} of {clean(row['tenant'])}"
+        screen.say(f"[red]incident[/] {name}: {row['state'].replace('_', ' ')}{clock}; `ratchet incident`")
 
 
 async def find(bus: Bus, name: str, tenant: str | None) -> Found | None:

@@ -14,6 +14,7 @@ from schemas.principal import KINDS, PROVEN, Principal
 from schemas.topics import BY_NAME
 from tools.cli.bus import now_ms
 from tools.cli.events import as_row
+from tools.cli.incidents import open_rows, say_open
 from tools.cli.place import open_bus
 from tools.cli.place import settings as find_settings
 from tools.cli.principals import rows_of
@@ -43,6 +44,7 @@ def gather() -> dict[str, Any]:
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
     found["fleets"] = [] if found["lag_error"] else fleets(settings)
+    found["incidents"] = [] if found["lag_error"] else open_incidents(settings)
     found["proof"] = proof(settings) | {"refused": unproven_of(found["observer"])}
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
@@ -141,6 +143,19 @@ def fleets(settings: Settings) -> list[dict[str, Any]]:
     return [{name: data.get(name) for name in shown} for _, data in sorted(known.items())]
 
 
+def open_incidents(settings: Settings) -> list[dict[str, Any]]:
+    """Incidents that nobody has closed, the most urgent first. Nothing where the broker is away or has no such topic."""
+
+    async def ask() -> list[dict[str, Any]]:
+        async with open_bus(settings) as bus:
+            return await open_rows(bus)
+
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), 30))
+    except (Unavailable, Refused, TimeoutError):
+        return []
+
+
 def run(screen: Screen) -> int:
     """The command. Exit 0 where the stack is whole, 1 where part of it is broken, 3 where none runs."""
     with screen.progress("asking around"):
@@ -165,6 +180,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
         screen.say(f"[red]broken[/] {clean(line)}")
     _fleets(screen, found["fleets"])
     _observed(screen, found["observer"])
+    say_open(screen, found["incidents"])
     screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
     if found["lag_error"]:
         screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")
