@@ -17,6 +17,7 @@ from schemas.compliance import CommandIncident, IncidentState, Notice, Step
 HOUR_MS: Final = 3_600_000
 DEFAULT_HOURS: Final = 72
 """From awareness to the notice (GDPR Art. 33(1)), where the tenant has not configured them."""
+LAST_MS: Final = (1 << 53) - 1  # of any event's times
 ITEMS: Final = ("nature", "contact", "consequences", "measures")
 DELAY: Final = "delay_reason"
 Why = Literal["unknown", "taken", "order", "again", "answers", "risk", "reason"]
@@ -85,7 +86,7 @@ def opened(aware_at_ms: int, now_ms: int, hours: int, **about: object) -> Incide
             "opened_at_ms": now_ms,
             "changed_at_ms": now_ms,
             "aware_at_ms": aware_ms,
-            "deadline_ms": aware_ms + hours * HOUR_MS,
+            "deadline_ms": min(aware_ms + hours * HOUR_MS, LAST_MS),
             **about,
         }
     )
