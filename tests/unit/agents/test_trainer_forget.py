@@ -318,7 +318,7 @@ class World:
         message = Message(role="user", content=f"text {text}")
         told = case(number, subject, at_ms=T, messages=(message,), label=f"class {label}")
         self.folding.take(told)
-        self.cases[self.folding._offset] = told
+        self.cases[self.folding.offset] = told
 
     def erase(self, subject: str, back: int) -> None:
         """Up to a request that may lie some way back: the newest ones are not erased."""
