@@ -113,7 +113,7 @@ async def test_a_tenants_key_wraps_for_evidence_and_training_and_is_destroyed_by
     made = await asyncio.to_thread(maker.client.write_data, f"transit/encrypt/{KEK}", data=plain)
     await maker.close()
     wrapped = {"ciphertext": made["data"]["ciphertext"]}
-    trials = {
+    trials: dict[str, tuple[str, str, object]] = {
         "encrypt": ("POST", f"transit/encrypt/{KEK}", plain),
         "decrypt": ("POST", f"transit/decrypt/{KEK}", wrapped),
         "rewrap": ("POST", f"transit/rewrap/{KEK}", wrapped),
