@@ -11,6 +11,7 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,16 +49,16 @@ def sealed(record: Record, inc: int, tenant: str, record_id: str, key: SubjectKe
     return Sealed(place, key.epoch, seal(key.payload, record.value, payload_aad(tenant, record_id)))
 
 
-def file_of(rows: Sequence[Sealed], size: int, now_ms: int) -> tuple[str, bytes] | None:
-    """A batch's file: its name and bytes. None where there is nothing to keep."""
+def files_of(rows: Sequence[Sealed], size: int, now_ms: int) -> list[tuple[str, bytes]]:
+    """A batch's file, its name and bytes; none where there is nothing to keep."""
     if not rows:
-        return None
+        return []
     parts = [_HEAD]
     for row in rows:
         head = orjson.dumps([*row.place, row.epoch])
         parts += (len(head).to_bytes(4, "big"), head, len(row.data).to_bytes(4, "big"), row.data)
     data = b"".join(parts)
-    return f"{FOLDER}/{size:015d}-{now_ms:015d}-{hashlib.sha256(data).hexdigest()[:16]}", data
+    return [(f"{FOLDER}/{size:015d}-{now_ms:015d}-{hashlib.sha256(data).hexdigest()[:16]}", data)]
 
 
 def written_before(name: str, at_ms: int) -> bool:
@@ -72,6 +73,7 @@ class Payloads:
     def __init__(self, log_dir: Path, keyring: Keyring) -> None:
         self._folder = log_dir / FOLDER
         self._keyring = keyring
+        self._read = lru_cache(maxsize=4)(self._read_file)  # a person's records lie side by side
 
     async def open(self, index: int, entry: Mapping[str, Any]) -> bytes:
         """The value of the record that the entry at `index` is of.
@@ -97,14 +99,16 @@ class Payloads:
         source = entry["src"]
         place = (source["topic"], source["partition"], source["inc"], source["offset"])
         for name in self._files(index):
-            try:
-                data = (self._folder / name).read_bytes()
-            except FileNotFoundError:  # pruned meanwhile
-                continue
-            for row in _rows(name, data):
-                if row.place == place:
-                    return row
+            if (row := self._read(name).get(place)) is not None:
+                return row
         return None
+
+    def _read_file(self, name: str) -> Mapping[tuple[str, int, int, int], Sealed]:
+        try:
+            data = (self._folder / name).read_bytes()
+        except FileNotFoundError:  # pruned meanwhile
+            return {}
+        return {row.place: row for row in _rows(name, data)}
 
     def _files(self, index: int) -> list[str]:
         """The files of the batch in which this entry is."""

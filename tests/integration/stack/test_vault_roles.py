@@ -52,7 +52,7 @@ READS = {
 }
 PUBLIC = {role: frozenset(SIGNING_KEYS) for role in (ROLE, GATE_ROLE, TRAINING_ROLE)}
 KEK = "kek-roles"
-OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"encrypt", "decrypt"}}
+OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"decrypt"}}
 
 
 async def logged_in(server: VaultServer, role: str) -> VaultSecrets:

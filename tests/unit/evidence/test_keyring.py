@@ -285,8 +285,8 @@ async def test_keys_are_in_no_text(ring: Ring, caplog: pytest.LogCaptureFixture)
     with pytest.raises(SubjectErased) as caught:
         await keyring.key(at(0))
     said = " ".join(
-        (repr(key), repr(keyring), repr(ring.kek), repr(caught.value), str(caught.value.args), caplog.text)
-        + tuple(str(record) for record in ring.broker.records("keyring"))
+        [repr(key), repr(keyring), repr(ring.kek), repr(caught.value), str(caught.value.args), caplog.text]
+        + [str(record) for record in ring.broker.records("keyring")]
     )
     dek = key._dek
     for secret in (dek, key.commit, key.payload, key.rows, MASTER):
