@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tools.cli.compliance_words import incident_app, tenant_app
 from tools.cli.repair_words import dlq_app, offsets
 from tools.cli.words import By, Json, Reason, done, run, screen
 
@@ -40,6 +41,8 @@ app.add_typer(judge_app, name="judge", rich_help_panel="Decisions")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
+app.add_typer(tenant_app, name="tenant", rich_help_panel="Compliance")
+app.add_typer(incident_app, name="incident", rich_help_panel="Compliance")
 
 INTERRUPTED = 130
 STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"
@@ -690,13 +693,19 @@ def access(
     pseudonym: Annotated[
         bool, typer.Option("--pseudonym", help="SUBJECT is the pseudonym in the log: no key is needed.")
     ] = False,
+    unrecorded: Annotated[
+        bool, typer.Option("--unrecorded", help="Do not have the log record what is handed out; no Kafka is needed.")
+    ] = False,
     log: LogOpt = None,
+    operator: By = None,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until the log has recorded it.")] = 60,
     as_json: Json = False,
 ) -> None:
-    """Write all entries of the log about one person, with proofs and explanations."""
+    """Write all that the log holds about one person, with proofs, explanations and, where keys can be opened, the texts."""
     from tools.cli import subject as work
 
-    done(work.run(screen(as_json), work.Asked(subject, tenant, pseudonym), out, log))
+    asked = work.Asked(subject, tenant, pseudonym, not unrecorded, operator, wait)
+    done(work.run(screen(as_json), asked, out, log))
 
 
 @app.command(rich_help_panel=DECIDE)

@@ -11,9 +11,9 @@ in the export itself are used, which shows only that the export agrees with itse
 Checked: no file is unknown or missing; keys; every signature of the checkpoint, the witnesses' quorum; every entry
 against its hash tile, every tile against the tiles below it, the root against the checkpoint; that each entry is
 canonical JSON; that per topic partition every offset, from the first to the frontier, is one entry or one skip with
-its reason, once; that the policy file is the one which the log itself names last; proofs, the manifest and the entry
-that holds its digest, attestations and the entries they speak of. Of a tenant's bundle, in which the entries of others
-are only hashes: that no entry of this tenant is held back.
+its reason, once; that each violation of controls stands behind its finding; that the policy file is the one which the
+log itself names last; proofs, the manifest and the entry that holds its digest, attestations and the entries they speak
+of. Of a tenant's bundle, in which the entries of others are only hashes: that no entry of this tenant is held back.
 
 Exit: 0 valid, 1 not valid, 2 used wrongly, 3 the library is missing.
 """
@@ -659,7 +659,7 @@ def split_bundle(data: bytes, width: int, name: str) -> list[bytes]:
 
 STRING, NUMBER, COUNT = rb'"[ !#-\[\]-~]*"', rb"(?:0|-?[1-9][0-9]{0,14})", rb"(?:0|[1-9][0-9]{0,14})"
 TOKEN = re.compile(rb'("[ !#-\[\]-~]*")(:?)|-?[0-9]+|true|false|[{}\[\],]')
-NEVER_LEARNED = frozenset({"coverage", "finding", "trust", "export.made", "adapter.registered"})
+NEVER_LEARNED = frozenset({"coverage", "finding", "violation", "trust", "export.made", "adapter.registered"})
 TYPE_KEY = b'"type":'
 
 
@@ -781,6 +781,7 @@ class Stream:
 
 PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(0|[1-9][0-9]{0,8})", re.ASCII)
 TYPE = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)
+CONTROL = re.compile(r"[a-z][A-Za-z0-9.-]{0,63}", re.ASCII)
 SOURCE_KEYS = ("topic", "partition", "inc", "offset", "broker_ms")
 
 
@@ -808,12 +809,14 @@ class Completeness:
         self.types: Counter[str] = Counter()
         self.findings: list[dict[str, Any]] = []
         self.found = 0
+        self.violations: list[dict[str, Any]] = []
         self.of_tenant = 0
         self.problems: list[str] = []
         self.watch: Callable[[int, dict[str, Any]], None] = lambda _, __: None
         self._tenant = tenant
         self._newest: dict[bytes, Stream] = {}  # by partition with topic, as the patterns give it
         self._announced: set[tuple[str, int, str, int, int]] = set()
+        self._last_finding = (-1, "")
         self._patterns = Patterns()
         self._batch = Batch()
         self._closing = False
@@ -879,7 +882,9 @@ class Completeness:
             self._closing = True
             self._coverage(entry)
         elif kind == "finding":
-            self._finding(entry)
+            self._finding(index, entry)
+        elif kind == "violation":
+            self._violation(index, entry)
         elif kind != "trust":
             self._record(entry, data)
             if kind not in NEVER_LEARNED:
@@ -900,11 +905,12 @@ class Completeness:
         self._newest[b'%d,"topic":%s' % (source["partition"], ENCODER.encode(source["topic"]).encode())] = stream
         self._batch.tenants.append(ENCODER.encode(tenant).encode())
 
-    def _finding(self, entry: dict[str, Any]) -> None:
+    def _finding(self, index: int, entry: dict[str, Any]) -> None:
         kind = string(entry.get("kind"), "kind")
         if TYPE.fullmatch(kind) is None:
             raise Invalid(f"finding of kind {kind[:64]!r}")
         self.found += 1
+        self._last_finding = index, kind
         shown = {key: value for key, value in entry.items() if key not in ("v", "type")}
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(shown)
@@ -912,6 +918,18 @@ class Completeness:
             source = members(entry["src"], "src", ("topic", "partition", "inc"), ())
             span = whole(entry.get("from"), "from"), whole(entry.get("to"), "to")
             self._announced.add((_place(source), whole(source["inc"], "src.inc"), kind, *span))
+
+    def _violation(self, index: int, entry: dict[str, Any]) -> None:
+        """It stands right behind the finding that it names, once, and names controls."""
+        members(entry, "violation", ("v", "type", "finding", "controls"), ())
+        kind = string(entry["finding"], "violation: finding")
+        if self._last_finding != (index - 1, kind):
+            raise Invalid(f"violation by {kind[:64]!r}: the entry before it is not that finding")
+        controls = [string(control, "violation: a control") for control in items(entry["controls"], "controls")]
+        if not 0 < len(controls) == len(set(controls)) or not all(map(CONTROL.fullmatch, controls)):
+            raise Invalid("violation: controls are not one or more names, each once")
+        if len(self.violations) < MAX_FINDINGS:
+            self.violations.append({"entry": index, "finding": kind, "controls": controls})
 
     # coverage
 
@@ -1296,6 +1314,7 @@ class Report:
     partitions: dict[str, list[Stream]] = field(default_factory=dict[str, list[Stream]])
     findings: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     found: int = 0
+    violations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     proofs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     attestations: list[str] = field(default_factory=list[str])
     problems: list[str] = field(default_factory=list[str])
@@ -1337,6 +1356,7 @@ class Report:
             },
             "findings": self.findings,
             "findings_total": self.found,
+            "violations": self.violations,
             "proofs": self.proofs,
             "attestations": self.attestations,
         }
@@ -1537,6 +1557,7 @@ class Bundle:
         finally:
             report.types, report.partitions = dict(completeness.types), completeness.streams
             report.findings, report.found = completeness.findings, completeness.found
+            report.violations = completeness.violations
             report.of_tenant = completeness.of_tenant
             report.problems += completeness.problems
 
@@ -1583,6 +1604,15 @@ class Bundle:
         self._report.proved(proof.index, name, value)
 
 
+def findings_of(report: Report) -> Iterator[str]:
+    for finding in report.findings:
+        yield f"finding     {json.dumps(finding, sort_keys=True)}"
+    if report.found > len(report.findings):
+        yield f"finding     and {report.found - len(report.findings)} more"
+    for violation in report.violations:
+        yield f"violation   {violation['finding']}: {', '.join(violation['controls'])} (entry {violation['entry']})"
+
+
 def lines_of(report: Report) -> Iterator[str]:
     yield f"kind        {report.kind}"
     yield f"origin      {report.origin}"
@@ -1607,10 +1637,7 @@ def lines_of(report: Report) -> Iterator[str]:
             skips = "".join(f", {count} {kind}" for kind, count in sorted(stream.skips.items()))
             again = f", incarnation {stream.inc}" if len(streams) > 1 else ""
             yield f"partition   {place}{again}: 0 to {stream.next - 1}, {stream.entries} entries{skips}"
-    for finding in report.findings:
-        yield f"finding     {json.dumps(finding, sort_keys=True)}"
-    if report.found > len(report.findings):
-        yield f"finding     and {report.found - len(report.findings)} more"
+    yield from findings_of(report)
     for proof in report.proofs:
         yield f"proof       entry {proof['index']}, {proof['type']}, {proof['id']}"
     for name in report.attestations:

@@ -1,4 +1,4 @@
-"""What the published log tells `ratchet.audit`: each finding and each checkpoint once, named by their indices.
+"""What the published log tells `ratchet.audit`: each finding, violation, erasure, step of an incident and checkpoint once, by its index.
 
 The log is the outbox: below the cursor, which moves in the transaction that sends, everything is said. Statements that
 entries call for are signed on the same walk, and lie beside the log before the cursor passes them.
@@ -12,12 +12,16 @@ from agents.evidence.attest import STATEMENTS, path_of
 from agents.evidence.coverage import FINDING
 from agents.evidence.ports import Attestor, AuditPublisher, Clock, RolledBack
 from agents.evidence.sequencer import Sequencer, Signed
+from agents.evidence.violations import VIOLATION
 from schemas import canonical
+from schemas.compliance import AuditRecorded, ComplianceViolation
 from schemas.events import AuditCheckpoint, AuditFinding
 from schemas.payload import Payload
 from schemas.tlog.strict import encode_base64
 
-_MARKS = tuple(f'"type":"{kind}"'.encode() for kind in (FINDING, *STATEMENTS))
+_TYPE = b'"type":"'
+_ERASED, _INCIDENT = "subject.erased", "incident."
+_BEGINNINGS = tuple(kind.encode() for kind in (FINDING, VIOLATION, _ERASED, _INCIDENT, *STATEMENTS))
 _AT_ONCE = 500
 
 
@@ -50,26 +54,26 @@ class Announcer:
         size = published.checkpoint.size
         cursor = await self._publisher.start() or 0
         if cursor < size:
-            findings: list[tuple[Payload, str]] = []
-            for index, entry, kind in await asyncio.to_thread(list, self._noteworthy(cursor, size)):
-                if kind != FINDING:
-                    await self._attest(index, entry, kind)
+            told: list[tuple[Payload, str]] = []
+            for index, entry, said in await asyncio.to_thread(list, self._noteworthy(cursor, size)):
+                if said["type"] in STATEMENTS:
+                    await self._attest(index, entry, said["type"])
                     continue
-                findings.append(self._finding(index, entry))
-                if len(findings) == _AT_ONCE:
-                    await self._publisher.publish(findings, index + 1)
-                    findings = []
-            await self._publisher.publish([*findings, self._checkpoint(published)], size)
+                told.append((self._payload(index, said), f"{self._sequencer.origin}/{index}"))
+                if len(told) == _AT_ONCE:
+                    await self._publisher.publish(told, index + 1)
+                    told = []
+            await self._publisher.publish([*told, self._checkpoint(published)], size)
         self._told = size
 
-    def _noteworthy(self, first: int, end: int) -> Iterator[tuple[int, bytes, str]]:
-        """Findings and what calls for a statement: (index, entry, type)."""
+    def _noteworthy(self, first: int, end: int) -> Iterator[tuple[int, bytes, Mapping[str, Any]]]:
+        """What is announced or calls for a statement: (index, entry, its value)."""
         for index, entry in self._sequencer.entries(first, end):
-            if any(mark in entry for mark in _MARKS):  # nested, they may be somebody's facts
+            kind = entry[entry.rfind(_TYPE) + len(_TYPE) :]  # keys are sorted: the entry's own is the last one
+            if kind.startswith(_BEGINNINGS):
                 said = cast("Mapping[str, Any]", canonical.decode(entry))
-                ours = "id" not in said  # what somebody sent under the name of a finding is none
-                if said["type"] in STATEMENTS or (said["type"] == FINDING and ours):
-                    yield index, entry, said["type"]
+                if _is_told(said):
+                    yield index, entry, said
 
     async def _attest(self, index: int, entry: bytes, kind: str) -> None:
         name = path_of(index, kind)
@@ -78,14 +82,16 @@ class Announcer:
         envelope = await self._attestor.attest(index, entry)
         await asyncio.to_thread(self._sequencer.attach, name, envelope)
 
-    def _finding(self, index: int, entry: bytes) -> tuple[Payload, str]:
-        said = dict(cast("Mapping[str, Any]", canonical.decode(entry)))
-        kind = said.pop("kind")
-        detail = {name: value for name, value in said.items() if name not in ("v", "type")}
-        payload = AuditFinding(
-            at_ms=self._clock.now_ms(), log_index=index, kind=kind, detail=canonical.encode(detail).decode()
-        )
-        return payload, f"{self._origin}/{index}"
+    def _payload(self, index: int, said: Mapping[str, Any]) -> Payload:
+        at_ms = self._clock.now_ms()
+        if said["type"] == FINDING:
+            detail = {name: value for name, value in said.items() if name not in ("v", "type", "kind")}
+            told = canonical.encode(detail).decode()
+            return AuditFinding(at_ms=at_ms, log_index=index, kind=said["kind"], detail=told)
+        if said["type"] == VIOLATION:
+            controls = tuple(said["controls"])
+            return ComplianceViolation(at_ms=at_ms, log_index=index, finding=said["finding"], controls=controls)
+        return AuditRecorded(at_ms=at_ms, tenant=said["tenant"], log_index=index, id=said["id"], of=said["type"])
 
     def _checkpoint(self, published: Signed) -> tuple[Payload, str]:
         checkpoint = published.checkpoint
@@ -99,6 +105,10 @@ class Announcer:
         )
         return payload, f"{checkpoint.origin}/{checkpoint.size}"
 
-    @property
-    def _origin(self) -> str:
-        return self._sequencer.origin
+
+def _is_told(said: Mapping[str, Any]) -> bool:
+    """What somebody sent under the name of a finding is none of ours: ours have no id."""
+    kind = str(said["type"])
+    if kind in (FINDING, VIOLATION):
+        return "id" not in said
+    return kind in STATEMENTS or kind == _ERASED or kind.startswith(_INCIDENT)

@@ -65,16 +65,12 @@ CROSSWALK = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A check in words: which entries prove it, what a case is, when it holds; and what is said where one does not.
-
-    `waits_for`: what nothing writes into the log yet, so that the answer is no evidence. Empty once something does.
-    """
+    """A check in words: which entries prove it, what a case is, when it holds; and what is said where one does not."""
 
     proof: tuple[str, ...]
     case: str
     holds: str
     fails: str
-    waits_for: str = ""
 
 
 INCIDENT = ("detected", "assessed", "notified", "not_notifiable", "contained", "closed")
@@ -99,9 +95,9 @@ CHECKS: dict[str, Wording] = {
         "Entries are gone before their time, or records were lost before they were read.",
     ),
     "watched": Wording(
-        ("coverage", "finding"), "a coverage entry",
-        "no finding is recorded: nothing shows yet that a person has looked at one",
-        "Findings are recorded, and nothing in the log says that a person has looked at them.",
+        ("coverage", "finding", "violation", "incident.detected", "incident.assessed"), "a coverage entry",
+        "no finding is recorded, or a person has assessed an incident of its kind since",
+        "Findings are recorded, and no person has assessed an incident of them since.",
     ),
     "grounded": Wording(
         ("promotion.evaluated", "command.promote", "model.promoted"), "a promotion",
@@ -125,25 +121,26 @@ CHECKS: dict[str, Wording] = {
         "An adapter was served whose signed statement is not registered in the log.",
     ),
     "confined": Wording(
-        ("decision.routed",), "a decision about personal or secret data",
-        "no arm that may not see the data, or computes where it must not, was chosen for anything",
+        ("decision.routed", "answer.released"), "a decision about personal or secret data, or an answer in which the gate found some",
+        "no arm that may not see the data, or computes where it must not, was chosen for anything, and nothing that was denied went on",
         "Personal or secret data went to an arm that is masked for it, or although the gate denied it.",
     ),
     "purposed": Wording(
         _GATED, "a request that the gate has seen", "purpose and legal basis are named, or it was denied",
-        "A request went on without purpose or legal basis.", "the gate",
+        "A request went on without purpose or legal basis.",
     ),
     "registered": Wording(
         _GATED, "a request that the gate has seen", "the register of processing names its flow, or it was denied",
-        "Data flowed in a way that the register of processing does not name.", "the gate",
+        "Data flowed in a way that the register of processing does not name.",
     ),
     "special": Wording(
-        _GATED, "a request for which a rule on special categories fired", "it was denied, confined or masked",
-        "Data of a special category went on although a rule forbade it.", "the gate",
+        _GATED, "a request for which a rule on special categories fired",
+        "it was denied, confined or masked, or an exemption of the tenant's is named; no arm that the gate left out was chosen",
+        "Data of a special category went on although a rule forbade it.",
     ),
     "transfer": Wording(
-        _GATED, "a request for which a rule on transfers or residency fired", "it was denied, confined or masked",
-        "Data left its region although a rule forbade it.", "the gate",
+        _GATED, "a request for which a rule on transfers or residency fired", "it was denied, or no arm that the rule left out was chosen",
+        "Data left its region although a rule forbade it.",
     ),
     "overseen": Wording(
         ("score.assigned", "answer.released", "answer.withheld"), "an answer",
@@ -162,49 +159,51 @@ CHECKS: dict[str, Wording] = {
     ),
     "marked": Wording(
         ("answer.released",), "a released answer, once answers are marked", "it is marked as made by a model",
-        "Answers were released without the mark.", "the mark on answers",
+        "Answers were released without the mark.",
     ),
     "roles": Wording(
-        ("access.checked",), "a check of roles", "the wrong role was refused", "A wrong role was let in.", "access.checked",
+        ("access.checked",), "a check of roles", "the wrong role was refused", "A wrong role was let in.",
     ),
     "transport": Wording(
         ("access.checked",), "a check of connections", "plaintext and unknown authorities were refused",
-        "A connection in plaintext or under an unknown authority was let in.", "access.checked",
+        "A connection in plaintext or under an unknown authority was let in.",
     ),
     "principals": Wording(
         ("access.checked",), "a check of principals", "each stands for one person or process",
-        "A principal is shared, or somebody without one was let in.", "access.checked",
+        "A principal is shared, or somebody without one was let in.",
     ),
     "configured": Wording(
         ("config.observed",), "an observed setting", "it is as it must be: TLS only, keys young, safe defaults",
-        "A setting was not as it must be.", "config.observed",
+        "A setting was not as it must be.",
     ),
     "restored": Wording(
-        ("drill.completed",), "a drill", "what was restored has the same root", "A restore did not give the same root.", "drill.completed",
+        ("drill.completed",), "a drill", "what was restored has the same root", "A restore did not give the same root.",
     ),
     "handled": Wording(
         _INCIDENTS, "an incident", "its states follow each other, and none was skipped",
-        "An incident skipped a state.", "incident.*",
+        "An incident skipped a state.",
     ),
     "notified": Wording(
-        _INCIDENTS, "an incident that has to be notified", "it was, in time, or is not due yet",
-        "A notice was late, or has not been given though it is due.", "incident.*",
+        _INCIDENTS, "an incident, unless a person said that it need not be notified",
+        "its notice was given in time and says all that it must, or is not due yet",
+        "A notice was late, lacks what it must say, or has not been given though it is due.",
     ),
     "told": Wording(
-        _INCIDENTS, "an incident of high risk to people", "they were told",
-        "An incident of high risk was closed without telling the people concerned.", "incident.*",
+        (*_INCIDENTS, "incident.told"), "an incident of high risk to people", "they were told before it was closed",
+        "An incident of high risk was closed without telling the people concerned.",
     ),
     "erased": Wording(
-        ("subject.erased",), "an erasure", "legal hold was checked, keys were destroyed, and the day is named from which it holds",
-        "An erasure lacks its hold check, its keys, or the day from which it holds.", "subject.erased",
+        ("subject.erased", "subject.kept"), "an erasure that no legal hold stands against",
+        "legal hold was checked, keys were destroyed, and the day is named from which it holds",
+        "An erasure lacks its hold check, its keys, or the day from which it holds, or was not done because settings forbid it.",
     ),
     "accessed": Wording(
         ("export.made",), "an export for a data subject", "it holds as many entries as the log had of the subject",
-        "An export for a data subject does not hold all of the log's entries about it.", "export.made of a subject",
+        "An export for a data subject does not hold all of the log's entries about it.",
     ),
     "deidentified": Wording(
         ("deid.applied",), "a de-identification", "each of the 18 classes is removed, or named as unsupported",
-        "A de-identification does not account for all 18 classes.", "deid.applied",
+        "A de-identification does not account for all 18 classes.",
     ),
 }  # fmt: skip
 

@@ -1,17 +1,6 @@
 """How each check of the catalogue assesses: a rule over the facts of one entry, or a fold. Pure.
 
-Facts of events that nobody emits yet are read as these rules say:
-
-|event|facts|
-|---|---|
-|access.checked|`check`: role, transport or principal; `passed`|
-|config.observed, drill.completed|`passed`|
-|deid.applied|`classes`, a number; `unsupported`, a list of names|
-|subject.erased|`hold_checked`, `keys` (how many), `effective_at_ms`|
-|incident.STATE|`incident`, its id; `aware_at_ms`; `high_risk`|
-|decision.routed, answer.refused|`gate`: `action`, `rules` (fired), `purpose`, `basis`, `registered`|
-|answer.released|`marked`|
-|export.made of the kind `subject`|`entries`; `expected`, how many the log had|
+Facts are those that `table` lets stand in an entry. A rule says of facts whether they hold, or None where they are no case.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +10,6 @@ from agents.evidence.folds import (
     Check,
     End,
     Grounded,
-    Incidents,
     Intact,
     Judged,
     Marked,
@@ -30,9 +18,9 @@ from agents.evidence.folds import (
     Signed,
     Unbroken,
     Value,
-    Watched,
     part,
 )
+from agents.evidence.incidents import Incidents, Watched
 
 
 class Each(Check):
@@ -49,51 +37,61 @@ class Each(Check):
             self.case(index, holds=holds)
 
 
-_PRIVATE = frozenset({"privacy", "residency"})
+_LEFT_OUT = frozenset({"privacy", "residency", "gate"})
 _STRICT = frozenset({"personal", "secret"})
+_SPECIAL = frozenset({"gdpr-9", "hipaa-164.312.e"})
+_TRANSFER = frozenset({"gdpr-44", "gdpr-46"})
 
 
-def confined(facts: Value) -> bool | None:
-    """Of a decision: whether the text goes to no arm that may not have it, shadows and fallbacks included."""
-    routing, action = part(facts, "routing"), part(facts, "gate").get("action")
-    if routing.get("sensitivity") not in _STRICT and action not in ("deny", "confine", "mask"):
-        return None
+def _sent_as_ruled(facts: Value) -> bool:
+    """Of a decision: whether the text goes to no arm that may not have it, shadows, fallbacks and hedges included."""
     asked = {facts.get("arm"), facts.get("second_arm")}
     for name in ("chain", "shadows", "hedges"):
         asked.update(facts.get(name, ()))
     masked = {
-        row["arm"] for row in facts.get("arms", ()) if "arm" in row and _PRIVATE.intersection(row.get("masks", ()))
+        row["arm"] for row in facts.get("arms", ()) if "arm" in row and _LEFT_OUT.intersection(row.get("masks", ()))
     }
-    return action != "deny" and not asked & masked and not _PRIVATE.intersection(routing.get("relaxed", ()))
+    return not asked & masked and not _LEFT_OUT.intersection(part(facts, "routing").get("relaxed", ()))
 
 
-def gated(holds: Callable[[Value], bool | None]) -> Callable[[Value], bool | None]:
-    """A rule over what the gate said; a record that it did not see is no case."""
-
-    def rule(facts: Value) -> bool | None:
-        gate = part(facts, "gate")
-        return holds(gate) if gate else None
-
-    return rule
+def _denied(facts: Value) -> bool:
+    """Denied, and indeed refused: a decision has an arm."""
+    return part(facts, "gate").get("action") == "deny" and "arm" not in facts
 
 
-def purposed(gate: Value) -> bool:
-    return gate.get("action") == "deny" or bool(gate.get("purpose") and gate.get("basis"))
+def confined(facts: Value) -> bool | None:
+    """Of a decision, or of an answer that the gate has looked at."""
+    routing, action = part(facts, "routing"), part(facts, "gate").get("action")
+    if routing.get("sensitivity") not in _STRICT and action not in ("deny", "confine", "mask"):
+        return None
+    return action != "deny" and _sent_as_ruled(facts)
 
 
-def registered(gate: Value) -> bool:
-    return gate.get("action") == "deny" or gate.get("registered") is True
+def purposed(facts: Value) -> bool | None:
+    gate = part(facts, "gate")
+    return _denied(facts) or bool(gate.get("purpose") and gate.get("legal_basis")) if gate else None
 
 
-def fired(*words: str) -> Callable[[Value], bool | None]:
-    """A rule whose id holds one of the words fired: it must have had an effect."""
+def registered(facts: Value) -> bool | None:
+    gate = part(facts, "gate")
+    return _denied(facts) or gate.get("registered") is True if gate else None
 
-    def rule(gate: Value) -> bool | None:
-        if not any(word in str(name) for name in gate.get("rules", ()) for word in words):
-            return None
-        return gate.get("action") in ("deny", "confine", "mask")
 
-    return rule
+def special(facts: Value) -> bool | None:
+    gate = part(facts, "gate")
+    if _SPECIAL.isdisjoint(gate.get("rules", ())):
+        return None
+    weaker = gate.get("action") in ("confine", "mask") or bool(gate.get("exemptions"))
+    return _denied(facts) or (weaker and _sent_as_ruled(facts))
+
+
+def transfer(facts: Value) -> bool | None:
+    """These rules take arms away, and deny where none is left: it is the arms that show whether they were heeded."""
+    gate = part(facts, "gate")
+    if _TRANSFER.isdisjoint(gate.get("rules", ())):
+        return None
+    left_out = any("gate" in row.get("masks", ()) for row in facts.get("arms", ()))
+    return _denied(facts) or (left_out and _sent_as_ruled(facts))
 
 
 def checked(word: str) -> Callable[[Value], bool | None]:
@@ -101,7 +99,10 @@ def checked(word: str) -> Callable[[Value], bool | None]:
     return lambda facts: facts.get("passed") is True if facts.get("check") == word else None
 
 
-def erased(facts: Value) -> bool:
+def erased(facts: Value) -> bool | None:
+    """A receipt; of one that was not given only that settings stood against it: a legal hold may, and without a key there is nothing."""
+    if "reason" in facts:
+        return False if facts["reason"] == "settings" else None
     effective = facts.get("effective_at_ms")
     return facts.get("hold_checked") is True and facts.get("keys", 0) > 0 and isinstance(effective, int)
 
@@ -112,6 +113,10 @@ def accessed(facts: Value) -> bool | None:
 
 def deidentified(facts: Value) -> bool:
     return facts.get("classes", 0) + len(facts.get("unsupported", ())) == 18
+
+
+def restored(facts: Value) -> bool:
+    return passed(facts) and "root" in facts and facts["root"] == facts.get("restored")
 
 
 def passed(facts: Value) -> bool:
@@ -132,19 +137,19 @@ def all_checks() -> tuple[Iterable[Check], Mapping[str, Judge]]:
         "watched": Watched(),
         "grounded": Grounded(),
         "signed": Signed(),
-        "confined": Each(("decision.routed",), confined),
-        "purposed": Each(gate, gated(purposed)),
-        "registered": Each(gate, gated(registered)),
-        "special": Each(gate, gated(fired("special", "health", "gdpr-9"))),
-        "transfer": Each(gate, gated(fired("transfer", "residency", "gdpr-4"))),
+        "confined": Each(("decision.routed", "answer.released"), confined),
+        "purposed": Each(gate, purposed),
+        "registered": Each(gate, registered),
+        "special": Each(gate, special),
+        "transfer": Each(gate, transfer),
         "accurate": Accurate(),
         "marked": Marked(),
         "roles": Each(("access.checked",), checked("role")),
         "transport": Each(("access.checked",), checked("transport")),
         "principals": Each(("access.checked",), checked("principal")),
         "configured": Each(("config.observed",), passed),
-        "restored": Each(("drill.completed",), passed),
-        "erased": Each(("subject.erased",), erased),
+        "restored": Each(("drill.completed",), restored),
+        "erased": Each(("subject.erased", "subject.kept"), erased),
         "accessed": Each(("export.made",), accessed),
         "deidentified": Each(("deid.applied",), deidentified),
     }

@@ -83,9 +83,7 @@ def _result(control: Control, judged: Judged, stated: Statement | None, at_ms: i
 def _nothing(wording: Wording) -> str:
     if not wording.proof:
         return "No log can show it: a person's signed statement does."
-    return (
-        f"Nothing of it is recorded yet: {wording.waits_for}." if wording.waits_for else "The log holds no case of it."
-    )
+    return "The log holds no case of it."
 
 
 def row_of(one: Result) -> dict[str, Any]:

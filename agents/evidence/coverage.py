@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from agents.evidence.ports import Frontier, Gap, Last, Read, Source
 from agents.evidence.record import Draft
+from agents.evidence.violations import with_violation
 from schemas import canonical, topics
 from schemas.tlog.tiles import MAX_ENTRY
 from streams.shapes import Record
@@ -111,8 +112,9 @@ class Batch:
         return dict(self.frontiers) | {source: spans[-1].frontier() for source, spans in self.spans.items()}
 
     def closing(self, tags: Mapping[str, int], *, full: bool) -> list[bytes]:
-        """Findings and coverage entries, to stand after the records. `tags`: how many of them each tenant's tag has.
+        """Findings with their violations, and coverage entries, to stand after the records.
 
+        `tags`: how many of the records each tenant's tag has.
         `full` names every known partition.
         """
         spans = dict(self.spans)
@@ -153,7 +155,7 @@ def _findings(source: Source, span: _Span) -> Iterable[bytes]:
     told = [("source-reset", 0, span.before)] if span.before is not None else []
     told += [(FINDINGS[kind], first, last) for first, last, kind in span.skips if kind in FINDINGS]
     for kind, first, last in told:
-        yield _finding(kind, source, span.inc, first, last)
+        yield from with_violation(kind, _finding(kind, source, span.inc, first, last))
 
 
 def finding(kind: str, record: Record, inc: int) -> bytes:

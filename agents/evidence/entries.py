@@ -1,6 +1,6 @@
 """What an entry of a record may hold, as JSON Schema for auditors: made of the same kinds that write the entries. Pure.
 
-The collector's own entries (`coverage`, `finding`, `trust`) have no `src` and are not described here.
+The collector's own entries (`coverage`, `finding`, `violation`, `trust`) are of no record and are not described here.
 """
 
 from agents.evidence.facts import COUNT, DEFINED, MAX_ITEMS, NAME, TOKEN, Document, described

@@ -24,6 +24,7 @@ from agents.evidence.coverage import COVERAGE, FINDING
 from agents.evidence.log import CHECKPOINT, POLICY, export, tile_bytes
 from agents.evidence.snapshot import Say, Snapshot, name_of, parsed, silent
 from agents.evidence.trust import TRUST
+from agents.evidence.violations import VIOLATION
 from schemas import canonical
 from schemas.errors import Refused
 from schemas.ids import digest
@@ -34,7 +35,7 @@ OSCAL = "oscal.json"
 CONTROLS = "controls.csv"
 PROOFS = "proofs"
 DISCLOSED = "disclosed"
-OWN = frozenset({COVERAGE, FINDING, TRUST})
+OWN = frozenset({COVERAGE, FINDING, TRUST, VIOLATION})
 """Types of the collector's own entries: they belong to every tenant's bundle."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 

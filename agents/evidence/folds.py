@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from agents.evidence.catalogue import DEADLINE, INCIDENT
+from agents.evidence.catalogue import DEADLINE
 
 Value = Mapping[str, Any]
 Place = tuple[int, int, int]
@@ -93,16 +93,6 @@ class Intact(Check):
 
     def judged(self, end: End) -> Judged:
         return Judged(end.entries, self.failed if end.unbroken else range(end.entries))
-
-
-class Watched(Check):
-    types = ("coverage", "finding")
-
-    def take(self, index: int, value: Value) -> None:
-        if value["type"] == "coverage":
-            self.population += 1
-        else:
-            self.failed.append(index)
 
 
 class Grounded(Check):
@@ -317,63 +307,3 @@ class Marked(Check):
         self._begun = self._begun or mark is not None
         if self._begun:
             self.case(index, holds=mark is True)
-
-
-_BEFORE: Mapping[str, Sequence[frozenset[str]]] = {
-    "detected": (),
-    "assessed": (frozenset({"detected"}),),
-    "notified": (frozenset({"assessed"}),),
-    "not_notifiable": (frozenset({"assessed"}),),
-    "contained": (frozenset({"assessed"}),),
-    "closed": (frozenset({"notified", "not_notifiable"}), frozenset({"contained"})),
-}
-"""Of each of these sets an incident has been in one state before."""
-
-
-class Incidents(Check):
-    """Each incident by its id: the states it went through, and when its people and authority were told."""
-
-    types = tuple(f"incident.{state}" for state in INCIDENT)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._states: dict[str, set[str]] = {}
-        self._skipped: dict[str, int] = {}
-        self._aware: dict[str, tuple[int, int]] = {}
-        self._told_ms: dict[str, int] = {}
-        self._harmless: set[str] = set()
-        self._grave: dict[str, int] = {}
-        self._closed: dict[str, int] = {}
-
-    def take(self, index: int, value: Value) -> None:
-        facts, state = part(value, "facts"), str(value["type"]).removeprefix("incident.")
-        name, at = str(facts.get("incident")), value["src"]["broker_ms"]
-        seen = self._states.setdefault(name, set())
-        if not all(seen & one for one in _BEFORE[state]):
-            self._skipped.setdefault(name, index)
-        seen.add(state)
-        aware = facts.get("aware_at_ms", at)
-        if isinstance(aware, int):
-            self._aware.setdefault(name, (aware, index))
-        if state == "notified":
-            self._told_ms.setdefault(name, at)
-        elif state == "not_notifiable":
-            self._harmless.add(name)
-        elif state == "closed":
-            self._closed[name] = index
-        if facts.get("high_risk"):
-            self._grave.setdefault(name, index)
-
-    def judged(self, end: End) -> Judged:
-        return Judged(len(self._states), sorted(self._skipped.values()))
-
-    def notified(self, end: End) -> Judged:
-        """An incident is a case until it is found that nobody has to be told."""
-        limit = DEADLINE["gdpr-33-notify"].value * 3_600_000
-        cases = {name: aware for name, aware in self._aware.items() if name not in self._harmless}
-        late = [at for name, (aware, at) in cases.items() if self._told_ms.get(name, end.last_ms) - aware > limit]
-        return Judged(len(cases), sorted(late))
-
-    def told(self, end: End) -> Judged:
-        untold = [self._closed[name] for name in self._grave if name in self._closed and name not in self._told_ms]
-        return Judged(len(self._grave), sorted(untold))

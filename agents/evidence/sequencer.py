@@ -26,8 +26,8 @@ from schemas.errors import Refused, Unavailable
 from schemas.tlog import merkle, note, tiles
 
 MAX_BATCH = 4096
-"""Records of one checkpoint; findings and coverage come on top."""
-_ROOM = 4 * MAX_BATCH
+"""Records of one checkpoint; findings, violations and coverage come on top."""
+_ROOM = 5 * MAX_BATCH  # of one read at most four entries, findings and violations, and then the coverage
 _OWN = 2  # what the log itself may say before a batch: whom to trust, how its witnesses are
 Beside = Sequence[tuple[str, bytes]]
 """Names and bytes of files."""

@@ -356,7 +356,7 @@ def disclosed(entries: Sequence[bytes], tenant: str) -> dict[str, bytes]:
 
 
 def _is_shown(value: Mapping[str, Any], tenant: str) -> bool:
-    return value["type"] in ("coverage", "finding", "trust") or value.get("tenant") == tenant
+    return value["type"] in ("coverage", "finding", "trust", "violation") or value.get("tenant") == tenant
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> Path:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence.attest import SigningAttestor, kind_of, path_of
 from agents.evidence.log import LogDirectory
+from agents.evidence.record import Draft
 from agents.evidence.sequencer import Sequencer
 from infra.notary import LocalNotary, verify
 from infra.secrets import LocalSecrets
-from schemas import canonical
+from schemas import canonical, codec, topics
 from schemas.dsse import PAYLOAD_TYPE, STATEMENT_TYPE, envelope, pae
+from schemas.payload import Payload
 from streams.shapes import Record
 
 ATTESTER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -58,6 +60,8 @@ class Book:
     counts: Counter[str] = field(default_factory=Counter[str])
     last: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     index: dict[str, int] = field(default_factory=dict[str, int])
+    keys: Callable[[str], tuple[bytes, bytes]] = lambda _: (bytes(range(32)), bytes(range(32)))
+    """Of a tenant: commitments, pseudonyms."""
     size: int = 1
     """With the batch that is not written yet; 1 for the `trust` entry that the sequencer puts first."""
 
@@ -99,11 +103,25 @@ class Book:
         self.batch.append(canonical.encode(entry))
         self.size += 1
 
+    def event(self, payload: Payload, name: str) -> int:
+        """A real event, as the collector writes it; its id is `name`. The entry's index."""
+        topic = topics.full(payload.TOPIC)
+        made = codec.encode(payload, event_id=name, source="ratchet/test", traceparent="")
+        offset = self.offsets[topic]
+        self.offsets[topic] = offset + 1
+        self.last[topic] = [offset, AT_MS + self.size, name]
+        record = Record(topic, 0, offset, made.key, made.value, made.headers, AT_MS + self.size)
+        self.batch.append(Draft(record).build(*self.keys(payload.tenant)))
+        self.size += 1
+        self.counts[payload.tenant] += 1
+        self.index[name] = self.size - 1
+        return self.size - 1
+
     def record(self, record: Record) -> None:
         """A record of a broker, as the collector would take it."""
         headers = dict(record.headers)
         value = json.loads(record.value or b"{}")
-        facts = {name: value[name] for name in ("manifest", "kind", "files")}
+        facts = {name: value[name] for name in ("manifest", "kind", "files", "entries", "expected")}
         self.offsets[record.topic] = record.offset
         kind = headers["ce_type"].decode().removeprefix("ratchet.").removesuffix(".v1")
         topic = record.topic.removeprefix("ratchet.")

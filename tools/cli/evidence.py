@@ -4,10 +4,11 @@ All but a whole export read the log's folder alone. That one asks Kafka to have 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agents.evidence import export as bundles
 from agents.evidence.snapshot import Snapshot, name_of, parsed
@@ -104,19 +105,28 @@ def sample(screen: Screen, folder: Path | None, count: int, seed: str, out: Path
 
 
 def findings(screen: Screen, folder: Path | None) -> int:
-    """What the collector found wrong, as the log says it. Exit 1 where there is something."""
+    """What the collector found wrong, as the log says it, with the controls that it violates. Exit 1 where there is something."""
     log = open_log(folder)
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    violated: dict[int, tuple[int, list[str]]] = {}
     with screen.progress(f"reading {log.size:,} entries") as progress:
-        found = [
-            (index, value)
-            for index, entry in log.entries(say=progress.say)
-            if b'"type":"finding"' in entry and (value := parsed(entry)).get("type") == "finding"
-        ]
+        for index, entry in log.entries(say=progress.say):
+            if b'"type":"finding"' in entry or b'"type":"violation"' in entry:
+                value = parsed(entry)
+                if value.get("type") == "finding":
+                    found.append((index, value))
+                elif value.get("type") == "violation":  # of the entry before it
+                    violated[index - 1] = index, value["controls"]
     for index, value in found:
+        at, controls = violated.get(index, (None, []))
         said = {name: item for name, item in value.items() if name not in ("v", "type")}
         source: Mapping[str, Any] = value.get("src", {})
         where = f" {source['topic']}[{source['partition']}] offsets {value['from']} to {value['to']}" if source else ""
-        screen.line({"index": index, **said}, f"entry {index}: [yellow]{clean(str(value['kind']))}[/]{clean(where)}")
+        violates = f", violates {', '.join(controls)} (entry {at})" if controls else ""
+        screen.line(
+            {"index": index, **said, "violates": controls, "violation": at},
+            f"entry {index}: [yellow]{clean(str(value['kind']))}[/]{clean(where)}{clean(violates)}",
+        )
     if not found:
         screen.say(f"no finding among {log.size} entries")
     return Exit.NO if found else Exit.DONE
@@ -166,7 +176,11 @@ def _export(screen: Screen, folder: Path, out: Path, asked: Asked, progress: Pro
         if tag not in tags:
             raise Refused(f"the log's coverage does not count the entries of tenant {asked.tenant}", kind="log-damaged")
         plan = bundles.plan_tenant(log, fetch, proofs, asked.tenant, tag, say)
-    by = asyncio.run(_announce(folder, plan, asked, progress))
+    kind: Literal["full", "tenant"] = "full" if plan.tenant is None else "tenant"
+    made = partial(ExportMade, tenant=plan.tenant or "default", manifest=plan.digest, kind=kind, files=len(plan.files))
+    by = asyncio.run(
+        announce(folder, made, plan.size, asked, progress, "--log-only exports the log alone, as it is signed")
+    )
     checkpoint = bundles.write(folder, plan, out, say)
     more: dict[str, Any] = {"kind": plan.kind, "manifest": plan.digest, "by": by, "files": sorted(plan.files)}
     more |= {"proofs": sorted(plan.proofs), "missing": list(plan.missing)}
@@ -174,42 +188,37 @@ def _export(screen: Screen, folder: Path, out: Path, asked: Asked, progress: Pro
     return Exit.DONE
 
 
-async def _announce(folder: Path, plan: bundles.Plan, asked: Asked, progress: Progress) -> str:
-    """Have `export.made` recorded and wait until the published checkpoint covers it. Who made it."""
-    progress.say("telling the log of the bundle")
+async def announce(
+    folder: Path, made: Callable[..., ExportMade], size: int, asked: Asked, progress: Progress, instead: str
+) -> str:
+    """Have `export.made` recorded and wait until the published checkpoint, of more than `size` entries, covers it. Who made it.
+
+    `made` lacks who and when. `instead`: what works without Kafka.
+    """
+    progress.say("telling the log of the export")
     try:
         by = (await voice("operator", asked.by)).name
-        event = ExportMade(
-            at_ms=now_ms(),
-            tenant=plan.tenant or "default",
-            manifest=plan.digest,
-            kind="full" if plan.tenant is None else "tenant",
-            files=len(plan.files),
-            by=by,
-        )
+        event = made(at_ms=now_ms(), by=by)
         facts = Facts(await open_broker(), "cli")
         try:
-            await facts.send(event, plan.digest)
+            await facts.send(event, event.manifest)
         finally:
             await facts.stop()
     except Unavailable as fault:
-        raise Unavailable(
-            f"{fault}. A bundle must be recorded in the log before it is written; --log-only exports the log alone"
-        ) from fault
-    loop, seen = asyncio.get_running_loop(), plan.size
+        raise Unavailable(f"{fault}. An export is recorded in the log before it is written; {instead}") from fault
+    loop, seen = asyncio.get_running_loop(), size
     deadline = loop.time() + asked.wait_s
     while True:
         log = Snapshot.open(folder)
-        if bundles.announced(log, plan.digest, seen):
+        if bundles.announced(log, event.manifest, seen):
             return by
         seen = log.size
         if loop.time() > deadline:
             raise Unavailable(
-                f"the bundle was announced, and no signed checkpoint covers it after {asked.wait_s:g} s: the evidence agent "
-                "does not run, is behind (--wait SECONDS) or cannot sign; `ratchet status` says which. --log-only exports "
-                "what is signed"
+                f"the export was announced, and no signed checkpoint covers it after {asked.wait_s:g} s: the evidence agent "
+                f"does not run, is behind (--wait SECONDS) or cannot sign; `ratchet status` says which. Else {instead}"
             )
-        progress.say(f"waiting for the log to record the bundle; it has {log.size:,} entries")
+        progress.say(f"waiting for the log to record the export; it has {log.size:,} entries")
         await asyncio.sleep(LOOK_S)
 
 

@@ -12,6 +12,7 @@ from agents.evidence.snapshot import Say, Snapshot, name_of, parsed, silent
 from agents.router.masks import WORDS
 from schemas.tlog.strict import encode_base64
 from schemas.topics import BY_NAME, PREFIX
+from tools.cli import erased, gate_words
 from tools.cli.evidence import open_log
 from tools.cli.reasons import WHOLE, WHYS
 from tools.cli.screen import Exit, Screen, clean
@@ -27,6 +28,7 @@ _WITHHELD = {
     "rejected": "a person rejected the answer",
     "failed": "no arm gave an answer",
     "window_ended": "nobody decided before its time was over",
+    "gate": "the gate stopped the answer",
 }
 _ACTIONS = {
     "release": "it goes out",
@@ -57,7 +59,7 @@ def run(screen: Screen, request: str, folder: Path | None, tenant: str | None) -
         words = f"several tenants have a request {request!r}: {', '.join(tenants)}; give --tenant"
         screen.line({"refused": words, "kind": "ambiguous-request"}, f"[red]no[/]: {clean(words)}")
         return Exit.NO
-    said = explanation(log, request, found)
+    said = explanation(log, request, found, erasures(log, found))
     if screen.as_json:
         screen.json(said)
         return Exit.DONE
@@ -86,11 +88,13 @@ def request_of(value: Value) -> str | None:
     return str(value["key"]) if "key" in value and value.get("src", {}).get("topic") in _BY_REQUEST else None
 
 
-def explanation(log: Snapshot, request: str, found: Sequence[Entry]) -> dict[str, Any]:
-    """What is known of a request, in sections of plain words, with the entries that say it."""
+def explanation(
+    log: Snapshot, request: str, found: Sequence[Entry], receipts: Sequence[erased.Receipt] = ()
+) -> dict[str, Any]:
+    """What is known of a request, in sections of plain words, with the entries that say it. `receipts`: of its person's erasures."""
     sections = {
         "purpose": [*_purpose(found)],
-        "data": [*_data(found)],
+        "data": [*_data(found, receipts)],
         "rules": [*_rules(found)],
         "route": [*_route(found)],
         "arms": [*_arms(found)],
@@ -107,11 +111,22 @@ def explanation(log: Snapshot, request: str, found: Sequence[Entry]) -> dict[str
         "root": encode_base64(log.checkpoint.root),
         "sections": sections,
         "decisions": [_decision(index, value) for index, value in _of(found, "decision.routed")],
+        "gate": [
+            {"entry": index, "type": value["type"], **value["facts"]["gate"]}
+            for index, value in found
+            if value.get("facts", {}).get("gate")
+        ],
         "entries": [
             {"index": index, "name": name_of(index, value), "type": value.get("type"), "time": value.get("time")}
             for index, value in found
         ],
     }
+
+
+def erasures(log: Snapshot, found: Iterable[Entry], say: Say = silent) -> list[erased.Receipt]:
+    """Receipts of the persons that a request's entries name."""
+    named = {(str(value.get("tenant")), str(value["subject"])) for _, value in found if "subject" in value}
+    return [receipt for tenant, subject in sorted(named) for receipt in erased.receipts(log, tenant, subject, say)]
 
 
 def _of(found: Iterable[Entry], *kinds: str) -> Iterator[Entry]:
@@ -123,19 +138,22 @@ def _facts(found: Iterable[Entry], *kinds: str) -> Iterator[dict[str, Any]]:
 
 
 def _gates(found: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What the gate said of the request itself."""
     return [facts["gate"] for facts in _facts(found, "decision.routed", "answer.refused") if facts.get("gate")]
 
 
 def _purpose(found: Sequence[Entry]) -> Iterator[str]:
-    facts = [*_facts(found, "request.submitted"), *_gates(found)]
-    named = [row for row in facts if row.get("purpose")]
+    gates = _gates(found)
+    named = [row for row in (*gates, *_facts(found, "request.submitted")) if row.get("purpose")]
     for row in named[:1]:
-        yield f"{row['purpose']}, on the legal basis {row.get('basis', 'that is not recorded')}"
+        yield f"{row['purpose']}, on the legal basis {row.get('legal_basis') or 'that is not recorded'}"
     if not named:
         yield "not recorded: the request names no purpose and no legal basis"
+    for gate in gates[:1]:
+        yield f"the tenant's register of processing {'names' if gate.get('registered') else 'does not name'} this"
 
 
-def _data(found: Sequence[Entry]) -> Iterator[str]:
+def _data(found: Sequence[Entry], receipts: Sequence[erased.Receipt]) -> Iterator[str]:
     submitted = [*_facts(found, "request.submitted")]
     for facts in submitted[:1]:
         count = facts.get("messages_count")
@@ -149,6 +167,9 @@ def _data(found: Sequence[Entry]) -> Iterator[str]:
         yield f"{routing}, as the router took it"
     subjects = {str(value["subject"]) for _, value in found if "subject" in value}
     yield f"about the person {', '.join(sorted(subjects))} (a pseudonym)" if subjects else "about nobody who is named"
+    for receipt in receipts:
+        if any(receipt.covers(value) for _, value in found):
+            yield erased.words(receipt)
 
 
 def _read(facts: Value) -> bool:
@@ -158,8 +179,7 @@ def _read(facts: Value) -> bool:
 def _rules(found: Sequence[Entry]) -> Iterator[str]:
     gates = _gates(found)
     for gate in gates:
-        fired = ", ".join(map(str, gate.get("rules", ()))) or "no rule fired"
-        yield f"the gate said {gate.get('action', 'nothing that is known')}: {fired}"
+        yield from gate_words.told(gate)
     if not gates:
         yield "no gate: nothing is recorded of rules on purpose, identifiers or special categories"
     for facts in _facts(found, "decision.routed"):
@@ -268,14 +288,26 @@ def _outcome(found: Sequence[Entry]) -> Iterator[str]:
         if kind == "answer.released":
             how = "after a person's review" if facts.get("reviewed") else "by the machine alone"
             took = f", {facts['latency_ms']} ms after the request" if "latency_ms" in facts else ""
-            words = f"the answer of {facts.get('arm', 'an arm')} was released {how}{took}"
+            mark = (
+                ""
+                if "marked" not in facts
+                else ", marked as made by a machine"
+                if facts["marked"]
+                else ", without a mark"
+            )
+            words = f"the answer of {facts.get('arm', 'an arm')} was released {how}{took}{mark}"
         elif kind == "answer.withheld":
             words = f"no answer: {_WITHHELD.get(str(facts.get('reason')), 'for a reason that is not recorded')}"
+        elif facts.get("kind") == "gate":
+            words = "refused by the gate before any model saw it, by the rules above"
         else:
             words = (
                 f"refused ({facts.get('kind', 'unknown')}): what was wrong stands in the answer, the log commits to it"
             )
         yield f"{words} (entry {index})"
+        if kind != "answer.refused" and facts.get("gate"):
+            first, *more = gate_words.told(facts["gate"])
+            yield from (f"  of the answer: {first}", *more)
     for index, value in _of(found, "dead-letter"):
         facts = value.get("facts", {})
         topic = str(facts.get("topic", "")).removeprefix(PREFIX)
@@ -289,5 +321,10 @@ def _contest(log: Snapshot, request: str, found: Sequence[Entry]) -> Iterator[st
         f"whoever is concerned asks the operator of {log.checkpoint.origin} to have a person look at request {request}; a later "
         "verdict amends the case and stands in the log"
     )
+    if any(facts.get("gate", {}).get("action") == "deny" for facts in _facts(found, *_OUTCOMES)):
+        yield (
+            "what the gate denied may be sent again once what its rules name is changed: the text, the purpose or its basis, or what "
+            "the tenant is permitted (`ratchet tenant`), which is a command and stands in the log"
+        )
     ends = [index for index, _ in _of(found, *_OUTCOMES)] or [found[-1][0]]
     yield f"`ratchet evidence prove entry-{ends[-1]}` gives the proof of what was recorded, which anyone can verify"

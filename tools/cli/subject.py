@@ -1,38 +1,50 @@
-"""`ratchet access`: all that the log holds of one person, with proofs, and why each of their requests was answered as it was.
+"""`ratchet access`: all that the log holds of one person, with proofs, why each request was answered as it was, and the texts.
 
-The person's id goes nowhere: the log knows a pseudonym under the tenant's key. Texts are not in the log, so they are not in
-what is written here either. That nothing of a tenant is left out, a tenant's bundle proves.
+The person's id goes nowhere: the log knows a pseudonym under the tenant's key. Texts are not in the log: they are opened beside it, where
+their keys can be. The export is recorded in the log before the folder appears: how many entries it holds, and how many there are.
 """
 
 import asyncio
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agents.evidence.export import beside
 from agents.evidence.snapshot import Say, Snapshot, parsed
 from schemas.errors import Refused
+from schemas.events import ExportMade
+from schemas.ids import digest
 from schemas.payload import ID_PATTERN
 from schemas.tlog.strict import encode_base64
+from tools.cli import erased, evidence
 from tools.cli.evidence import VERIFIER, open_log, pseudonym_of, write_proof
 from tools.cli.explain import about, explanation, request_of
-from tools.cli.screen import Exit, Screen, clean
+from tools.cli.screen import Exit, Progress, Screen, clean
+from tools.cli.texts import Texts, open_texts
 
-ENTRIES, EXPLANATIONS, SUMMARY = "entries", "explanations", "access.json"
-PAYLOADS = "texts are not in it: the log commits to them, and does not hold them; sealed payloads do not exist yet"
+ENTRIES, EXPLANATIONS, TEXTS, SUMMARY = "entries", "explanations", "texts", "access.json"
+ELSEWHERE = "texts lie sealed beside the log of the stack, not in an export of it"
+UNRECORDED = "not recorded in the log"
 _PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+Found = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whose entries. `pseudonym`: the subject is given as the log has it, and no key is needed."""
+    """Whose entries. `pseudonym`: the subject is given as the log has it, and no key is needed. `record`: whether the log is told."""
 
     subject: str
     tenant: str = "default"
     pseudonym: bool = False
+    record: bool = True
+    by: str | None = None
+    wait_s: float = 60
 
 
 def run(screen: Screen, asked: Asked, out: Path, folder: Path | None) -> int:
@@ -45,19 +57,47 @@ def run(screen: Screen, asked: Asked, out: Path, folder: Path | None) -> int:
             words = f"the log holds no entry of this subject of tenant {asked.tenant!r} among its {log.size:,}"
             screen.line({"refused": words, "kind": "unknown-subject"}, f"[red]no[/]: {clean(words)}")
             return Exit.NO
+        expected = _expected(log, asked.tenant, subject, progress.say)
+        texts = Texts(why=ELSEWHERE) if folder is not None else asyncio.run(open_texts(log.folder, found, progress.say))
         progress.say(f"writing {len(found)} entries")
-        summary = _write(log, found, requests, out, {"tenant": asked.tenant, "subject": subject})
+        with beside(out) as temp:
+            summary = _write(log, found, requests, texts, temp, {"tenant": asked.tenant, "subject": subject})
+            files = _digests(temp)
+            data = _text(summary | {"files": files}).encode()
+            (temp / SUMMARY).write_bytes(data)
+            manifest = digest(data).removeprefix("sha256:")
+            counts = {"files": 1 + len(files), "entries": len(summary["entries"]), "expected": expected}
+            recorded = folder is None and asked.record
+            by = _told(log, asked, {"manifest": manifest, **counts}, progress) if recorded else ""
+    summary |= {"manifest": manifest, "expected": expected, "recorded_by": by}
     if screen.as_json:
         screen.json({"written": str(out), **summary})
         return Exit.DONE
-    place = clean(str(out))
-    screen.say(
-        f"[green]written[/]  {len(found)} entries of {len(requests)} requests of {subject} to {place}\n"
-        f"holds    {ENTRIES}/NAME.json with its NAME.tlog-proof, {EXPLANATIONS}/REQUEST.json, {SUMMARY}\n"
-        f"[yellow]lacks[/]    {PAYLOADS}\n"
-        f"verify   python {VERIFIER} {place}/{ENTRIES}/NAME.tlog-proof --policy FILE"
-    )
+    _say(screen, out, summary)
     return Exit.DONE
+
+
+def _say(screen: Screen, out: Path, summary: Mapping[str, Any]) -> None:
+    place, texts = clean(str(out)), summary["texts"]
+    screen.say(
+        f"[green]written[/]  {len(summary['entries'])} entries of {len(summary['requests'])} requests of {summary['subject']} to {place}\n"
+        f"holds    {ENTRIES}/NAME.json with its NAME.tlog-proof, {EXPLANATIONS}/REQUEST.json, {TEXTS}/NAME.json, {SUMMARY}"
+    )
+    for row in summary["purposes"]:
+        screen.say(
+            f"purpose  {clean(row['purpose'])}, on the legal basis {clean(row['legal_basis'])}: {row['requests']} requests"
+        )
+    for row in summary["erased"]:
+        screen.say(f"[yellow]erased[/]   {clean(row['words'])}")
+    shut = f"; the others are closed: {clean(texts['why'])}" if texts["why"] else ""
+    screen.say(
+        f"texts    {texts['opened']} opened, {texts['erased']} erased, {texts['not_kept']} not kept any more{shut}"
+    )
+    recorded = f"manifest {summary['manifest']}, recorded by {clean(summary['recorded_by'])}"
+    screen.say(
+        recorded if summary["recorded_by"] else f"[yellow]{UNRECORDED}[/]: nobody can show later what was handed out"
+    )
+    screen.say(f"verify   python {VERIFIER} {place}/{ENTRIES}/NAME.tlog-proof --policy FILE")
 
 
 def pseudonym_asked(asked: Asked) -> str:
@@ -90,32 +130,83 @@ def _gather(
     return dict(sorted(found.items())), requests
 
 
+def _expected(log: Snapshot, tenant: str, subject: str, say: Say) -> int:
+    """How many entries there are, counted another way: every entry is read whole, whatever its bytes look like."""
+    named: set[str] = set()
+    ours = 0
+    unnamed: Counter[str] = Counter()
+    for _, entry in log.entries(say=say):
+        value = parsed(entry)
+        if value.get("tenant") != tenant:
+            continue
+        request = request_of(value)
+        if value.get("subject") == subject:
+            ours += 1
+            named |= set() if request is None else {request}
+        elif "subject" not in value and request is not None:
+            unnamed[request] += 1
+    return ours + sum(unnamed[request] for request in named)
+
+
+def _told(log: Snapshot, asked: Asked, made: Mapping[str, Any], progress: Progress) -> str:
+    """Have the log record what is handed out; by whom."""
+    event = partial(ExportMade, tenant=asked.tenant, kind="subject", **made)
+    who = evidence.Asked(by=asked.by, wait_s=asked.wait_s)
+    instead = "--unrecorded writes it without a trace in the log"
+    return asyncio.run(evidence.announce(log.folder, event, log.size, who, progress, instead))
+
+
 def _write(
-    log: Snapshot, found: dict[int, dict[str, Any]], requests: dict[str, list[int]], out: Path, whose: dict[str, str]
+    log: Snapshot, found: Found, requests: Mapping[str, list[int]], texts: Texts, temp: Path, whose: dict[str, str]
 ) -> dict[str, Any]:
+    """Every file but the summary, which is returned."""
+    receipts = erased.receipts(log, whose["tenant"], whose["subject"])
     rows: list[dict[str, Any]] = []
-    with beside(out) as temp:
-        used: set[str] = set()
-        for index, value in found.items():
-            row = write_proof(log, index, temp / ENTRIES, _free(f"{value.get('id')}", index, used))
-            rows.append(
-                {name: row[name] for name in ("index", "name", "type", "place")} | {"request": request_of(value)}
-            )
-        (temp / EXPLANATIONS).mkdir()
-        for request, indices in requests.items():
-            said = explanation(log, request, [(index, found[index]) for index in indices])
-            name = _free(request, indices[0], set())
-            (temp / EXPLANATIONS / f"{name}.json").write_text(_text(said), encoding="utf-8")
-        summary = whose | {
-            "origin": log.checkpoint.origin,
-            "size": log.size,
-            "root": encode_base64(log.checkpoint.root),
-            "requests": sorted(requests),
-            "entries": rows,
-            "payloads": PAYLOADS,
-        }
-        (temp / SUMMARY).write_text(_text(summary), encoding="utf-8")
-    return summary
+    used: set[str] = set()
+    for index, value in found.items():
+        row = write_proof(log, index, temp / ENTRIES, _free(f"{value.get('id')}", index, used))
+        if index in texts.opened:
+            (temp / TEXTS).mkdir(exist_ok=True)
+            (temp / TEXTS / f"{row['name']}.json").write_bytes(texts.opened[index])
+        rows.append({name: row[name] for name in ("index", "name", "type", "place")} | {"request": request_of(value)})
+    (temp / EXPLANATIONS).mkdir()
+    for request, indices in requests.items():
+        said = explanation(log, request, [(index, found[index]) for index in indices], receipts)
+        name = _free(request, indices[0], set())
+        (temp / EXPLANATIONS / f"{name}.json").write_text(_text(said), encoding="utf-8")
+    return whose | {
+        "origin": log.checkpoint.origin,
+        "size": log.size,
+        "root": encode_base64(log.checkpoint.root),
+        "requests": sorted(requests),
+        "entries": rows,
+        "purposes": _purposes(found.values()),
+        "erased": [{"entry": one.index, "day": one.day, "words": erased.words(one)} for one in receipts],
+        "texts": texts.as_json(),
+    }
+
+
+def _purposes(values: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For what the person's requests were made, and on which basis, as the gate took them."""
+    by_request: dict[str, tuple[str, str]] = {}
+    for value in values:
+        facts: Mapping[str, Any] = value.get("facts", {})
+        said: Mapping[str, Any] = facts.get("gate") or facts
+        if said.get("purpose") and value.get("type") in ("request.submitted", "decision.routed", "answer.refused"):
+            by_request[str(request_of(value))] = said["purpose"], said.get("legal_basis", "that is not recorded")
+    counts = Counter(by_request.values())
+    return [
+        {"purpose": purpose, "legal_basis": basis, "requests": count}
+        for (purpose, basis), count in sorted(counts.items())
+    ]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): digest(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _free(name: str, index: int, used: set[str]) -> str:

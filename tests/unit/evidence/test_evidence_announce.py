@@ -11,7 +11,9 @@ import pytest
 from agents.evidence import announce
 from agents.evidence.announce import Announcer
 from agents.evidence.ports import RolledBack
+from agents.evidence.violations import VIOLATES, with_violation
 from schemas import canonical
+from schemas.compliance import AuditRecorded, ComplianceViolation
 from schemas.errors import Unavailable
 from schemas.events import AuditCheckpoint, AuditFinding
 
@@ -41,7 +43,7 @@ def finding(number: int) -> bytes:
 
 
 def recorded(kind: str, **facts: Any) -> bytes:
-    return canonical.encode({"v": 1, "id": f"id-{kind}", "type": kind, "facts": facts})
+    return canonical.encode({"v": 1, "id": f"id-{kind}", "tenant": "acme", "type": kind, "facts": facts})
 
 
 async def log_of(lab: Any, *batches: Sequence[bytes]) -> Any:
@@ -70,9 +72,38 @@ async def test_findings_then_their_checkpoint(lab: Any) -> None:
     sequencer.close()
 
 
+async def test_a_violation_is_announced_behind_its_finding(lab: Any) -> None:
+    """Each under its own index; of a violation its finding's kind and the controls, for the default tenant."""
+    sequencer = await log_of(lab, with_violation("offset-gap", finding(7)))
+    await Announcer(sequencer, lab.publisher, lab.clock).catch_up()
+    found, violation, _ = [payload for payload, _ in lab.publisher.sent]
+    assert isinstance(found, AuditFinding)
+    assert violation == ComplianceViolation(
+        at_ms=lab.clock.now_ms(), log_index=2, finding="offset-gap", controls=VIOLATES["offset-gap"]
+    )
+    assert violation.tenant == "default"
+    sequencer.close()
+
+
+async def test_erasures_and_incidents_are_repeated(lab: Any) -> None:
+    """Each receipt and each step stands in the audit with its tenant, its id and its index; other observations do not."""
+    kinds = ["subject.erased", "subject.kept", "incident.detected", "incident.overdue", "access.checked"]
+    sequencer = await log_of(lab, [recorded(kind) for kind in kinds])
+    await Announcer(sequencer, lab.publisher, lab.clock).catch_up()
+    *told, _ = [payload for payload, _ in lab.publisher.sent]
+    assert told == [
+        AuditRecorded(at_ms=lab.clock.now_ms(), tenant="acme", log_index=index, id=f"id-{kind}", of=kind)
+        for index, kind in ((1, "subject.erased"), (3, "incident.detected"), (4, "incident.overdue"))
+    ]
+    sequencer.close()
+
+
 async def test_what_only_looks_like_a_finding(lab: Any) -> None:
     """A record of somebody's that is called a finding, or holds one, is not announced as ours."""
-    sequencer = await log_of(lab, [recorded("finding", text="x"), recorded("score.assigned", a={"type": "finding"})])
+    inside = {"type": "finding", "text": '"type":"violation"'}
+    sequencer = await log_of(
+        lab, [recorded("finding", text="x"), recorded("violation"), recorded("score.assigned", a=inside)]
+    )
     await Announcer(sequencer, lab.publisher, lab.clock).catch_up()
     assert [type(payload) for payload, _ in lab.publisher.sent] == [AuditCheckpoint]
     sequencer.close()

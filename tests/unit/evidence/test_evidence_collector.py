@@ -8,6 +8,7 @@ import pytest
 
 from agents.evidence.actor import Collector
 from agents.evidence.log import export
+from schemas.compliance import ComplianceViolation
 from schemas.errors import Unavailable
 from schemas.events import AuditCheckpoint
 from streams.shapes import Frontier, Gap, Last
@@ -46,6 +47,18 @@ async def test_everything_read_is_in_the_export(lab: Any, tmp_path: Path) -> Non
     assert report.types["request.submitted"] == 1201
     assert report.partitions["ratchet.requests/0"][0].skips == {"marker": 2}
     assert report.partitions["ratchet.requests/0"][0].next == 403
+
+
+async def test_a_violation_follows_its_finding(lab: Any, tmp_path: Path) -> None:
+    """A record that somebody took out of a topic: finding and violation are in one batch, announced, and the export verifies."""
+    await collect(lab, [lab.request(0), lab.request(2)])
+    export(lab.root, tmp_path / "out")
+    report = verify_evidence.verify(tmp_path / "out", (lab.root / "policy.txt").read_text())
+    assert report.problems == []
+    (violation,) = report.violations
+    assert (violation["finding"], violation["controls"]) == ("offset-gap", ["hipaa-164.312.b"])
+    told = [payload for payload, _ in lab.publisher.sent if isinstance(payload, ComplianceViolation)]
+    assert [(payload.log_index, payload.finding) for payload in told] == [(violation["entry"], "offset-gap")]
 
 
 async def test_it_goes_on_where_the_log_ends(lab: Any) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agents.evidence import coverage
 from agents.evidence.ports import Frontier, Gap, Last, Read, Reset, Source
 from agents.evidence.record import Draft
+from agents.evidence.violations import VIOLATES
 from schemas import topics
 from streams.memory import MemoryBroker
 from streams.port import Outgoing
@@ -42,7 +43,18 @@ def fill(frontiers: Mapping[Source, Frontier], reads: Sequence[Read]) -> coverag
 def closing(
     batch: coverage.Batch, tags: Mapping[str, int] | None = None, *, full: bool = False
 ) -> list[dict[str, Any]]:
-    return [json.loads(data) for data in batch.closing(tags or {}, full=full)]
+    """Findings and coverage entries; behind each finding stands its violation, and nowhere else is one."""
+    rows = [json.loads(data) for data in batch.closing(tags or {}, full=full)]
+    for at, row in enumerate(rows):
+        behind = rows[at + 1] if at + 1 < len(rows) else {}
+        told = {
+            "v": 1,
+            "type": "violation",
+            "finding": row.get("kind"),
+            "controls": [*VIOLATES.get(row.get("kind"), ())],
+        }
+        assert (behind == told) == (row["type"] == "finding"), row
+    return [row for row in rows if row["type"] != "violation"]
 
 
 def spans(batch: coverage.Batch, place: str = f"{TOPIC}/0") -> list[dict[str, Any]]:
@@ -167,11 +179,11 @@ def test_every_tenant_is_named_however_many() -> None:
     made = batch.closing(tags, full=True)
     assert max(map(len, made)) < 65_535
     rows = [json.loads(data) for data in made]
-    assert [row["type"] for row in rows] == ["finding", *["coverage"] * (len(rows) - 1)]
-    assert len(rows) > 3
-    counted = [item for row in rows[1:] for item in row["tenants"].items()]
+    assert [row["type"] for row in rows] == ["finding", "violation", *["coverage"] * (len(rows) - 2)]
+    assert len(rows) > 4
+    counted = [item for row in rows[2:] for item in row["tenants"].items()]
     assert (len(counted), dict(counted)) == (4096, tags)
-    assert {row["full"] for row in rows[1:]} == {True}
+    assert {row["full"] for row in rows[2:]} == {True}
 
 
 def test_many_partitions_and_skips_are_split() -> None:

@@ -122,6 +122,46 @@ def test_a_finding_without_a_source(tmp_path: Path) -> None:
     assert (report.problems, report.found) == ([], 2)
 
 
+def violation(**changed: Any) -> bytes:
+    return made.jcs({"v": 1, "type": "violation", "finding": "offset-gap", "controls": ["hipaa-164.312.b"]} | changed)
+
+
+def test_a_violation_stands_behind_its_finding(tmp_path: Path) -> None:
+    """It is shown with its controls, and a log with it is valid: what is recorded is not hidden."""
+    *records, coverage = batch(skips=[(5, 6, "unknown")])
+    report = judged(tmp_path, [*records, made.finding("offset-gap", 5, 6), violation(), coverage])
+    assert (report.problems, report.found) == ([], 1)
+    row = {"entry": len(records) + 2, "finding": "offset-gap", "controls": ["hipaa-164.312.b"]}
+    assert report.as_json()["violations"] == [row]
+    assert f"violation   offset-gap: hipaa-164.312.b (entry {row['entry']})" in verify_evidence.lines_of(report)
+
+
+@pytest.mark.parametrize("bent", [
+    [violation(), made.finding("offset-gap", 5, 6)],
+    [made.finding("offset-gap", 5, 6), violation(finding="range-lost")],
+    [made.finding("offset-gap", 5, 6), violation(), violation()],
+    [made.finding("offset-gap", 5, 6), violation(controls=[])],
+    [made.finding("offset-gap", 5, 6), violation(controls=["gdpr-5", "gdpr-5"])],
+    [made.finding("offset-gap", 5, 6), violation(controls=[1])],
+    [made.finding("offset-gap", 5, 6), violation(controls=["call me"])],
+    [made.finding("offset-gap", 5, 6), violation(controls="gdpr-5")],
+    [made.finding("offset-gap", 5, 6), violation(more=1)],
+    [made.finding("offset-gap", 5, 6), violation(finding=None)],
+])  # fmt: skip
+def test_a_bent_violation_is_refused(tmp_path: Path, bent: list[bytes]) -> None:
+    """Before its finding, of another one, twice, without controls or with more than these: none of it is valid."""
+    *records, coverage = batch(skips=[(5, 6, "unknown")])
+    report = judged(tmp_path, [*records, *bent, coverage])
+    assert any("violation" in problem or "controls" in problem for problem in report.problems)
+
+
+def test_a_violation_far_from_its_finding_is_refused(tmp_path: Path) -> None:
+    """A record between them, one that needs no reading too, parts them."""
+    told = made.finding("offset-gap", 5, 6)
+    parted = [*batch()[:-1], told, made.record(10), violation()]
+    assert any("not that finding" in problem for problem in judged(tmp_path, parted).problems)
+
+
 def reset(told: bytes | None) -> list[bytes]:
     """A log whose source began anew after 10 offsets, with `told` as its finding."""
     spans = made.Spans()

@@ -250,13 +250,17 @@ def test_findings(ratchet: Run, book: Book) -> None:
         {"v": 1, "type": "finding", "kind": "offset-gap", "from": 4, "to": 6,
          "src": {"topic": "ratchet.requests", "partition": 0, "inc": 0}}
     )  # fmt: skip
+    book.raw({"v": 1, "type": "violation", "finding": "offset-gap", "controls": ["hipaa-164.312.b"]})
     book.raw({"v": 1, "type": "finding", "kind": "witness-away", "detail": {"witness": "w1"}})
     book.close()
     asyncio.run(book.commit())
     code, said, _ = ratchet("findings")
     assert (code, "offset-gap ratchet.requests[0] offsets 4 to 6" in said, "witness-away" in said) == (1, True, True)
-    assert [json.loads(line)["kind"] for line in ratchet("findings", "--json")[1].splitlines()] == [
-        "offset-gap", "witness-away",
+    at = book.size - 4
+    assert f"violates hipaa-164.312.b (entry {at + 1})" in said
+    rows = [json.loads(line) for line in ratchet("findings", "--json")[1].splitlines()]
+    assert [(row["index"], row["kind"], row["violates"], row["violation"]) for row in rows] == [
+        (at, "offset-gap", ["hipaa-164.312.b"], at + 1), (at + 2, "witness-away", [], None),
     ]  # fmt: skip
 
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 from evidenced import AT_MS, Book
+from recorded_events import M, complete
 
 from agents.evidence.record import Draft
+from agents.rules.gate_standard import STANDARD
 from agents.wiring import TenantKeys
 from infra.secrets import LocalSecrets
+from schemas.compliance import Cut, Horizons, SubjectErased
+from schemas.events import AiMark, AnswerRefused, AnswerReleased, AnswerWithheld, DecisionRouted, GateSeen
+from schemas.payload import Payload
 from streams.shapes import Record
 from tools.cli.evidence import pseudonym_of
 
@@ -161,16 +166,101 @@ def test_other_ends(cli: Run, book: Book) -> None:
     assert refused["score"] == ["no score is recorded"]
 
 
-def test_what_the_gate_will_say(cli: Run, book: Book) -> None:
-    """Purpose, basis and fired rules are told where a decision carries them."""
-    tell = Teller(book)
-    gate = {"action": "confine", "rules": ["special-category"], "purpose": "support", "basis": "contract"}
-    tell.decided("q9", tell.submitted("q9"), gate=gate)
+SEEN = GateSeen(
+    action="mask", rules=("gdpr-44", "soc2-p6.1"), rules_digest=STANDARD.digest(), tenant_version=3, purpose="support",
+    legal_basis="contract", origin="eu", registered=True, found={"email": 2, "religion": 0}, masked=("email",),
+)  # fmt: skip
+
+
+def gated(book: Book, *told: Payload) -> None:
+    for number, payload in enumerate(told):
+        book.event(payload, f"gated-{number}")
     book.close()
     asyncio.run(book.commit())
+
+
+def about(model: type[M], **said: Any) -> M:
+    return complete(model, at_ms=AT_MS, tenant="acme", route="banking", request_id="q9", **said)
+
+
+def test_what_the_gate_said_of_a_request(cli: Run, book: Book) -> None:
+    """Purpose and basis, each rule in its own words, what was found by kind and count, what was replaced, under which rules."""
+    gated(book, about(DecisionRouted, arm="house", grader="verdict", gate=SEEN))
+    said = explained(cli, "q9")
+    assert said["sections"]["purpose"] == [
+        "support, on the legal basis contract", "the tenant's register of processing names this",
+    ]  # fmt: skip
+    words = {rule.id: rule.words for rule in STANDARD.rules}
+    assert said["sections"]["rules"] == [
+        "the gate let it go on with values replaced",
+        f"  gdpr-44: {words['gdpr-44']}",
+        f"  soc2-p6.1: {words['soc2-p6.1']}",
+        "  found: email (2), religion (named by the sender); the values stand nowhere in the log",
+        "  replaced by placeholders before it went on: email",
+        f"  by the rules {STANDARD.digest()}, and version 3 of what the tenant is permitted",
+    ]
+    assert [(row["entry"], row["action"], row["masked"]) for row in said["gate"]] == [
+        (book.index["gated-0"], "mask", ["email"])
+    ]
+
+
+def test_a_denied_request(cli: Run, book: Book) -> None:
+    """Which rules refused it, that no model saw it, and how to contest it; rules that are not shipped any more are told so."""
+    gate = GateSeen(
+        action="deny",
+        rules=("gate-basis", "house-7"),
+        exemptions=("ex-1",),
+        rules_digest="sha256:" + "0" * 64,
+        scan="late",
+    )
+    gated(book, about(AnswerRefused, kind="gate", field="legal_basis", reason="No legal basis is named.", gate=gate))
     said = explained(cli, "q9")["sections"]
-    assert said["purpose"] == ["support, on the legal basis contract"]
-    assert said["rules"] == ["the gate said confine: special-category"]
+    assert said["purpose"][1] == "the tenant's register of processing does not name this"
+    assert said["rules"] == [
+        "the gate denied it",
+        "  gate-basis: No legal basis is named.",
+        "  house-7: a rule that is not among those shipped now",
+        "  weakened by what the tenant is exempted from: ex-1",
+        "  scanning took too long, so the text was not known to be clean",
+        f"  by the rules sha256:{'0' * 64}, which are not those shipped now: their words may differ, and nothing configured for the tenant",
+    ]
+    assert said["outcome"] == [
+        f"refused by the gate before any model saw it, by the rules above (entry {book.index['gated-0']})"
+    ]
+    assert any("may be sent again once" in line for line in said["contest"])
+    assert said["arms"] == ["none was chosen: no decision is in the log"]
+
+
+def test_what_the_gate_said_of_an_answer(cli: Run, book: Book) -> None:
+    """What it replaced in an answer that went out with its mark, and why it withheld another."""
+    told = GateSeen(action="mask", rules=("soc2-c1.1",), found={"card": 1}, masked=("card",))
+    denied = GateSeen(action="deny", rules=("soc2-cc6.7",), found={"secret": 1})
+    gated(
+        book,
+        about(AnswerReleased, arm="house", marked=True, mark=AiMark(statement="{}", binding="0" * 64), gate=told),
+        about(AnswerWithheld, reason="gate", gate=denied),
+    )
+    lines = explained(cli, "q9")["sections"]["outcome"]
+    at = [book.index[f"gated-{number}"] for number in range(2)]
+    assert lines[0].endswith(f"marked as made by a machine (entry {at[0]})")
+    assert "  of the answer: the gate let it go on with values replaced" in lines
+    assert "  replaced by placeholders before it went on: card" in lines
+    assert f"no answer: the gate stopped the answer (entry {at[1]})" in lines
+    assert "  of the answer: the gate denied it" in lines
+
+
+def test_an_erased_person(cli: Run, book: Book, tmp_path: Path) -> None:
+    """Requests below the cut are said to be erased, from which day on and by which receipt; later ones, and other people's, are not."""
+    receipt = complete(
+        SubjectErased, tenant="acme", at_ms=AT_MS, subject=subject_of(tmp_path), effective_at_ms=AT_MS, hold_checked=True,
+        cut=(Cut(partition=0, offset=1),), horizons=Horizons(),
+    )  # fmt: skip
+    gated(book, receipt)
+    (word,) = (line for line in explained(cli, "q1")["sections"]["data"] if line.startswith("erased"))
+    assert "from 2026-09-21 on no key that we hold opens the texts" in word
+    assert word.endswith(f"(receipt: entry {book.index['gated-0']})")
+    for request in ("q2", "q3"):
+        assert not [line for line in explained(cli, request)["sections"]["data"] if "erased" in line]
 
 
 def test_an_unknown_request_is_a_no(cli: Run, book: Book) -> None:
@@ -192,14 +282,15 @@ def test_one_name_at_two_tenants(cli: Run, book: Book) -> None:
 
 def test_a_persons_entries(cli: Run, book: Book, tmp_path: Path) -> None:
     """Exactly those that name the person and those about their requests, of this tenant; each verifies; their id is nowhere."""
-    code, said, _ = cli("access", PERSON, "--tenant", "acme", "--out", "given", "--json")
+    code, said, _ = cli("access", PERSON, "--tenant", "acme", "--unrecorded", "--out", "given", "--json")
     assert code == 0, said
     row = json.loads(said)
     truth = [index for name, index in book.index.items() if name.startswith(("acme-q1-", "acme-q2-", "acme-same-"))]
     assert [one["index"] for one in row["entries"]] == sorted(truth)
     assert row["requests"] == ["q1", "q2", "same"]
     assert row["subject"] == subject_of(tmp_path)
-    assert "not in it" in row["payloads"]
+    assert (row["texts"]["opened"], "`ratchet up`" in row["texts"]["why"]) == (0, True)
+    assert row["recorded_by"] == ""
     proofs = sorted((tmp_path / "given/entries").glob("*.tlog-proof"))
     assert len(proofs) == len(truth)
     for proof in proofs:
@@ -223,7 +314,7 @@ def test_by_pseudonym_from_a_bundle(cli: Run, book: Book, tmp_path: Path) -> Non
     words = ("access", subject, "--pseudonym", "--tenant", "globex", "--log", "bundle", "--out", "given")
     code, said, _ = cli(*words)
     assert code == 0
-    for expected in ("2 entries of 1 requests", "sealed payloads do not exist yet", "--policy FILE"):
+    for expected in ("2 entries of 1 requests", "not in an export of it", "not recorded in the log", "--policy FILE"):
         assert expected in said
     assert not (tmp_path / "secrets.json").exists()
     code, _, said = cli(*words)
@@ -237,7 +328,7 @@ def test_two_entries_of_one_id(cli: Run, book: Book, tmp_path: Path) -> None:
     at = book.size - 1
     book.close()
     asyncio.run(book.commit())
-    assert cli("access", PERSON, "--tenant", "acme", "--out", "given")[0] == 0
+    assert cli("access", PERSON, "--tenant", "acme", "--unrecorded", "--out", "given")[0] == 0
     names = {path.stem for path in (tmp_path / "given/entries").glob("*.tlog-proof")}
     assert {"acme-q1-request.submitted", f"entry-{at}"} <= names
 
