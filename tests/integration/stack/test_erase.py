@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def test_from_a_request_to_a_receipt_in_the_log(
     """Unknown before the log read a request; held while a hold is in force; erased once; a new key after the cut; all of it evidence."""
     up(settings=settings, secure=True, vault=True, agents=AGENTS, ray=False)
 
-    def ran(command: Callable[[Screen], Awaitable[int]]) -> tuple[int, list[dict[str, Any]]]:
+    def ran(command: Callable[[Screen], Coroutine[Any, Any, int]]) -> tuple[int, list[dict[str, Any]]]:
         capsys.readouterr()
         code = asyncio.run(command(Screen(as_json=True)))
         return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
