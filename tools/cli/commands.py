@@ -5,7 +5,7 @@ What an agent does because of a command names the command as its cause (`ratchet
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,13 @@ async def send_and_wait(
     wait_s: float,
     progress: Progress,
     prove: Prove = unproven,
-    effects: Sequence[str] = EFFECTS,
 ) -> tuple[bool, list[dict[str, Any]]]:
     """Send, then collect what names the command as its cause, and what else answers, until `told` says that a row is the answer.
 
     A dead letter of the command is an answer too (False). (False, rows) when the time is up; rows may be empty.
     """
     event_id, record = encoded(command, prove)
-    followed = bus.follow(await bus.ends(effects))
+    followed = bus.follow(await bus.ends(EFFECTS))
     await bus.publish([(COMMANDS.full, record)])
     progress.say(f"{command.TYPE} sent, waiting for its effect")
     loop = asyncio.get_running_loop()
