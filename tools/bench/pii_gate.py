@@ -9,7 +9,7 @@ from agents.router.gatekeeper import Gatekeeper
 from agents.router.observed import Policies
 from agents.screen import Screen
 from infra.clock import SystemClock
-from infra.detect import detect
+from infra.detect import detect, named
 from infra.sealing import GateKeys
 from schemas.compliance import PolicyGate
 from schemas.events import Message, RequestSubmitted
@@ -39,7 +39,7 @@ def gate_us(texts: Sequence[str]) -> dict[str, float]:
 
 
 async def _measured(requests: Sequence[RequestSubmitted]) -> dict[str, float]:
-    keeper = Gatekeeper(Screen(detect, SystemClock().computed), GateKeys(bytes(32)).seal_map)
+    keeper = Gatekeeper(Screen(detect, SystemClock().computed, named), GateKeys(bytes(32)).seal_map)
     policies = Policies(
         _event(PolicyRoute(at_ms=1, version=1, route="bench", settings=_ROUTE)),
         None,
