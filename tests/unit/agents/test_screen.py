@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from gates import finding
@@ -13,7 +14,7 @@ from infra.detect import detect, named
 from schemas.findings import Finding, Kind
 
 CANARY = "4111 1111 1111 1111"
-LIMITS = {"most_characters": 200_000, "budget_us": 20_000}
+LIMITS: dict[str, Any] = {"most_characters": 200_000, "budget_us": 20_000}
 
 
 class Steps:
