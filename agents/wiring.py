@@ -62,11 +62,12 @@ STREAM_AGENTS = (
     "trainer",
     "estimator",
     "learner",
+    "compliance",
     "jobs",
     "grader",
 )
 LISTENERS = frozenset(
-    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner"}
+    {"router", "cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance"}
 )  # read what principals say; no other gets their keys
 AGENTS = (*STREAM_AGENTS, "evidence", "observer")
 ADAPTER_KEY = "adapters"
@@ -334,6 +335,12 @@ def _estimator() -> AnyFold:
     return Estimator()
 
 
+def _compliance() -> AnyFold:
+    from agents.evidence.compliance import Compliance
+
+    return Compliance()
+
+
 FOLDS: dict[str, Callable[[], AnyFold]] = {
     "cases": _cases,
     "ladder": _ladder,
@@ -341,6 +348,7 @@ FOLDS: dict[str, Callable[[], AnyFold]] = {
     "trainer": _trainer,
     "estimator": _estimator,
     "learner": _learner,
+    "compliance": _compliance,
 }
 WORKERS = {"inference": 128, "grader": 16}
 

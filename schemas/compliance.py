@@ -163,11 +163,15 @@ class IncidentOverdue(IncidentEvent):
 
 
 class IncidentRefused(IncidentEvent):
-    """A person's step that the incident's state does not allow. Nothing changed."""
+    """A person's step that the incident's state does not allow. Nothing changed.
+
+    `why`: unknown, taken (ids); order, again (states); answers, reason (the step says too little); risk (against the assessment).
+    """
 
     TYPE = "incident.refused"
 
     step: Step
+    why: str = Field(default="", pattern=r"^[a-z]{0,16}$")
     state: Literal["", "detected", "assessed", "notified", "not_notifiable", "contained", "closed"] = ""
 
 
@@ -357,5 +361,6 @@ class ComplianceViolation(AuditEvent):
 
     TYPE = "compliance.violation"
 
-    finding: str
+    log_index: int = Field(ge=0)
+    finding: str = Field(pattern=WORD_PATTERN)
     controls: tuple[str, ...]

@@ -19,6 +19,7 @@ from typing import Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codec import Encoded, Headers
+from schemas.compliance import CommandTenant, TenantCommand
 from schemas.errors import Refused
 from schemas.events import Command, CommandApply, RepairCommand, VerdictGiven
 from schemas.payload import ID_PATTERN, Payload
@@ -105,12 +106,12 @@ class Speaker:
                 _refuse("wrong-principal", "by", f"{self.name!r} speaks for judge models only", f"{GRADES}<arm>")
         elif isinstance(payload, VerdictGiven):
             named = ("by", payload.by)
-        elif isinstance(payload, Command | RepairCommand):
+        elif isinstance(payload, Command | RepairCommand | TenantCommand):
             named = ("operator", payload.operator)
         if named is not None and named[1] != self.name:
             _refuse("wrong-principal", named[0], f"is not {self.name!r}, who proved it", f"{self.name!r}")
         tenants = {payload.tenant}
-        if isinstance(payload, CommandApply):
+        if isinstance(payload, CommandApply | CommandTenant):
             tenants.add(payload.settings.tenant)
         if self.tenants and not tenants <= set(self.tenants):
             _refuse("foreign-tenant", "tenant", f"{self.name!r} does not speak for it", " or ".join(self.tenants))

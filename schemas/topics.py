@@ -53,7 +53,7 @@ BY_NAME = {topic.name: topic for topic in TOPICS}
 TRANSFORMS = ("router", "inference", "trust", "jobs", "grader")
 # A proof counts by when a record was written: what outsiders write has the broker's time, not the one that they claim.
 SPOKEN = frozenset({"requests", "verdicts", "commands"})
-FOLDS = ("cases", "ladder", "judge", "trainer", "estimator", "learner")
+FOLDS = ("cases", "ladder", "judge", "trainer", "estimator", "learner", "compliance")
 
 
 def full(topic: str) -> str:

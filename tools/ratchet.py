@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from tools.cli.compliance_words import incident_app, tenant_app
 from tools.cli.repair_words import dlq_app, offsets
 from tools.cli.words import By, Json, Reason, done, run, screen
 
@@ -40,6 +41,8 @@ app.add_typer(judge_app, name="judge", rich_help_panel="Decisions")
 app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
+app.add_typer(tenant_app, name="tenant", rich_help_panel="Compliance")
+app.add_typer(incident_app, name="incident", rich_help_panel="Compliance")
 
 INTERRUPTED = 130
 STACK, WORK, DECIDE, PROVE = "Stack", "Requests", "Decisions", "Evidence"

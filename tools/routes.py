@@ -3,11 +3,9 @@
 Every error is named at once, with file and field.
 """
 
-import difflib
 import json
-import tomllib
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -15,13 +13,14 @@ from schemas.errors import Refused
 from schemas.payload import Strict
 from schemas.routes import Route
 from schemas.routing import RoutingSettings
+from tools.declared import errors, read_toml, refused
 
 WHOLE_ROUTE = frozenset({"route", "champion", "arms", "arm"})  # a file that says one of these is a route file
 
 
 def read_route(file: Path) -> Route:
     """The route that the file declares. Raises `Refused` once, with a line `file: field: what is wrong` per error."""
-    return parse_route(_declared(file), str(file))
+    return parse_route(read_toml(file, "route-file"), str(file))
 
 
 def read_routing(file: Path, route: Route | None = None) -> RoutingSettings:
@@ -29,7 +28,7 @@ def read_routing(file: Path, route: Route | None = None) -> RoutingSettings:
 
     Raises `Refused` as `read_route`.
     """
-    declared = _declared(file)
+    declared = read_toml(file, "route-file")
     if WHOLE_ROUTE & declared.keys():
         declared = {"routing": parse_route(declared, str(file)).routing.model_dump()}
     problems = [f"{file}: {name}: no setting of a router file" for name in declared if name != "routing"]
@@ -53,30 +52,17 @@ def _named(routing: object) -> set[str]:
         return set()
 
 
-def _declared(file: Path) -> dict[str, Any]:
-    try:
-        raw = file.read_bytes()
-    except OSError as fault:
-        raise Refused(f"{file}: cannot be read: {fault.strerror}; give a TOML file", kind="route-file") from fault
-    try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as fault:
-        raise Refused(f"{file}: byte {fault.start} is not UTF-8; TOML files are", kind="route-file") from fault
-    except tomllib.TOMLDecodeError as fault:
-        raise Refused(f"{file}: not TOML: {fault}", kind="route-file") from fault
-
-
 def parse_route(declared: dict[str, Any], name: str) -> Route:
     """The same for a parsed file; `name` is what the messages call it."""
     try:
         return Route.model_validate(_tuples(declared))
     except ValidationError as fault:
-        problems = [
-            f"{name}: {_path(row['loc'])}: {_said(row['type'], row['msg'], row['loc'], row.get('input'))}"
-            for row in fault.errors(include_url=False, include_context=False)
+        found = [
+            row
+            for row in errors(fault)
             if not (row["type"] == "too_short" and row["loc"] == ("arms",) and declared.get("arms"))  # said per arm
         ]
-        raise Refused("\n".join(problems), kind="route-file", field=_path(fault.errors()[0]["loc"])) from None
+        raise refused(found, Route, name, "route-file") from None
 
 
 def _tuples(declared: dict[str, Any]) -> dict[str, Any]:
@@ -85,42 +71,6 @@ def _tuples(declared: dict[str, Any]) -> dict[str, Any]:
         declared = {**declared, "arms": cast("list[Any]", declared["arm"])}
         del declared["arm"]
     return declared
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "(the whole file)"
-
-
-def _said(kind: str, message: str, loc: tuple[int | str, ...], given: object) -> str:
-    message = message.removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        fields = _fields(loc)
-        near = difflib.get_close_matches(str(loc[-1]), fields, 1)
-        return "no such setting; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(fields)}")
-    if kind == "missing":
-        return "is missing"
-    if isinstance(given, str | int | float | bool):
-        return f"{given!r} is not accepted: {message}"
-    return message
-
-
-def _fields(loc: tuple[int | str, ...]) -> list[str]:
-    """The settings of the table in which the last of these stands."""
-    model: type[Strict] = Route
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(iter(_tables(model.model_fields[part].annotation)), model)
-    return list(model.model_fields)
-
-
-def _tables(annotation: Any) -> list[type[Strict]]:
-    """The kinds of table in a type: `Strict`, an optional one, a tuple of them."""
-    if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in _tables(part)]
 
 
 def table(name: str, settings: Strict) -> str:

@@ -189,7 +189,7 @@ TABLE: Mapping[str, Row] = {
     "incident.contained": _INCIDENT_ROW,
     "incident.closed": _INCIDENT_ROW,
     "incident.overdue": _INCIDENT_ROW,
-    "incident.refused": Row((*_INCIDENT, "step", "state"), (), ("by",)),
+    "incident.refused": Row((*_INCIDENT, "step", "why", "state"), (), ("by",)),
     "subject.erased": Row(
         ("erasure", "keys", "epoch", "hold_checked", "effective_at_ms", "routes"), (), ("by",),
         parts={"cut": _CUT, "horizons": ("backup_ms", "payload_ms", "compaction_ms", "cache_ms")},

@@ -16,6 +16,7 @@ def without_effect(tenant: GateTenant, rules: RuleSet) -> tuple[str, ...]:
         fitting = sorted({basis for matrix in matrices for basis in matrix.get(purpose, ())})
         if not {*bases} & {*fitting}:
             found.append(f"purposes.{purpose}: none of {list(bases)} fits it; accepted: {fitting}")
+    found += _unsaid(tenant)
     for number, flow in enumerate(tenant.flows):
         if not any(_carries(rule, flow) for rule in transfers):
             tools = sorted({tool for rule in transfers for tool in rule.tools})
@@ -27,6 +28,20 @@ def without_effect(tenant: GateTenant, rules: RuleSet) -> tuple[str, ...]:
     for exemption in tenant.exemptions:
         found += (f"exemptions.{exemption.id}: {why}" for why in _idle(exemption, kind_rules, tenant))
     return tuple(found)
+
+
+def _unsaid(tenant: GateTenant) -> Iterator[str]:
+    """What counts for requests that do not say, and would deny them all."""
+    bases = sorted({basis for of in tenant.purposes.values() for basis in of})
+    origins = sorted({flow.origin for flow in tenant.flows})
+    for field, value, accepted in (
+        ("purpose", tenant.purpose, sorted(tenant.purposes)),
+        ("basis", tenant.basis, bases if tenant.purpose is None else list(tenant.purposes.get(tenant.purpose, ()))),
+        ("notice", tenant.notice, list(tenant.notices)),
+        ("origin", tenant.origin, origins),
+    ):
+        if value is not None and value not in accepted:
+            yield f"{field}: {value!r} is not the tenant's; accepted: {accepted}"
 
 
 def _carries(rule: TransferRule, flow: Flow) -> bool:

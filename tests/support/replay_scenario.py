@@ -17,6 +17,7 @@ from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
 from infra.settings import Settings, load
 from schemas import codec, ids
+from schemas.compliance import CommandIncident, CommandTenant, Notice
 from schemas.events import (
     ArmVerdict,
     Command,
@@ -31,6 +32,7 @@ from schemas.events import (
     RequestSubmitted,
     VerdictGiven,
 )
+from schemas.gate import GateTenant
 from schemas.payload import Payload
 from schemas.principal import Prove
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
@@ -43,7 +45,12 @@ from tools.stack import down, up
 from tools.stack.supervise import read_state
 from tools.voice import Voice, unproven, voices
 
-GROUPS = (("router", "trust"), ("cases", "ladder", "judge", "estimator", "learner"), ("inference",), ("trainer",))
+GROUPS = (
+    ("router", "trust"),
+    ("cases", "ladder", "judge", "estimator", "learner", "compliance"),
+    ("inference",),
+    ("trainer",),
+)
 LOOSE = JudgeSettings(
     min_pairs=12,
     max_pairs=1000,
@@ -172,6 +179,26 @@ class Scenario:
             kind(route=route.route, operator=self.voices["commands"].name, at_ms=NOW(), reason="played", **more)
         )
 
+    async def incidents(self, count: int) -> None:
+        """A tenant's configuration, twice; incidents through all their states, with steps that are refused, and one overdue."""
+        by = {"tenant": "bank", "operator": self.voices["commands"].name, "reason": "played"}
+        await self.send(
+            *(CommandTenant(at_ms=NOW(), settings=GateTenant(tenant="bank", notify_hours=n), **by) for n in (72, 48))
+        )
+        steps: tuple[dict[str, Any], ...] = (
+            {"step": "detect"},
+            {"step": "close"},
+            {"step": "assess", "personal_data": True, "high_risk": True},
+            {"step": "notify", "notice": Notice(nature=True, contact=True)},
+            {"step": "tell"},
+            {"step": "contain"},
+            {"step": "close"},
+        )
+        for n in range(count):
+            for step in steps:
+                await self.send(CommandIncident(at_ms=NOW(), incident=f"breach-{n}", **step, **by))
+        await self.send(CommandIncident(at_ms=NOW(), incident="old", step="detect", aware_at_ms=0, **by))
+
     def request(self, route: Route, number: int, **more: Any) -> RequestSubmitted:
         text = f"message {number} of a customer about {route.route}"
         given = {"route": route.route, "request_id": f"{route.route}-{number:04d}", "at_ms": NOW()} | more
@@ -234,12 +261,14 @@ class Scenario:
             await self.taught(200)
             await self.until(lambda: self.priced, "a budget that is felt")
             await self.taught(300)
-            self.kill("cases-ladder-judge-estimator-learner")
+            await self.incidents(4)
+            self.kill("cases-ladder-judge-estimator-learner-compliance")
             await self.command(CommandTrain, CARDS)
             await self.command(CommandTrust, REFUNDS, action="grant", threshold=0.3)
             await asyncio.sleep(1.5)
             await self.send(*(self.request(REFUNDS, 500 + n) for n in range(self.count // 4)))
             await self.command(CommandTrust, REFUNDS, action="withdraw")
+            await self.incidents(4)
             await self.command(CommandCancel, CARDS)
             await self.until(lambda: self.promoted, "the better arm's promotion", 90)
             await self.send(*(self.request(CARDS, 800 + n) for n in range(self.count // 4)))
@@ -261,7 +290,8 @@ class Scenario:
             await self.half(0)
             self.kill("router-trust")
             await self.bad()
-            self.kill("cases-ladder-judge-estimator-learner")
+            await self.incidents(2)
+            self.kill("cases-ladder-judge-estimator-learner-compliance")
             late = [self.request(CARDS, 700 + n, session_id=f"s-{n}") for n in range(self.count // 2)]
             await self.send(*late)
             await self.until(lambda: {row.request_id for row in late} <= self.answered, "answered cases")

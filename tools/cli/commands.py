@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas import codec, ids
 from schemas.codec import Encoded
+from schemas.compliance import TenantCommand
 from schemas.events import (
     Command,
     CommandApply,
@@ -37,12 +38,19 @@ from tools.routes import read_route
 from tools.voice import unproven
 
 COMMANDS, POLICIES = BY_NAME["commands"], BY_NAME["policies"]
-EFFECTS = (POLICIES.full, BY_NAME["promotions"].full, BY_NAME["training"].full, COMMANDS.full, COMMANDS.dlq)
+EFFECTS = (
+    POLICIES.full,
+    BY_NAME["promotions"].full,
+    BY_NAME["training"].full,
+    BY_NAME["observations"].full,
+    COMMANDS.full,
+    COMMANDS.dlq,
+)
 Told = Callable[[dict[str, Any], bool], bool]
 """Whether a row, caused by the command or not, is the answer that was waited for."""
 
 
-def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
+def encoded(command: Command | TenantCommand, prove: Prove = unproven) -> tuple[str, Encoded]:
     """The command's event id and record."""
     event_id = ids.derive(f"{command.operator}/{command.at_ms}/{secrets.token_hex(8)}", "cli", 0)
     trace = ids.trace_parent(None, event_id)
@@ -50,7 +58,13 @@ def encoded(command: Command, prove: Prove = unproven) -> tuple[str, Encoded]:
 
 
 async def send_and_wait(
-    bus: Bus, command: Command, told: Told, *, wait_s: float, progress: Progress, prove: Prove = unproven
+    bus: Bus,
+    command: Command | TenantCommand,
+    told: Told,
+    *,
+    wait_s: float,
+    progress: Progress,
+    prove: Prove = unproven,
 ) -> tuple[bool, list[dict[str, Any]]]:
     """Send, then collect what names the command as its cause, and what else answers, until `told` says that a row is the answer.
 
@@ -148,10 +162,10 @@ async def apply_route(
             f"[green]applied[/] {clean(route.route)}, version {version}: running agents follow by themselves",
         )
         return Exit.DONE
-    return _not_done(screen, rows, f"apply {route.route}", wait_s)
+    return not_done(screen, rows, f"apply {route.route}", wait_s)
 
 
-def _not_done(screen: Screen, rows: list[dict[str, Any]], what: str, wait_s: float) -> int:
+def not_done(screen: Screen, rows: list[dict[str, Any]], what: str, wait_s: float) -> int:
     """Say why: a dead letter is a no, silence means that who should act is away."""
     letter = next((row for row in rows if row.get("dead_letter")), None)
     if letter is not None:
@@ -245,7 +259,7 @@ def _say(screen: Screen, kind: str, route: str, rows: list[dict[str, Any]], wait
     told = [(row, meaning(kind, route, row, caused=True)) for row in rows if not row.get("dead_letter")]
     row, word = next((pair for pair in reversed(told) if pair[1] is not None), (None, None))
     if row is None or any(row.get("dead_letter") for row in rows):
-        return _not_done(screen, rows, f"{kind} {route}", wait_s)
+        return not_done(screen, rows, f"{kind} {route}", wait_s)
     if word is Word.DONE:
         screen.line({"done": kind, "route": route, "event": row}, f"[green]done[/] {one_line(row)}")
         return Exit.DONE

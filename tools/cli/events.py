@@ -220,10 +220,19 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"version {d['version']}: "
         + ", ".join(f"{a['arm']} {a['replicas']}{' warm' if a['warm'] else ''}" for a in d["arms"])
     ),
+    "policy.gate": lambda d: (
+        f"version {d['version']}: {', '.join(sorted(d['settings']['purposes'])) or 'no purpose'} by {d['author']}"
+    ),
     "audit.checkpoint": lambda d: f"size {d['size']}, root {d['root']}",
 }
 for _name in ("apply", "promote", "reject", "rollback", "pause", "resume", "trust", "train", "cancel"):
     GISTS[f"command.{_name}"] = lambda d: f"by {d['operator']} {d.get('reason', '')}".rstrip()
+GISTS["command.tenant"] = lambda d: f"by {d['operator']} {d.get('reason', '')}".rstrip()
+GISTS["command.incident"] = lambda d: f"{d['step']} {d['incident']} by {d['operator']} {d.get('reason', '')}".rstrip()
+for _name in ("assessed", "notified", "told", "not_notifiable", "contained", "closed", "overdue"):
+    GISTS[f"incident.{_name}"] = lambda d: f"{d['incident']} {'by ' + d['by'] if d['by'] else ''}".rstrip()
+GISTS["incident.detected"] = lambda d: f"{d['incident']} {d['violation'] or 'by ' + d['by']}"
+GISTS["incident.refused"] = lambda d: f"{d['incident']}: {d['step']} by {d['by']}: {d['why']}"
 for _name in ("resend", "discard"):
     GISTS[f"command.{_name}"] = lambda d: (
         f"{d['letter_topic']}[{d['letter_partition']}]@{d['letter_offset']} by {d['operator']} {d.get('reason', '')}".rstrip()

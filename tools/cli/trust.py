@@ -10,28 +10,18 @@ from agents.trust import protocol
 from agents.trust.fold import Ladder
 from agents.trust.ladder import RUNGS, Rungs, level_of
 from agents.trust.state import RouteTrust, Standing, Version
-from schemas.topics import state_topic
-from streams.state import MemoryState, split_key
-from streams.wire import partition_of
 from tools.cli.bus import Bus
 from tools.cli.place import an_id, open_bus
 from tools.cli.risk_picture import draw, plot
 from tools.cli.screen import Exit, Screen, clean
+from tools.cli.states import state_of
 
 _HALVINGS = 30
 
 
 async def standing_of(bus: Bus, route: str) -> Standing | None:
     """The ladder's own state of the route, rebuilt from its changelog: what it would start from after a crash. None: unknown."""
-    ladder = Ladder()
-    name, state = state_topic(ladder.name), MemoryState(ladder)
-    count = (await bus.partitions([name]))[name]
-    for record in await bus.read(await bus.starts_of([(name, partition_of(route.encode(), count))])):
-        if split_key(record.key or b"")[0] == route:
-            state.load(record)
-    for _ in state.settle():
-        pass
-    held = state.view(route)
+    held = (await state_of(bus, Ladder(), route)).view(route)
     return Standing.of(held, held.record) if isinstance(held.record, RouteTrust) else None
 
 

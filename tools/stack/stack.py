@@ -44,7 +44,7 @@ TRAINING_ISSUER = Path("data") / "vault" / "training-issuer"
 LEAST_FREE_BYTES = 2 << 30
 AGENT_GROUPS = (
     ("router", "trust"),
-    ("cases", "ladder", "judge", "estimator", "learner"),
+    ("cases", "ladder", "judge", "estimator", "learner", "compliance"),
     ("inference",),
     ("trainer", "jobs", "grader"),
     ("evidence",),

@@ -66,6 +66,7 @@ async def try_it(settings: Settings, kill: Kill, folder: Path) -> None:
             "trainer",
             "estimator",
             "learner",
+            "compliance",
         ]
         assert all(row["events"] > 10 and row["equal"] for row in rows[:-1])
         assert sum(row["state_keys"] for row in rows[:-1]) > 20

@@ -52,6 +52,7 @@ def test_the_same_is_said_and_ends_with_0(ratchet: Run) -> None:
         "trainer",
         "estimator",
         "learner",
+        "compliance",
     ]
     assert all(row["equal"] and len(row["sha256"]) == 64 for row in agents)
     assert whole["equal"]
@@ -147,5 +148,15 @@ def test_times_and_agents() -> None:
     assert instant_ms("--from", "2026-11-21T11:39:39.077Z") == 1795261179077
     assert instant_ms("--from", "2026-11-21 11:39:39.077") == 1795261179077
     assert 0 < instant_ms("--from", "1d") < instant_ms("--from", "15m")
-    assert agents_of(()) == ("router", "trust", "cases", "ladder", "judge", "trainer", "estimator", "learner")
+    assert agents_of(()) == (
+        "router",
+        "trust",
+        "cases",
+        "ladder",
+        "judge",
+        "trainer",
+        "estimator",
+        "learner",
+        "compliance",
+    )
     assert agents_of(("judge", "router")) == ("router", "judge")
