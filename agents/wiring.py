@@ -402,6 +402,7 @@ async def _evidence(process: Process, stop: asyncio.Event) -> None:
     collector = Collector(
         sequencer, reader, process.keys, keyring, publisher, clock, attestor, payload_days=settings.payload_days
     )
+    collect_rarely()
     await collector.run(stop)
 
 

@@ -2,17 +2,15 @@
 
 import asyncio
 import logging
-import os
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from agents.evidence import coverage
 from agents.evidence.announce import Announcer
-from agents.evidence.keytable import KEY_BYTES, Erased, Missing, SubjectKey, Wanted
-from agents.evidence.payloads import DAY_MS, FOLDER, Sealed, file_of, sealed, written_before
+from agents.evidence.building import Item, built, items
+from agents.evidence.keytable import Erased, Missing, SubjectKey, Wanted
+from agents.evidence.payloads import DAY_MS, FOLDER, files_of, written_before
 from agents.evidence.ports import (
     Attestor,
     AuditPublisher,
@@ -24,10 +22,8 @@ from agents.evidence.ports import (
     Source,
     SubjectKeys,
 )
-from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import MAX_BATCH, Beside, Sequencer, Signed
 from schemas.errors import Unavailable
-from streams.shapes import Record
 
 BATCH_S = 0.2
 LINGER_S = 0.5
@@ -36,17 +32,6 @@ _RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 HOUSE_S = 60.0
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A record on its way to an entry."""
-
-    record: Record
-    inc: int
-    draft: Draft
-    pseudonym_key: bytes
-    wanted: Wanted | None
 
 
 class Collector:
@@ -116,10 +101,10 @@ class Collector:
         if not batch.spans:
             await self._publish_aside()
             return None
-        items = await asyncio.to_thread(self._items, batch)
-        wanted = {item.wanted for item in items if item.wanted is not None}
+        records = await asyncio.to_thread(items, batch.records, self._keys)
+        wanted = {item.wanted for item in records if item.wanted is not None}
         keys = await self._patiently("subjects have no keys", lambda: self._subjects.make(wanted)) if wanted else {}
-        entries, beside, full = await asyncio.to_thread(self._entries, batch, items, keys)
+        entries, beside, full = await asyncio.to_thread(self._entries, batch, records, keys)
         signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries, beside))
         self._frontiers = batch.next()
         self._since_full = 0 if full else self._since_full + len(entries)
@@ -138,39 +123,14 @@ class Collector:
         del self._held[:MAX_BATCH]
         return batch
 
-    def _items(self, batch: coverage.Batch) -> "list[_Item]":
-        found: list[_Item] = []
-        for record, inc in batch.records:
-            draft = Draft(record, inc)
-            key = self._keys.pseudonym_key(draft.tenant)
-            found.append(_Item(record, inc, draft, key, draft.wanted(key)))
-        return found
-
     def _entries(
-        self, batch: coverage.Batch, items: "Sequence[_Item]", keys: Mapping[Wanted, SubjectKey | Erased | Missing]
+        self, batch: coverage.Batch, records: Sequence[Item], keys: Mapping[Wanted, SubjectKey | Erased | Missing]
     ) -> tuple[list[bytes], Beside, bool]:
-        """The batch's entries, its payloads beside the log, and whether its coverage is a full one."""
-        entries: list[bytes] = []
-        findings: list[bytes] = []
-        payloads: list[Sealed] = []
-        tenants: Counter[str] = Counter()
-        for item in items:
-            draft, key = item.draft, keys[item.wanted] if item.wanted is not None else None
-            tenants[pseudonym(item.pseudonym_key, "tenant", draft.tenant)] += 1
-            if isinstance(key, SubjectKey):
-                commitment_key = key.commit
-                payload = sealed(item.record, item.inc, draft.tenant, draft.id, key)
-                payloads += [payload] if payload is not None else []
-            elif key is not None:  # erased: nobody can ever confirm a guess of the text
-                commitment_key = os.urandom(KEY_BYTES)
-            else:
-                commitment_key = self._keys.commitment_key(draft.tenant)
-            entries.append(draft.build(commitment_key, item.pseudonym_key))
-            if draft.refused:
-                findings.append(coverage.finding(draft.refused, item.record, item.inc))
-        full = not self._frontiers or self._since_full + len(entries) >= coverage.FULL_EVERY
-        file = file_of(payloads, self._sequencer.size, self._clock.now_ms())
-        return entries + findings + batch.closing(tenants, full=full), [file] if file is not None else [], full
+        """The batch's entries, the file with its payloads, and whether its coverage is a full one."""
+        done = built(records, self._keys, keys)
+        full = not self._frontiers or self._since_full + len(done.entries) >= coverage.FULL_EVERY
+        beside = files_of(done.payloads, self._sequencer.size, self._clock.now_ms())
+        return done.entries + done.findings + batch.closing(done.tenants, full=full), beside, full
 
     async def _commit(self, entries: Sequence[bytes], beside: Beside) -> Signed:
         """Append and sign, or finish what is bound already."""

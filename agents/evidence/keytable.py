@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas import canonical
+import orjson
+
 from schemas.compliance import Cut, KeyErased, KeyRemoved, KeyWrapped
 from schemas.payload import Payload
 from schemas.topics import PREFIX
@@ -174,7 +175,9 @@ def derived(dek: bytes, purpose: str) -> bytes:
 
 def payload_aad(tenant: str, record_id: str) -> bytes:
     """What a sealed payload belongs to."""
-    return canonical.encode({"tenant": tenant, "id": record_id, "version": 1})
+    return orjson.dumps(
+        {"id": record_id, "tenant": tenant, "version": 1}
+    )  # sorted, and so canonical (schemas.canonical)
 
 
 def wanted_of(entry: Mapping[str, Any]) -> Wanted | None:

@@ -48,16 +48,16 @@ def sealed(record: Record, inc: int, tenant: str, record_id: str, key: SubjectKe
     return Sealed(place, key.epoch, seal(key.payload, record.value, payload_aad(tenant, record_id)))
 
 
-def file_of(rows: Sequence[Sealed], size: int, now_ms: int) -> tuple[str, bytes] | None:
-    """A batch's file: its name and bytes. None where there is nothing to keep."""
+def files_of(rows: Sequence[Sealed], size: int, now_ms: int) -> list[tuple[str, bytes]]:
+    """A batch's file, its name and bytes; none where there is nothing to keep."""
     if not rows:
-        return None
+        return []
     parts = [_HEAD]
     for row in rows:
         head = orjson.dumps([*row.place, row.epoch])
         parts += (len(head).to_bytes(4, "big"), head, len(row.data).to_bytes(4, "big"), row.data)
     data = b"".join(parts)
-    return f"{FOLDER}/{size:015d}-{now_ms:015d}-{hashlib.sha256(data).hexdigest()[:16]}", data
+    return [(f"{FOLDER}/{size:015d}-{now_ms:015d}-{hashlib.sha256(data).hexdigest()[:16]}", data)]
 
 
 def written_before(name: str, at_ms: int) -> bool:

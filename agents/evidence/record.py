@@ -76,6 +76,7 @@ class Draft:
         self._id = self._token("ce_id") or str(record.place)
         self._key = self._pseudonym_key = b""
         self._known: dict[str, Any] | None = None
+        self._whose: tuple[bytes, str | None] | None = None
         self._commit: dict[str, str] = {}
         self.refused = ""
         """Once built: why the entry has no facts (`facts-too-large`, `too-deep`), for the collector's finding; else ""."""
@@ -190,11 +191,14 @@ class Draft:
             entry["subject"] = subject
 
     def _subject(self, pseudonym_key: bytes) -> str | None:
-        subject = self._payload.get("subject") if self._payload else None
-        if not isinstance(subject, str) or not subject:
-            return None
-        known = self._type != "request.submitted" and _PSEUDONYM.fullmatch(subject)
-        return subject if known else pseudonym(pseudonym_key, "subject", subject)
+        if self._whose is None or self._whose[0] != pseudonym_key:
+            subject = self._payload.get("subject") if self._payload else None
+            if not isinstance(subject, str) or not subject:
+                subject = None
+            elif self._type == "request.submitted" or not _PSEUDONYM.fullmatch(subject):
+                subject = pseudonym(pseudonym_key, "subject", subject)
+            self._whose = pseudonym_key, subject
+        return self._whose[1]
 
     def _record_key(self, entry: dict[str, Any]) -> None:
         """The key in plain where the entry does not say it yet and it is a token; else committed to."""

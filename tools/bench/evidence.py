@@ -23,10 +23,11 @@ from schemas.errors import Refused
 from schemas.tlog import merkle, note
 from schemas.tlog.policy import parse_policy
 from schemas.tlog.proof import Proof
+from streams.runner import collect_rarely
 from tools.bench import Say, figure
 from tools.bench.evidence_append import ATTESTER, Appended, appended, servers
 from tools.bench.evidence_audit import Audit, audit
-from tools.bench.evidence_data import hash_reader, records, write_log
+from tools.bench.evidence_data import SUBJECTS, hash_reader, records, write_log
 
 MILLION = 1_000_000
 BATCHES = 100
@@ -40,9 +41,10 @@ USAGE = (
     "DIR on the disk that is to be measured"
 )
 NOTES = (
-    "appends_per_s: entries of full batches from bytes to a published checkpoint: bundles, tiles, every sync, the proof from disk, "
-    "Vault's signature, the witness's cosignature; without Kafka's fence",
-    "records_per_s: the same from Kafka's records on; one process, building and appending in turn",
+    "appends_per_s: entries of full batches from bytes to a published checkpoint: sealed payloads, bundles, tiles, every sync, the "
+    "proof from disk, Vault's signature, the witness's cosignature; without Kafka's fence",
+    "records_per_s: the same from Kafka's records on, each subject's key wrapped by Vault when it is new, each payload sealed; the "
+    "keyring in memory, not on Kafka; one process, building and appending in turn",
     "raw_per_s: a plain loop over the same bytes, batch by batch in between: SHA-256 of each entry, one file, fsync of file and folder",
     "checkpoint_ms: one batch from bytes to published",
     "reverify_records_per_s: entries by CPU second of the verifier; memory_growth: its peak over a log to that over a quarter of it",
@@ -94,6 +96,8 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
         "disk": disk,
         "entries": took.entries,
         "entry_bytes": round(took.bytes / took.entries),
+        "subjects": min(SUBJECTS, -(-chosen.batches * chosen.batch // 4)),
+        "payload_bytes": round(took.payload_bytes / took.entries),
         "batch_entries": chosen.batch,
         "fsync": "every file and folder, before the checkpoint is signed",
         "checkpoint_ms_max": round(1000 * max(took.checkpoint_s), 2),
@@ -108,8 +112,9 @@ def run(options: Sequence[str], say: Say) -> dict[str, Any]:
 async def _append(folder: Path, batches: int, batch: int, say: Say) -> Appended:
     say("starting Vault and a witness")
     given = records(batches * batch)
-    async with servers(folder, load().resolved().cache_dir) as (notary, policy):
-        took, _ = await appended(folder, given, notary, policy, batch)
+    async with servers(folder, load().resolved().cache_dir) as (notary, kek, policy):
+        collect_rarely()  # as the evidence process does
+        took, _ = await appended(folder, given, notary, kek, policy, batch)
     say(f"appended {took.entries} entries")
     shutil.rmtree(folder / "log")
     shutil.rmtree(folder / "raw")

@@ -11,21 +11,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.evidence.building import built, items
 from agents.evidence.coverage import FULL_EVERY, Batch
+from agents.evidence.keyring import Keyring
 from agents.evidence.log import LogDirectory
+from agents.evidence.payloads import files_of
 from agents.evidence.quorum import Quorum
-from agents.evidence.record import Draft, pseudonym
 from agents.evidence.sequencer import Sequencer
-from agents.wiring import open_notary
+from agents.wiring import open_kek, open_notary
 from infra.clock import SystemClock
+from infra.kek import Kek
 from infra.notary import LocalNotary, VaultNotary, verify
 from infra.secrets import open_secrets
 from infra.settings import Settings, process_environment
 from infra.witness_client import HttpWitnesses
 from schemas.errors import Unavailable
 from schemas.tlog.policy import Policy, parse_policy
+from streams.fence import Publisher
+from streams.memory import MemoryBroker
 from streams.shapes import Record
-from tools.bench.evidence_data import KEY, TENANT
+from tools.bench.evidence_data import KEY
 from tools.stack.ports import LOOPBACK, free_ports, taken
 from tools.stack.processes import kill, start, wait_until
 from tools.stack.roles import EVIDENCE_ROLE
@@ -42,10 +47,24 @@ class Appended:
 
     entries: int = 0
     bytes: int = 0
+    payload_bytes: int = 0
+    """Of the sealed payloads beside the log."""
     building_s: list[float] = field(default_factory=list[float])
     checkpoint_s: list[float] = field(default_factory=list[float])
     raw_s: list[float] = field(default_factory=list[float])
     """The plain loop over the same entries: SHA-256 of each, one file of them all, fsync of file and folder."""
+
+
+class _Keys:
+    """One key for every tenant."""
+
+    def commitment_key(self, tenant: str) -> bytes:
+        return KEY
+
+    pseudonym_key = commitment_key
+
+
+_KEYS = _Keys()
 
 
 class _NoFence:
@@ -56,8 +75,8 @@ class _NoFence:
 
 
 @asynccontextmanager
-async def servers(folder: Path, cache_dir: Path) -> AsyncGenerator[tuple[VaultNotary | LocalNotary, Policy], None]:
-    """The notary over a Vault server's key, with a login of its own, and the policy of a witness that listens."""
+async def servers(folder: Path, cache_dir: Path) -> AsyncGenerator[tuple[VaultNotary | LocalNotary, Kek, Policy], None]:
+    """The notary over a Vault server's key and who wraps subjects' keys there, with a login of their own; a listening witness's policy."""
     async with AsyncExitStack() as stack:
         vault = await stack.enter_async_context(vault_server(folder / "vault", cache_dir))
         role_id, wrapped = vault.new_approle([EVIDENCE_ROLE])
@@ -67,7 +86,7 @@ async def servers(folder: Path, cache_dir: Path) -> AsyncGenerator[tuple[VaultNo
         stack.push_async_callback(secrets.close)
         notary = await asyncio.to_thread(open_notary, settings, secrets)
         witness = await asyncio.to_thread(_start_witness, folder, notary.vkeys(), stack)
-        yield notary, parse_policy(f"witness w {witness}\nquorum w\n")
+        yield notary, await open_kek(settings, secrets), parse_policy(f"witness w {witness}\nquorum w\n")
 
 
 def _start_witness(folder: Path, logs: Sequence[str], stack: AsyncExitStack) -> str:
@@ -89,7 +108,7 @@ def _start_witness(folder: Path, logs: Sequence[str], stack: AsyncExitStack) -> 
 
 
 async def appended(
-    root: Path, records: Sequence[Record], notary: VaultNotary | LocalNotary, policy: Policy, batch: int
+    root: Path, records: Sequence[Record], notary: VaultNotary | LocalNotary, kek: Kek, policy: Policy, batch: int
 ) -> tuple[Appended, bytes]:
     """Record them under `root`, `batch` to a checkpoint; what it took, and the last published checkpoint.
 
@@ -106,45 +125,49 @@ async def appended(
             quorum=Quorum(policy, witnesses, SystemClock()),
         )
         try:
-            return await _appended(sequencer, records, batch, root / "raw")
+            return await _appended(sequencer, records, batch, kek, root / "raw")
         finally:
             sequencer.close()
     finally:
         await witnesses.close()
 
 
-async def _appended(sequencer: Sequencer, records: Sequence[Record], batch: int, raw: Path) -> tuple[Appended, bytes]:
+async def _appended(
+    sequencer: Sequencer, records: Sequence[Record], batch: int, kek: Kek, raw: Path
+) -> tuple[Appended, bytes]:
+    broker, clock = MemoryBroker(), SystemClock()
+    keyring = Keyring(broker, kek, clock, Publisher(broker, broker.count, owner="keys"))
     took, frontiers, since_full = Appended(), Batch({}).next(), FULL_EVERY
-    tag = pseudonym(KEY, "tenant", TENANT)
     for number, at in enumerate(range(0, len(records), batch)):
         start = time.perf_counter()
         reads = Batch(frontiers)
         some = records[at : at + batch]
         for record in some:
             reads.add(record)
-        entries = await asyncio.to_thread(_built, some)
+        read = await asyncio.to_thread(items, reads.records, _KEYS)
+        keys = await keyring.make({item.wanted for item in read if item.wanted is not None})
+        done = await asyncio.to_thread(built, read, _KEYS, keys)
+        beside = files_of(done.payloads, sequencer.size, clock.now_ms())
+        entries = done.entries
         full = since_full + len(entries) >= FULL_EVERY
         since_full = 0 if full else since_full + len(entries)
-        entries += reads.closing({tag: len(some)}, full=full)
-        built = time.perf_counter()
-        signed = await sequencer.commit(entries)
+        entries += reads.closing(done.tenants, full=full)
+        made = time.perf_counter()
+        signed = await sequencer.commit(entries, beside)
         committed = time.perf_counter()
         if sequencer.published is None or sequencer.published.checkpoint != signed.checkpoint:
             raise Unavailable(
                 f"the checkpoint of {signed.checkpoint.size} entries was not published: the witness is away"
             )
         frontiers = reads.next()
-        took.building_s.append(built - start)
-        took.checkpoint_s.append(committed - built)
+        took.building_s.append(made - start)
+        took.checkpoint_s.append(committed - made)
+        took.payload_bytes += sum(len(data) for _, data in beside)
         took.raw_s.append(await asyncio.to_thread(_raw, raw, number, entries))
         took.entries += len(entries)
         took.bytes += sum(map(len, entries))
     published = sequencer.published
     return took, published.note if published is not None else b""
-
-
-def _built(records: Sequence[Record]) -> list[bytes]:
-    return [Draft(record).build(KEY, KEY) for record in records]
 
 
 def _raw(folder: Path, number: int, entries: Sequence[bytes]) -> float:

@@ -1,11 +1,13 @@
 """What `bench evidence` records: the events of made-up requests; and large logs of such entries, written without a sequencer.
 
-A request leaves four entries: it was submitted, a result was completed, an answer released, a case answered.
+A request leaves four entries: it was submitted, a result was completed, an answer released, a case answered. It is one of
+10,000 persons'.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ FLUSH = 65_536
 _REQUEST = "q00000000"
 _ID = "e0000000-0000-5000-8000-00000000bead"  # with letters: a mere row of digits is committed to, as a number of somebody's
 _OFFSET = 987_654_321
+SUBJECTS = 10_000
+_PERSON, _PSEUDONYM = "person-000000", "00" * 16
 _ROUTE, _ARM, _UUID = "bench.route", "small", "c1111111-1111-5111-8111-11111111cafe"
 
 
@@ -114,8 +118,9 @@ def _batches(count: int) -> Iterator[list[bytes]]:
         for n in range(start, min(start + MAX_BATCH, count)):
             request, kind = divmod(n, len(forms))
             form, commitments = forms[kind]
+            subject = _subject(request % SUBJECTS)[1]
             digest = hashlib.sha256(b"%d" % n).hexdigest().encode() * 2
-            entries.append(form % (*(digest[at : at + 64] for at in range(commitments)), n, request, request))
+            entries.append(form % (*(digest[at : at + 64] for at in range(commitments)), n, request, request, subject))
             batch.add(Record(samples[kind].topic, 0, request, None, None, (("ce_id", _id(n)),), AT_MS))
         full = since_full + len(entries) >= FULL_EVERY
         since_full = 0 if full else since_full + len(entries)
@@ -124,24 +129,32 @@ def _batches(count: int) -> Iterator[list[bytes]]:
 
 
 def _form(entry: bytes) -> tuple[bytes, int]:
-    """An entry as a format of its commitments, the number in its id, its request's and its offset, in the order in which JCS
-    has them; and how many commitments there are."""
+    """An entry as a format of its commitments, the number in its id, its request's, its offset and its subject, in the order in
+    which JCS has them; and how many commitments there are."""
     form = entry.replace(b"%", b"%%").replace(b'"id":"' + _ID[:8].encode(), b'"id":"e%07x')
     form = form.replace(b'"request":"' + _REQUEST.encode(), b'"request":"q%08d')
+    form = form.replace(b'"subject":"%s"' % _subject(_OFFSET % SUBJECTS)[1], b'"subject":"%s"')
     return _COMMITMENT.subn(b'"%s"', form.replace(b'"offset":%d' % _OFFSET, b'"offset":%d'))
 
 
 def _numbered(sample: Record, number: int, offset: int) -> Record:
     """A sample as the record `number`, of the request `offset`."""
     request = f"q{offset % 10**8:08d}".encode() if offset != _OFFSET else _REQUEST.encode()
-    replaced: dict[bytes, bytes] = {_REQUEST.encode(): request, _ID.encode(): _id(number)}
-    pattern = re.compile(b"|".join(map(re.escape, replaced)))
+    person, subject = _subject(offset % SUBJECTS)
+    replaced = {_REQUEST: request, _ID: _id(number), _PERSON: person, _PSEUDONYM: subject}
 
     def put(data: bytes | None) -> bytes | None:
-        return None if data is None else pattern.sub(lambda match: replaced[match[0]], data)
+        return None if data is None else _PLACES.sub(lambda match: replaced[match[0].decode()], data)
 
     headers = tuple((name, put(value) or b"") for name, value in sample.headers)
     return Record(sample.topic, 0, offset, put(sample.key), put(sample.value), headers, AT_MS)
+
+
+@cache
+def _subject(number: int) -> tuple[bytes, bytes]:
+    """A person's id as upstream has it, and their pseudonym."""
+    person = f"person-{number:06d}"
+    return person.encode(), pseudonym(KEY, "subject", person).encode()
 
 
 def _id(number: int) -> bytes:
@@ -157,17 +170,24 @@ def _samples() -> list[Record]:
     return found
 
 
+_PLACES = re.compile("|".join((_REQUEST, _ID, _PERSON, _PSEUDONYM)).encode())
 _COMMITMENT = re.compile(rb'"[0-9a-f]{64}"')
 _CAUSE = (("ratchet-cause", _UUID.encode()), ("ratchet-at", b"ratchet.requests[0]@7"))
 
 
 def _payloads() -> list[tuple[Payload, str]]:
     request: dict[str, Any] = {"route": _ROUTE, "at_ms": AT_MS, "request_id": _REQUEST}
-    place: dict[str, Any] = {**request, "request_partition": 0, "request_offset": 7, "request_at_ms": AT_MS}
+    at: dict[str, Any] = {"request_partition": 0, "request_offset": 7, "request_at_ms": AT_MS}
+    place: dict[str, Any] = {**request, **at, "subject": _PSEUDONYM}
     span: Mapping[str, Any] = {"decision_id": _UUID, "assigned_at_ms": AT_MS, "window_end_ms": AT_MS + 15_000}
     text = "I still have not received my new card, I ordered over a week ago."
     return [
-        (RequestSubmitted(**request, session_id="s-1", messages=(Message(role="user", content=text),)), "bench"),
+        (
+            RequestSubmitted(
+                **request, subject=_PERSON, session_id="s-1", messages=(Message(role="user", content=text),)
+            ),
+            "bench",
+        ),
         (
             ResultCompleted(
                 **place, **span, arm=_ARM, adapter=None, shadow=False, final=True, attempt=1, latency_ms=90.5,

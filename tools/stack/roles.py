@@ -36,7 +36,8 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD) -> dict[str, str]:
     public = _path("transit/keys/*", "read")
     return {
         "ratchet-agent": kv + public,
-        TRAINING_ROLE: kv + public + _signing(MANIFESTS),
+        # A training job opens the keys of subjects whose rows it seals; it makes none.
+        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _path("transit/decrypt/kek-*", "update"),
         # It reads what it pseudonymises and commits with, and its own password: no principal's key, no provider's.
         EVIDENCE_ROLE: _path(f"{MOUNT}/data/commitment", "read")
         + _path(f"{MOUNT}/data/{evidence_password}", "read")

@@ -12,11 +12,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.evidence.actor import Collector
 from agents.evidence.coverage import frontiers
+from agents.evidence.keyring import Keyring
 from agents.evidence.log import LogDirectory, LogLocked, export
 from agents.evidence.ports import Frontier
 from agents.evidence.record import Draft
 from agents.evidence.sequencer import Sequencer
 from infra.clock import SystemClock
+from infra.kek import LocalKek
 from infra.notary import LocalNotary, verify
 from schemas.tlog.note import parse_vkey
 from schemas.topics import state_topic
@@ -106,7 +108,8 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     reader = EveryOffset(source.broker, [source.topic], lambda record: Draft(record).id)
     await fence.start()
     sequencer = await open_log(root, notary, fence)
-    collector = Collector(sequencer, reader, Keys(), publisher, SystemClock())
+    keyring = Keyring(source.broker, LocalKek(bytes(32)), SystemClock())
+    collector = Collector(sequencer, reader, Keys(), keyring, publisher, SystemClock())
     stop = asyncio.Event()
     running = asyncio.create_task(collector.run(stop))
     try:
@@ -119,7 +122,7 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     finally:
         running.cancel()
         sequencer.close()
-        for part in (reader, publisher, fence):
+        for part in (reader, publisher, fence, keyring):
             await part.stop()
 
 

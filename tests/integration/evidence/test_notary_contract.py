@@ -15,16 +15,19 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agents.evidence.actor import Collector
+from agents.evidence.keyring import Keyring
 from agents.evidence.log import LogDirectory, export
 from agents.evidence.ports import Frontier, Notary, Source
 from agents.evidence.sequencer import Sequencer
 from infra.clock import ManualClock, SystemClock
+from infra.kek import LocalKek
 from infra.notary import VERSIONS_S, LocalNotary, VaultNotary, verify
 from schemas.errors import Refused, Unavailable
 from schemas.events import AuditCheckpoint
 from schemas.payload import Payload
 from schemas.tlog.note import VerifierKey, parse_vkey, sign_line
 from schemas.tlog.policy import open_checkpoint, parse_policy
+from streams.memory import MemoryBroker
 from streams.shapes import Record
 from tools import verify_evidence
 
@@ -308,7 +311,8 @@ class Running:
         self.sequencer = await Sequencer.open(
             LogDirectory(self.root), notary=self.notary, fence=NoFence(), check=verify, attester=ATTESTER
         )
-        self.collector = Collector(self.sequencer, self.feed, Keys(), self.audit, self.clock)
+        subjects = Keyring(MemoryBroker(), LocalKek(bytes(32)), self.clock)  # nobody's records: no key is made
+        self.collector = Collector(self.sequencer, self.feed, Keys(), subjects, self.audit, self.clock)
         self.task = asyncio.create_task(self.collector.run(self.stop))
         return self
 

@@ -52,7 +52,9 @@ async def collect(lab: Any, reads: list[Any], passed: Callable[[str], None] = la
     reader = lab.reader(reads, lab.clock)
     sequencer = await lab.open(passed)
     stop = asyncio.Event()
-    collector = Collector(sequencer, reader, lab.keys, more.pop("subjects", fresh(lab)), lab.publisher, lab.clock, **more)
+    collector = Collector(
+        sequencer, reader, lab.keys, more.pop("subjects", fresh(lab)), lab.publisher, lab.clock, **more
+    )
     try:
         reader.at_end = stop.set
         await collector.run(stop)
@@ -309,7 +311,7 @@ async def test_no_text_beside_the_log(lab: Any, caplog: pytest.LogCaptureFixture
     """Canary text, e-mail and subject are in no file, sealed ones among them, and in no line of a log; nor is a subject's key."""
     caplog.set_level(logging.DEBUG)
     await collect(lab, [lab.request(offset) for offset in range(20)])
-    key = (await fresh(lab).key(Wanted("acme", SUBJECT)))._dek  # noqa: SLF001  what must not be there
+    key = (await fresh(lab).key(Wanted("acme", SUBJECT)))._dek
     files = [path for path in lab.root.rglob("*") if path.is_file()]
     assert [path for path in files if path.parent.name == FOLDER]
     for data in [path.read_bytes() for path in files] + [caplog.text.encode()]:
@@ -335,8 +337,12 @@ async def test_no_text_beside_the_log(lab: Any, caplog: pytest.LogCaptureFixture
         {"subject": SUBJECT, "request_id": "q1", "request_offset": 1 << 60},
     ],
 )
-@pytest.mark.parametrize("kind", ["request.submitted", "result.completed", "verdict.given", "subject.erased", "strange"])
-@pytest.mark.parametrize("topic", ["ratchet.requests", "ratchet.results", "ratchet.requests.dlq", "ratchet.results.dlq"])
+@pytest.mark.parametrize(
+    "kind", ["request.submitted", "result.completed", "verdict.given", "subject.erased", "strange"]
+)
+@pytest.mark.parametrize(
+    "topic", ["ratchet.requests", "ratchet.results", "ratchet.requests.dlq", "ratchet.results.dlq"]
+)
 def test_an_entry_says_whose_key_it_was(value: Mapping[str, Any], kind: str, topic: str) -> None:
     """Who reads the entry finds the same key as who wrote it had."""
     headers = (

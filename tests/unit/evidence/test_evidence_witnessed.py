@@ -255,7 +255,9 @@ async def test_a_hanging_witness_holds_up_nothing(lab: Any, stand: Stand, monkey
     stand.open = asyncio.Event()
     reader = lab.reader([lab.request(offset) for offset in range(900)], lab.clock, at_once=5)
     stop = asyncio.Event()
-    running = asyncio.create_task(Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop))
+    running = asyncio.create_task(
+        Collector(sequencer, reader, lab.keys, lab.subjects, lab.publisher, lab.clock).run(stop)
+    )
     async with asyncio.timeout(20):
         while sequencer.size < 900:  # noqa: ASYNC110  a collector never says that it has caught up
             await asyncio.sleep(0.01)

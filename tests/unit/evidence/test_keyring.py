@@ -181,7 +181,7 @@ async def test_erased_for_a_running_keyring_and_after_every_restart(ring: Ring) 
             with pytest.raises(SubjectErased):
                 await open_rows_key(keyring, "acme", ANNA, (1, 9))
         ring.broker.compact(TOPIC)
-    assert key.commit not in [row[1].commit for row in running._open.values()]  # noqa: SLF001  that memory lets go
+    assert key.commit not in [row[1].commit for row in running._open.values()]
 
 
 async def test_a_later_request_opens_the_next_epoch(ring: Ring) -> None:
@@ -208,7 +208,7 @@ async def test_an_erasure_while_a_key_is_being_made(ring: Ring) -> None:
             ring.erase(1, 10)
             return await super().wrap(tenant, keys)
 
-    keyring._kek = Between(MASTER)  # noqa: SLF001  the moment between
+    keyring._kek = Between(MASTER)
     found = await keyring.make([at(9), at(12)])
     assert isinstance(found[at(9)], Erased)
     second = found[at(12)]
@@ -239,7 +239,7 @@ async def test_the_broker_is_away(ring: Ring) -> None:
 async def test_an_unknown_outcome_leaves_one_key_that_counts(ring: Ring) -> None:
     """Published, and the answer is lost: the next call uses what is on the topic, and so does everybody after it."""
     keyring = ring.open()
-    real = keyring._publisher  # noqa: SLF001  the moment after the commit
+    real = keyring._publisher
     assert real is not None
 
     class Lost:
@@ -249,10 +249,10 @@ async def test_an_unknown_outcome_leaves_one_key_that_counts(ring: Ring) -> None
             await real.publish(payloads, cursor)
             raise Unavailable("the answer is lost")
 
-    keyring._publisher = Lost()  # noqa: SLF001
+    keyring._publisher = Lost()
     with pytest.raises(Unavailable):
         await keyring.make([at(0)])
-    keyring._publisher = real  # noqa: SLF001
+    keyring._publisher = real
     key = await made(keyring, at(0))
     assert key.commit == (await ring.open(makes=False).key(at(0))).commit
     assert len(ring.broker.events("keyring")) == 1
@@ -285,10 +285,10 @@ async def test_keys_are_in_no_text(ring: Ring, caplog: pytest.LogCaptureFixture)
     with pytest.raises(SubjectErased) as caught:
         await keyring.key(at(0))
     said = " ".join(
-        (repr(key), repr(keyring), repr(ring.kek), repr(caught.value), str(caught.value.args), caplog.text)
-        + tuple(str(record) for record in ring.broker.records("keyring"))
+        [repr(key), repr(keyring), repr(ring.kek), repr(caught.value), str(caught.value.args), caplog.text]
+        + [str(record) for record in ring.broker.records("keyring")]
     )
-    dek = key._dek  # noqa: SLF001  what must not be said
+    dek = key._dek
     for secret in (dek, key.commit, key.payload, key.rows, MASTER):
         for text in (secret.hex(), base64.b64encode(secret).decode(), repr(secret)):
             assert text not in said
