@@ -10,7 +10,9 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * a session's arm: `session_arm` as the decision observed it, checked against the arms that the session was ever given (decisions of
   one session on several partitions run side by side: no log orders their reads);
 * whether the store answered: `store_seen`;
+* how a scan of the gate ended: `gate.scan`; what detectors find is found again;
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
+* the gate's keys: where they are not at hand, sealed maps, a mark's binding and the values that were put back (`agents.trust.recalled`);
 * whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
 Results and a judge model's verdicts come from the log: inference, jobs and the grader are not replayed.
@@ -23,14 +25,21 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, cast
 
-from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Router, keyed
+from agents.router.actor import RESULTS, SEEN_S, SESSION_S, Gatekeeper, Router, keyed
 from agents.router.around import Asked
 from agents.router.observed import NEVER, Hit, Like
+from agents.rules.gate_seen import Word, again
+from agents.rules.masking import MaskMap
+from agents.screen import Screen
 from agents.trust.actor import Trust
+from agents.trust.recalled import AsRecorded, NoKeys
 from agents.wiring import FOLDS, groups
+from infra.detect import detect
+from infra.sealing import GateKeys
 from schemas.errors import Refused, Unavailable
 from schemas.events import CachedAnswer, DecisionRouted, Noticed
 from schemas.export import SENDERS
+from schemas.gate import Scan
 from schemas.payload import REGISTRY
 from schemas.policies import PolicyRef, PolicyRoute, PolicyRouter
 from schemas.routes import Route
@@ -50,6 +59,8 @@ LOST = "ids decided again, for the store had lost them"
 RACED = "requests with one id side by side: the later came first, as recorded"
 SIDE_BY_SIDE_MS = 60_000
 ABSENT_PSEUDONYM = "0" * 32
+ABSENT_MAP = "absent"
+SEALED = "maps of placeholders, which only the gate's key seals: taken as recorded"
 SKEW_MS = 1000  # between the clocks of two routers
 
 
@@ -125,10 +136,13 @@ async def replay(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    gate_keys: GateKeys | None = None,
     artifact: Artifact | None = None,
     told: Told,
 ) -> Rederived:
-    """One agent again. `key_of`: the tenants' keys for pseudonyms, None where they are not at hand. `artifact`: where snapshots are."""
+    """One agent again. `key_of`: the tenants' keys for pseudonyms, `gate_keys`: for maps and marks; None where they are not at hand.
+    `artifact`: where snapshots are.
+    """
 
     def held(digest: str) -> bytes:
         if digest in log.artifacts:
@@ -140,7 +154,11 @@ async def replay(
     if agent in FOLDS:
         return await refold(FOLDS[agent](), log, window, artifact=held, told=told)
     policies = Policies(log)
-    recalling = RouterRecall(log, policies, key_of, held) if agent == "router" else TrustRecall(log, policies)
+    recalling = (
+        RouterRecall(log, policies, key_of, gate_keys, held)
+        if agent == "router"
+        else TrustRecall(log, policies, gate_keys)
+    )
     return await redecide(recalling, log, window, told=told)
 
 
@@ -231,25 +249,41 @@ def time_of(recorded: Sequence[Record], otherwise_ms: int) -> int:
     return max(times, key=times.count) if times else otherwise_ms
 
 
+class ScreenAgain(Screen):
+    """What detectors find in a text is found again; that a scan did not end well, or in time, is taken as recorded."""
+
+    def __init__(self) -> None:
+        super().__init__(detect, lambda: 0.0)
+        self.ended: Word = "whole"
+
+    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
+        return again(
+            self.ended, await super().scan(texts, most_characters=most_characters, budget_us=budget_us), budget_us
+        )
+
+
 class Recalling:
-    """What router and trust have in common: clock and policies as they were."""
+    """What router and trust have in common: clock, policies and the end of a scan as they were."""
 
     transform: Transform
 
     def __init__(self, log: RecordedLog, policies: Policies) -> None:
         self.clock = StillClock()
+        self.screen = ScreenAgain()
         self.notes: Counter[str] = Counter()
         self._policies = policies
 
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         self.clock.at_ms = time_of(recorded, record.timestamp_ms)
         told = payloads(recorded)
+        gates = (said["gate"] for said in told if isinstance(said.get("gate"), dict))
+        self.screen.ended = next((gate["scan"] for gate in gates if gate.get("scan") in ("failed", "late")), "whole")
         if not told:
             self._policies.as_of(self.clock.at_ms)
             return None
         try:
             named = next(
-                (said["policies"] for said in told if "policies" in said), ()
+                (said["policies"] for said in told if said.get("policies")), ()
             )  # an answer leaves it to its score
             refs = [PolicyRef.model_validate(row) for row in named]
         except (ValueError, TypeError):
@@ -264,11 +298,19 @@ class Recalling:
 
 
 class TrustRecall(Recalling):
-    """Trust keeps nothing: clock and policies are all."""
+    """Trust keeps nothing: clock, policies, how scans ended, and where it has no keys what they gave."""
 
-    def __init__(self, log: RecordedLog, policies: Policies) -> None:
+    def __init__(self, log: RecordedLog, policies: Policies, keys: GateKeys | None) -> None:
         super().__init__(log, policies)
-        self.transform = Trust(policies, self.clock)
+        none = NoKeys()
+        trust = Trust(policies, self.clock, self.screen, keys or none)
+        self._keyless = None if keys is not None else AsRecorded(trust, none, self.notes)
+        self.transform = self._keyless or trust
+
+    def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
+        if self._keyless is not None:
+            self._keyless.recall(payloads(recorded))
+        return super().recall(record, recorded)
 
 
 class RouterRecall(Recalling):
@@ -279,10 +321,13 @@ class RouterRecall(Recalling):
         log: RecordedLog,
         policies: Policies,
         key_of: Callable[[str], bytes] | None,
+        gate_keys: GateKeys | None,
         artifact: Artifact,
     ) -> None:
         super().__init__(log, policies)
         self._log = log
+        self._gate_keys = gate_keys
+        self._map = ""
         self._store = Remembered(self.clock)
         self._known = key_of is not None
         self._pseudonyms: dict[str, str | None] = {}
@@ -298,6 +343,7 @@ class RouterRecall(Recalling):
             key_of or (lambda tenant: b""),
             keyed=self._keyed,
             artifact=artifact,
+            gatekeeper=Gatekeeper(self.screen, self._sealed),
         )
         self._begins_ms = {
             tp: begins for tp in log.starts if log.start(tp) > 0 and (begins := log.begins_ms(tp)) is not None
@@ -309,14 +355,25 @@ class RouterRecall(Recalling):
             return keyed(key, label, text)
         return self._pseudonyms.get(label) or ABSENT_PSEUDONYM
 
+    def _sealed(self, tenant: str, request_id: str, event_id: str, found: MaskMap) -> str:
+        """Where the keys are unknown: the decision's own, so that whether there is one is compared, and not what it holds."""
+        if self._gate_keys is not None:
+            return self._gate_keys.seal_map(tenant, request_id, event_id, found)
+        self.notes[SEALED] += 1
+        return self._map or ABSENT_MAP
+
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         why = super().recall(record, recorded)
-        decision = next((said for said in payloads(recorded) if "store_seen" in said), None)
-        self._around.recall(decision, next((said for said in payloads(recorded) if said.get("kind") == "quota"), None))
+        told = payloads(recorded)
+        decision = next((said for said in told if "store_seen" in said), None)
+        refused = next((said for said in told if "accepted" in said), None)
+        self._around.recall(decision, refused if refused is not None and refused.get("kind") == "quota" else None)
         self._store.away = decision is not None and decision.get("store_seen") is False
         self._store.arm = None if decision is None else decision.get("session_arm")
         self._store.lost, self._store.first = False, None
-        self._pseudonyms = {} if decision is None else {name: decision.get(name) for name in ("session", "subject")}
+        self._map = "" if decision is None else str(decision.get("mask_map") or "")
+        self._pseudonyms = {name: (decision or refused or {}).get(name) for name in ("session", "subject")}
+        self._pseudonyms["request"] = None if refused is None else refused.get("request_id")
         if self._store.away:
             self.notes["decisions made while the store was away"] += 1
         if decision is not None and decision.get("session"):

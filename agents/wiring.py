@@ -30,6 +30,7 @@ from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
 from infra.provider_stand_in import NoStandIn, StandIn
+from infra.sealing import open_gate_keys
 from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
@@ -220,15 +221,26 @@ async def open_guest(process: Process) -> EngineGuest:
 
 
 async def _router(process: Process, runner: Runner) -> Transform:
-    from agents.router.actor import Router
+    from agents.router.actor import Gatekeeper, Router
     from agents.router.around import StoreAround
+    from agents.screen import Screen
+    from infra.detect import detect
 
     store = await process.store()
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
     again = ByPlace(process.broker)
     process.stack.push_async_callback(again.stop)
-    artifact = process.artifacts.get_bytes
-    return Router(runner.view(VIEW), store, around, again, process.clock, process.keys.pseudonym_key, artifact=artifact)
+    keys = await open_gate_keys(process.secrets)
+    return Router(
+        runner.view(VIEW),
+        store,
+        around,
+        again,
+        process.clock,
+        process.keys.pseudonym_key,
+        artifact=process.artifacts.get_bytes,
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.monotonic), keys.seal_map),
+    )
 
 
 async def _inference(process: Process, runner: Runner) -> Transform:
@@ -257,10 +269,13 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 
 
 async def _trust(process: Process, runner: Runner) -> Transform:
+    from agents.screen import Screen
     from agents.trust.actor import Trust
+    from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    return Trust(runner.view(VIEW), process.clock, store)
+    screen, keys = Screen(detect, process.clock.monotonic), await open_gate_keys(process.secrets)
+    return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:

@@ -374,6 +374,7 @@ class AnswerReleased(DerivedEvent):
     marked: bool = Field(default=False, description="Whether `mark` is there.")
     mark: AiMark | None = None
     gate: GateSeen | None = Field(default=None, description="What the gate said of the answer's text.")
+    policies: tuple[PolicyRef, ...] = Field(default=(), description="What trust knew, where no score says so.")
 
 
 class AnswerWithheld(DerivedEvent):
@@ -384,6 +385,7 @@ class AnswerWithheld(DerivedEvent):
     detail: str = ""
     decision_id: str = ""
     gate: GateSeen | None = None
+    policies: tuple[PolicyRef, ...] = Field(default=(), description="What trust knew, where no score says so.")
 
 
 class AnswerRefused(RequestEvent):
@@ -445,6 +447,7 @@ class ReviewSettled(DerivedEvent):
     reason: Literal["approved", "corrected", "rejected", "failed", "window_ended"]
     text: str = ""
     arm: str = ""
+    adapter: str | None = None
     result_id: str = ""
     decision_id: str = ""
     score: float | None = None

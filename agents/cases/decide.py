@@ -82,6 +82,7 @@ def verdict(review: ReviewRequested, arm: str, ratings: Mapping[str, float], now
         by=speaks_as(arm),
         kind="model",
         answers=tuple(ArmVerdict(label=label, rating=ratings[label]) for label in sorted(ratings)),
+        subject=review.subject,
     )
 
 

@@ -14,6 +14,7 @@ Rules:
 6. Where trust escalated, nothing is answered, asked or settled until the second attempt is scored: the case then speaks of that one, and
    the first answer is one arm of it. The first decision's window, shadows and propensities stay the case's. Where no second decision
    comes, the window's end settles; where it fails, the first answer stands in as its route's answers do: at once, or for people.
+7. What the gate withheld after its score let it out is answered, and not released: it is settled no more and shown to nobody.
 """
 
 from agents.cases.joined import CasePart, CaseRecord, Joined, Result, human_sampled, part_of, place_of
@@ -156,13 +157,15 @@ class Cases:
         self._check_labels(case, window_ended=window_ended)
         if not case.record.answered and ((case.scored() and serving is not None) or window_ended):
             self._answered(case, decision)
-        if not case.record.review and score is not None and case.arms_done():
+        if not case.record.review and score is not None and not score.withheld and case.arms_done():
             self._review(case, decision, score)
-        released = score is not None and score.action == "release"
-        if not case.record.settled and not released:
+        answered = (
+            score is not None and score.action == "release"
+        )  # by trust, whether it went out or the gate withheld it
+        if not case.record.settled and not answered:
             self._settle(case, decision, score, window_ended=window_ended)
         done = score is not None and case.arms_done() and self._judged(case, decision, score)
-        if (done and (released or case.record.settled != "")) or window_ended:
+        if (done and (answered or case.record.settled != "")) or window_ended:
             self._close(case, decision, why="complete" if done else "window_ended")
 
     def _judged(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> bool:
@@ -225,7 +228,7 @@ class Cases:
                     "ok": ok,
                     "latency_us": 0 if result is None else microseconds(result.latency_ms),
                     "tokens_out": result.tokens_out if isinstance(result, ResultCompleted) else 0,
-                    "released": score is not None and score.action == "release",
+                    "released": score is not None and score.action == "release" and not score.withheld,
                     "shadows": case.shadows(),
                     "reason": result.reason if isinstance(result, ResultFailed) else ("" if ok else "missing"),
                     "lost": case.lost(),
@@ -261,6 +264,7 @@ class Cases:
                 grader=decision.grader,
                 gated=score.gated,
                 due_ms=decision.window_end_ms,
+                subject=decision.subject,
                 people=people,
                 double=people and heads(decision.request_id, "double", decision.double_share),
             ),
@@ -301,6 +305,7 @@ class Cases:
                     "decision_id": last.decision_id,
                     "score": None if score is None else score.score,
                     "request_at_ms": decision.request_at_ms,
+                    "subject": decision.subject,
                     **settled,
                 }
             ),
@@ -316,8 +321,10 @@ class Cases:
             "detail": "the second attempt failed: the first answer stands",
             "text": answer.text,
             "arm": answer.arm,
+            "adapter": answer.adapter,
             "result_id": result_id,
             "score": None if first is None else first.score,
+            "mask_map": case.map_of(1),
         }
 
     def _heard(self, case: Joined, verdict: VerdictGiven, *, window_ended: bool) -> bool:
@@ -338,15 +345,24 @@ class Cases:
         finals = case.finals()
         for arm in arms:
             if arm in texts and (grades.by_arm.get(arm) or 0) >= 500:
+                result, result_id = finals[arm]
                 return {
                     "outcome": "released",
                     "reason": "approved",
                     "text": texts[arm],
                     "arm": arm,
-                    "result_id": finals[arm][1],
+                    "adapter": result.adapter,
+                    "result_id": result_id,
+                    "mask_map": case.map_of(result.attempt),
                 }
         if verdict.corrected is not None:
-            return {"outcome": "released", "reason": "corrected", "text": verdict.corrected}
+            # Whoever wrote it saw the first decision's messages, and their placeholders.
+            return {
+                "outcome": "released",
+                "reason": "corrected",
+                "text": verdict.corrected,
+                "mask_map": case.map_of(1),
+            }
         return {"outcome": "withheld", "reason": "rejected"}
 
     def _closed_fields(
@@ -377,7 +393,7 @@ class Cases:
             "human_sampled": human_sampled(decision),
             "model_by": "" if model is None or model.verdict is None else model.verdict.by,
             "label": None if grades is None else grades.label,
-            "settled": case.record.settled,
+            "settled": "withheld" if score is not None and score.withheld else case.record.settled,
             "routing": decision.routing,
             "attempt": case.attempt,
             "session": decision.session,

@@ -99,6 +99,11 @@ class Joined:
         part = self.parts.get(place_of("decision", attempt))
         return None if part is None else part.decision
 
+    def map_of(self, attempt: int) -> str:
+        """What the placeholders stand for in an attempt's messages and answers, shadows' too: sealed."""
+        decision = self.decision_of(attempt)
+        return "" if decision is None else decision.mask_map
+
     def score_of(self, attempt: int) -> ScoreAssigned | None:
         part = self.parts.get(place_of("score", attempt))
         return None if part is None else part.score

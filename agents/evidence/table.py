@@ -101,7 +101,7 @@ TABLE: Mapping[str, Row] = {
         (*_AT, "grader", "gated", "due_ms", "people", "double"), ("messages", "answers"), counts=("answers",)
     ),
     "review.settled": Row(
-        (*_AT, "outcome", "reason", "arm", "result_id", "decision_id", "score"), ("text", "detail", "mask_map")
+        (*_AT, "outcome", "reason", "arm", "adapter", "result_id", "decision_id", "score"), ("text", "detail", "mask_map")
     ),
     "verdict.given": Row(
         ("kind", "seconds_spent"), ("corrected",), ("by",), parts={"answers": ("label", "decision", "rating")}

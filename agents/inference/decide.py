@@ -2,7 +2,7 @@
 
 1. It acts on committed orders only: `decision.routed` for the arm and its chain, `shadow.ordered` for one shadow arm.
 2. Exactly one result of an order is final. An arm that was let go because another answered first has failed nothing: `hedge_lost`.
-3. Nothing of the request but the last user message reaches an engine.
+3. Nothing of the request but the last user message reaches an engine. What placeholders in it stand for is sealed, and goes on as it came.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,6 +144,7 @@ def _about(order: Order, now_ms: int, instance: str) -> dict[str, Any]:
         "request_partition": told.request_partition,
         "request_offset": told.request_offset,
         "request_at_ms": told.request_at_ms,
+        "subject": told.subject,
         "shadow": order.shadow,
         "attempt": order.attempt,
         "decision_id": order.decision_id,
@@ -175,6 +176,7 @@ def given_before(order: Order, now_ms: int, instance: str) -> ResultCompleted | 
         engine=answer.engine,
         source="kept" if answer.kind == "kept" else "cache",
         cost_nano_usd=0,
+        mask_map=told.mask_map,
     )
 
 
@@ -182,8 +184,8 @@ def completed(
     order: Order, arm: str, made: Made, now_ms: int, instance: str, agreement: float | None = None
 ) -> ResultCompleted:
     """The result of a generation; it ends the chain. Only the drawn arm's answer may be kept under the decision's key."""
-    told = order.told
-    key = told.cache_key if isinstance(told, DecisionRouted) and arm == told.arm else ""
+    decision = order.told if isinstance(order.told, DecisionRouted) else None
+    key = decision.cache_key if decision is not None and arm == decision.arm else ""
     return ResultCompleted(
         **_about(order, now_ms, instance),
         arm=arm,
@@ -202,6 +204,7 @@ def completed(
         cached_tokens=made.tokens_cached,
         cost_nano_usd=paid(terms_of(order, arm), made.tokens_in, made.tokens_cached, made.tokens_out, made.latency_ms),
         cache_key=key,
+        mask_map="" if decision is None else decision.mask_map,
     )
 
 

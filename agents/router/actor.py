@@ -6,19 +6,23 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 from agents.ports import Clock
-from agents.router import cache, decide, model, second
+from agents.router import cache, decide, gate, second
 from agents.router.around import Around, Asked
-from agents.router.basis import Basis
 from agents.router.masks import rank
+from agents.router.models import Models
+from agents.router.observed import Gated
 from agents.router.weigh import CHARS_PER_TOKEN, sensitivity_of, weighs_any
+from agents.rules.masking import MaskMap
 from schemas import canonical, codec, ids
+from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable, Undecodable
 from schemas.events import DecisionRouted, Noticed, RequestSubmitted, ResultCompleted, ScoreAssigned
+from schemas.gate import Scan
 from schemas.payload import Payload
 from schemas.policies import PolicyFleet, PolicyLive, PolicyRoute, PolicyRouter
 from schemas.routes import Route
@@ -29,6 +33,8 @@ SCORES, RESULTS = "ratchet.scores", "ratchet.results"
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
 Keyed = Callable[[bytes, str, str], str]
+SealMap = Callable[[str, str, str, MaskMap], str]
+"""(tenant, request id, event id, map) -> the map sealed, the same for the same arguments."""
 
 
 def keyed(key: bytes, label: str, text: str) -> str:
@@ -54,8 +60,25 @@ class Again(Protocol):
         ...
 
 
+class Scans(Protocol):
+    """The detectors."""
+
+    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
+        """Never raises for what a detector did."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gatekeeper:
+    """What a route with a gate needs: the detectors, and who seals what they made others take out."""
+
+    screen: Scans
+    seal_map: SealMap
+
+
 class Router:
-    """Transform `router`. `key_of` gives the tenant's secret key, under which subjects and sessions are pseudonymised.
+    """Transform `router`. `key_of` gives the tenant's secret key, under which subjects and sessions are pseudonymised. Without a
+    `gatekeeper` every request of a route with a gate is denied.
 
     The store may lose everything: then a repeated id is decided again and a session's arm comes from its hash. Only a replay
     without the keys gives another `keyed`.
@@ -75,6 +98,7 @@ class Router:
         *,
         keyed: Keyed = keyed,
         artifact: Callable[[str], bytes] | None = None,
+        gatekeeper: Gatekeeper | None = None,
     ) -> None:
         self._policies = policies
         self._store = store
@@ -84,6 +108,7 @@ class Router:
         self._models = Models(artifact)
         self._around = around
         self._again = again
+        self._gatekeeper = gatekeeper
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         if isinstance(event.data, ScoreAssigned):
@@ -94,7 +119,8 @@ class Router:
         policies = await self._models.unfolded(self._read(event.data))
         observed = await self._observe(request, policies)
         emits = decide.decide(request, policies, observed)
-        await self._remember(emits, policies, request.data)
+        passed = request.data if observed.gated is None else observed.gated.request
+        await self._remember(emits, policies, passed, observed.gated)
         return emits
 
     async def _escalated(self, event: Event[Payload], score: ScoreAssigned) -> Sequence[Out]:
@@ -114,7 +140,10 @@ class Router:
         session, subject = self._pseudonyms(request, self._key_of(request.tenant))
         route = None if policies.route is None else policies.route.data.settings
         noticed = Noticed() if route is None else await self._around.noticed(route, now_ms)
-        observed = decide.Observed(now_ms, "", session=session, subject=subject, told=noticed)
+        gated, sealed = await self._gated(request, event.id, policies, now_ms)
+        observed = decide.Observed(
+            now_ms, "", session=session, subject=subject, told=noticed, gated=gated, mask_map=sealed
+        )
         emits = second.decide(scored, second.First(request, result), policies, observed)
         await self._remember(emits, policies)
         return emits
@@ -147,6 +176,7 @@ class Router:
                 f"nothing could answer in time: {error}",
                 "the same request under a new id, later",
                 policies=self._read(event.data).refs(event.data.route),
+                subject=self._pseudonyms(event.data, self._key_of(event.data.tenant))[1],
             ),
         )
 
@@ -178,6 +208,7 @@ class Router:
             view.get(PolicyFleet, f"fleet/{request.route}"),
             tuple(live[key] for key in sorted(live)),
             router=view.get(PolicyRouter, f"router/{request.route}"),
+            gate=view.get(PolicyGate, f"gate/{request.tenant}") if gate.gates(route.data.settings) else None,
         )
 
     async def _observe(self, event: Event[RequestSubmitted], policies: decide.Policies) -> decide.Observed:
@@ -185,16 +216,21 @@ class Router:
         digest = self._keyed(key, "content", request.model_dump_json())
         session, subject = self._pseudonyms(request, key)
         now_ms = self._clock.now_ms()
+        gated, sealed = await self._gated(request, event.id, policies, now_ms)
+        if gated is not None:
+            if gated.denied is not None:
+                return await self._denied(event, gated, digest, now_ms)
+            request = gated.request
         settings = None if policies.route is None else policies.route.data.settings
         route = None if settings is None or not weighs_any(settings) else settings
-        asked = None if route is None else _asked(request, route, policies)
+        asked = None if route is None else _asked(request, route, policies, gated)
         body = "" if asked is None else cache.body_of(request.messages, request.needs)
         keys = {} if asked is None else cache.keys_of(asked.scope, asked.arms, body)
         # Side by side: what the store is asked here goes to it in one round trip.
         (first, known), (arm, there), quota_ms, noticed, hits = await asyncio.gather(
             self._first(event, digest),
             self._session_arm(request.route, session),
-            self._quota_ms(event, route),
+            self._quota_ms(request, str(event.place), route),
             self._noticed(route, now_ms),
             self._around.hits(keys),
         )
@@ -217,7 +253,34 @@ class Router:
             keys=keys,
             likes=likes,
             told=noticed,
+            gated=gated,
+            mask_map=sealed,
         )
+
+    async def _gated(
+        self, request: RequestSubmitted, event_id: str, policies: decide.Policies, now_ms: int
+    ) -> tuple[Gated | None, str]:
+        """What the gate lets through, None where the route has none; and what was taken out, sealed."""
+        if policies.route is None or not gate.gates(policies.route.data.settings):
+            return None, ""
+        texts, keeper = gate.texts_of(request), self._gatekeeper
+        if keeper is None:
+            return gate.gated(request, policies, Scan((), 0, 0, failed=True), now_ms), ""
+        characters, microseconds = gate.scan_limits(now_ms)
+        scan = await keeper.screen.scan(texts, most_characters=characters, budget_us=microseconds)
+        gated = gate.gated(request, policies, scan, now_ms)
+        held = gated.map.values
+        return gated, keeper.seal_map(request.tenant, request.request_id, event_id, gated.map) if held else ""
+
+    async def _denied(self, event: Event[RequestSubmitted], gated: Gated, digest: str, now_ms: int) -> decide.Observed:
+        """Of a denied request nothing is asked of the store but whether it repeats another; an id that nobody may repeat not even that."""
+        request, key = event.data, self._key_of(event.data.tenant)
+        session, subject = self._pseudonyms(request, key)
+        alias = None
+        if gated.denied is not None and gated.denied.field == "request_id":
+            alias = self._keyed(key, "request", request.request_id)
+        first, known = (None, True) if alias is not None else await self._first(event, digest)
+        return decide.Observed(now_ms, digest, first, known, session, subject=subject, gated=gated, alias=alias)
 
     def _pseudonyms(self, request: RequestSubmitted, key: bytes) -> tuple[str | None, str | None]:
         """The session's and the subject's, under the tenant's key."""
@@ -247,25 +310,30 @@ class Router:
             return None, False
         return None if arm is None else arm.decode(), True
 
-    async def _quota_ms(self, event: Event[RequestSubmitted], route: Route | None) -> int | None:
+    async def _quota_ms(self, request: RequestSubmitted, once: str, route: Route | None) -> int | None:
         if route is None:
             return None
-        tokens = sum(len(message.content) for message in event.data.messages) // CHARS_PER_TOKEN
-        return await self._around.quota_ms(route, max(tokens, 1), str(event.place))
+        tokens = sum(len(message.content) for message in request.messages) // CHARS_PER_TOKEN
+        return await self._around.quota_ms(route, max(tokens, 1), once)
 
     async def _noticed(self, route: Route | None, now_ms: int) -> Noticed:
         return Noticed() if route is None else await self._around.noticed(route, now_ms)
 
     async def _remember(
-        self, emits: Sequence[Emit], policies: decide.Policies, request: RequestSubmitted | None = None
+        self,
+        emits: Sequence[Emit],
+        policies: decide.Policies,
+        request: RequestSubmitted | None = None,
+        gated: Gated | None = None,
     ) -> None:
+        """`request`: as the gate let it through."""
         route = None if policies.route is None else policies.route.data.settings
         for emit in emits:
             made = emit.payload
             if not isinstance(made, DecisionRouted) or route is None:
                 continue
             like = request is not None and _may_be_like(request, route)
-            asked = _asked(request, route, policies) if request is not None and like else None
+            asked = _asked(request, route, policies, gated) if request is not None and like else None
             reserved = self._around.reserve(made, route, asked)
             if made.session is not None and made.arm != made.session_arm:
                 await asyncio.gather(reserved, self._keep_arm(made.route, made.session, made.arm))
@@ -275,56 +343,6 @@ class Router:
     async def _keep_arm(self, route: str, session: str, arm: str) -> None:
         with contextlib.suppress(Unavailable):  # the hash gives the same arm again
             await self._store.put(f"session:{route}:{session}", arm.encode(), SESSION_S)
-
-
-class Models:
-    """Bases and models by what they were made of; the newest of each route is held."""
-
-    def __init__(self, artifact: Callable[[str], bytes] | None) -> None:
-        self._artifact = artifact
-        self._bases: dict[str, Basis] = {}
-        self._held: dict[str, tuple[str, model.Model]] = {}
-        self._making: dict[str, asyncio.Lock] = {}
-
-    async def unfolded(self, policies: decide.Policies) -> decide.Policies:
-        """The policies with their model, where the route weighs anything. What cannot be read is said once, and leaves arms unlearnt."""
-        if policies.route is None or not weighs_any(policies.route.data.settings):
-            return policies
-        name, digest = policies.route.data.route, policies.route.data.settings.routing.basis
-        version = f"{digest}/{'' if policies.router is None else policies.router.id}"
-        held = self._held.get(name)
-        if held is None or held[0] != version:
-            async with self._making.setdefault(name, asyncio.Lock()):  # one unfolds it, the others wait for that one
-                held = self._held.get(name)
-                if held is None or held[0] != version:
-                    held = version, await asyncio.to_thread(self._made, policies, digest)
-                    self._held[name] = held
-        return replace(policies, model=held[1])
-
-    def _made(self, policies: decide.Policies, digest: str) -> model.Model:
-        router = None if policies.router is None else policies.router.data
-        basis = self._bases.get(digest)
-        if basis is None:
-            basis = self._bases[digest] = self._basis(digest)
-        try:
-            return model.unfolded(router, digest, basis, self._bytes)
-        except Refused as fault:
-            name = "" if router is None else router.route
-            log.warning("route %s: what the learner published cannot be used: %s", name, fault)
-            return model.Model(basis, {}, None, refused=str(fault))
-
-    def _basis(self, digest: str) -> Basis:
-        if not digest:
-            return model.basis_of(None)
-        try:
-            return model.basis_of(self._bytes(digest))
-        except Refused as fault:
-            raise Unavailable(f"the text basis {digest} cannot be read: {fault}", retry_after_s=5.0) from fault
-
-    def _bytes(self, digest: str) -> bytes:
-        if self._artifact is None:
-            raise Refused(f"{digest}: no artifact store is at hand", kind="artifact")
-        return self._artifact(digest)
 
 
 def _payload(record: Record | None) -> Payload | None:
@@ -338,7 +356,7 @@ def _payload(record: Record | None) -> Payload | None:
         return None
 
 
-def _asked(request: RequestSubmitted, route: Route, policies: decide.Policies) -> Asked | None:
+def _asked(request: RequestSubmitted, route: Route, policies: decide.Policies, gated: Gated | None) -> Asked | None:
     """Whose kept answers may be given to the request; None where the route keeps none, and for what is personal."""
     told = route.routing.cache
     personal = rank(sensitivity_of(request, route.routing)) >= rank("personal")
@@ -349,7 +367,7 @@ def _asked(request: RequestSubmitted, route: Route, policies: decide.Policies) -
         tenant=request.tenant,
         route=request.route,
         router=_scope_digest(route.routing.sensitivity, route.routing.regions),
-        gate="",
+        gate="" if gated is None else f"{gated.seen.rules_digest}/{gated.seen.tenant_version}",
         generation=0 if router is None else router.data.generation,
     )
     among = route.routing.chosen_from(fleet.champion)

@@ -4,11 +4,14 @@
 2. No masked arm is drawn, shadowed, hedged, in a chain or answered for by the cache.
 3. Propensities are integers that sum to 65,536 over the arms sorted by id; they are logged before the call.
 4. Raising a rollout share never moves a session or request back out of it.
-5. The raw session and subject go no further than `observed`.
+5. The raw session and subject go no further than `observed`; on a route with a gate no text does that the gate has not let through.
 """
 
+from dataclasses import replace
+
 from agents.router import choose, masks, route
-from agents.router.observed import NEVER, Hit, Observed, Policies, Seen
+from agents.router.gate import gates
+from agents.router.observed import NEVER, Denied, Gated, Hit, Observed, Policies, Seen
 from agents.router.refuse import ACCEPTED, ID, accepted_at, refusal, undecodable
 from agents.router.weigh import Weighed, weigh
 from schemas.errors import Refused, Unavailable
@@ -47,12 +50,39 @@ def decide(event: Event[RequestSubmitted], policies: Policies, observed: Observe
     settings = policies.route.data.settings if policies.route else None
     problem = _problem(request, settings, policies, observed)
     if problem is not None:
-        return (refusal(event, observed.now_ms, *problem, policies=policies.refs(request.route)),)
-    if policies.route is None or policies.fleet is None:
+        refs, subject = policies.refs(request.route), observed.subject
+        return (refusal(event, observed.now_ms, *problem, observed.alias, refs, subject=subject),)
+    if observed.gated is not None and observed.gated.denied is not None:
+        return (_denied(event, policies, observed, observed.gated.denied),)
+    if settings is None or policies.fleet is None:
         raise Unavailable(f"route {request.route!r} has no fleet policy yet", retry_after_s=0.5)
     if observed.quota_ms is not None:
         return (_over_quota(event, policies, observed),)
-    return _routed(event, policies.route.data.settings, policies, observed)
+    return _routed(_passed(event, settings, observed.gated), settings, policies, observed)
+
+
+def _passed(event: Event[RequestSubmitted], settings: Route, gated: Gated | None) -> Event[RequestSubmitted]:
+    """The request as everything from here on sees it."""
+    if gated is not None:
+        return replace(event, data=gated.request)
+    if gates(settings):
+        raise AssertionError("a request of a route with a gate is not decided on before the gate was asked")
+    return event
+
+
+def _denied(event: Event[RequestSubmitted], policies: Policies, observed: Observed, denied: Denied) -> Emit:
+    return refusal(
+        event,
+        observed.now_ms,
+        "gate",
+        denied.field,
+        denied.reason,
+        denied.accepted,
+        request_id=observed.alias,
+        policies=policies.refs(event.data.route),
+        gate=None if observed.gated is None else observed.gated.seen,
+        subject=observed.subject,
+    )
 
 
 def _routed(
@@ -86,7 +116,13 @@ def _nowhere(
 ) -> Emit:
     """`answer.refused` for a request that no arm may ever answer as it is; it names the masks."""
     codes = [code for code in masks.CODES if any(code in found for found in among.values())]
-    field = {"privacy": "sensitivity", "capability": "needs", "context": "messages", "slo": "deadline_ms"}
+    field = {
+        "gate": "route",
+        "privacy": "sensitivity",
+        "capability": "needs",
+        "context": "messages",
+        "slo": "deadline_ms",
+    }
     budget = weighed.purse.limited and "budget" in codes
     period_ms = settings.routing.budget.period_s * 1000
     return refusal(
@@ -99,6 +135,8 @@ def _nowhere(
         policies=policies.refs(event.data.route),
         retry_after_ms=period_ms - observed.now_ms % period_ms if budget else None,
         masked=among,
+        gate=None if observed.gated is None else observed.gated.seen,
+        subject=observed.subject,
     )
 
 
@@ -115,6 +153,8 @@ def _over_quota(event: Event[RequestSubmitted], policies: Policies, observed: Ob
         "a shorter request" if never else f"the same request under a new id after {observed.quota_ms} ms",
         policies=policies.refs(event.data.route),
         retry_after_ms=None if never else observed.quota_ms,
+        gate=None if observed.gated is None else observed.gated.seen,
+        subject=observed.subject,
     )
 
 

@@ -14,6 +14,7 @@ from schemas.routing import SENSITIVITIES, RoutingSettings, Sensitivity
 from streams.shapes import Event
 
 CODES = (
+    "gate",
     "privacy",
     "residency",
     "capability",
@@ -29,6 +30,7 @@ TRANSIENT = frozenset({"not_live", "breaker", "busy"})
 ALLOTMENT_PCT = 110  # of its period's budget a route may spend where every arm costs something
 
 WORDS = {
+    "gate": "the gate does not let this text go there",
     "privacy": "it may not see what is so sensitive",
     "residency": "it computes in a region that the route does not allow",
     "capability": "it lacks what the request needs",
@@ -56,12 +58,13 @@ NOBODY = Load()
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What of a request decides where it may go. `left_ms`: until its deadline."""
+    """What of a request decides where it may go. `left_ms`: until its deadline. `arms`: those that the gate leaves; None: no gate."""
 
     sensitivity: Sensitivity
     needs: tuple[str, ...]
     tokens_in: int
     left_ms: int
+    arms: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ def masks_of(
 ) -> tuple[str, ...]:
     """Why the arm may not answer now; () when it may. `cost`: expected nano-USD, None where the price is unknown."""
     found = {
+        "gate": wish.arms is not None and arm.arm not in wish.arms,
         "privacy": rank(wish.sensitivity) > rank(arm.cleared)
         or (settings.strategy == "privacy_first" and not arm.ours),
         "residency": bool(settings.regions) and arm.region not in settings.regions,

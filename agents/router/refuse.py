@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from schemas.errors import Refused
-from schemas.events import AnswerRefused, RequestSubmitted
+from schemas.events import PURPOSE_PATTERN, AnswerRefused, GateSeen, RequestSubmitted
 from schemas.payload import ID_PATTERN
 from schemas.policies import PolicyRef
 from streams.shapes import Emit, Event, Record
@@ -24,6 +24,11 @@ ACCEPTED = {
     "deadline_ms": "null or an integer from 1, counted from at_ms",
     "sensitivity": "null, public, internal, personal or secret",
     "needs": "a list of at most 16 names of capabilities",
+    "purpose": f"null or a name matching {PURPOSE_PATTERN}",
+    "legal_basis": f"null or a name matching {PURPOSE_PATTERN}",
+    "notice": f"null or a string matching {ID_PATTERN}",
+    "origin": f"null or a name matching {PURPOSE_PATTERN}",
+    "classes": f"a list of at most 16 names matching {PURPOSE_PATTERN}",
     "ce_type": RequestSubmitted.ce_type(),
     "value": "a JSON object in UTF-8",
 }
@@ -40,8 +45,10 @@ def refusal(
     policies: tuple[PolicyRef, ...] = (),
     retry_after_ms: int | None = None,
     masked: Mapping[str, tuple[str, ...]] | None = None,
+    gate: GateSeen | None = None,
+    subject: str | None = None,
 ) -> Emit:
-    """`answer.refused` to a decoded request."""
+    """`answer.refused` to a decoded request. `subject`: the pseudonym."""
     payload = AnswerRefused(
         tenant=event.data.tenant,
         at_ms=now_ms,
@@ -56,6 +63,8 @@ def refusal(
         policies=policies,
         retry_after_ms=retry_after_ms,
         masks=dict(masked or {}),
+        gate=gate,
+        subject=subject,
     )
     return Emit(payload, "refused")
 

@@ -151,6 +151,8 @@ def _decision(
         cache_key="" if hit is not None else observed.keys.get(choice.arm, ""),
         hedges=_hedges(settings, choice) if hit is None else (),
         trial=None if hit is not None else _trial(observed, choice),
+        gate=None if observed.gated is None else observed.gated.seen,
+        mask_map=observed.mask_map,
     )
 
 
@@ -234,4 +236,5 @@ def _order(decision: DecisionRouted, arm: str, decision_id: str) -> ShadowOrdere
         policies=refs,
         terms=terms,
         period=None if decision.routing is None else decision.routing.period,
+        subject=decision.subject,
     )

@@ -3,11 +3,14 @@
 1. It comes always: where no stronger arm may answer, the first result is kept, and the decision carries its text.
 2. Times are those of the first: neither deadline nor window begins anew.
 3. It explores nothing and no shadow is ordered: what is learnt of the first choice is the first decision's.
+4. The gate is asked again, for what was permitted may have ended. What it denies now goes to no model; a text that could not be scanned
+   this time is tried again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agents.router.observed import Observed, Policies
+from agents.router.gate import gates
+from agents.router.observed import Gated, Observed, Policies
 from agents.router.route import CODE, WHOLE, deadline_of
 from agents.router.weigh import Weighed, weigh, weighs_any
 from agents.rules.answers import answer_of
@@ -42,11 +45,23 @@ def decide(event: Event[ScoreAssigned], first: First, policies: Policies, observ
     if policies.route is None or policies.fleet is None:
         raise Unavailable(f"route {score.route!r} has no policies yet", retry_after_s=0.5)
     settings, fleet = policies.route.data.settings, policies.fleet.data
+    first = replace(first, request=_passed(first.request, settings, observed.gated))
     deadline = deadline_of(first.request, settings, score.assigned_at_ms)
     weighed = weigh(first.request, settings, fleet, policies, observed, deadline - observed.now_ms)
     stronger = [arm for arm in _stronger(settings, score.arm) if not weighed.masks.get(arm, ("unknown",))]
     decision = _decision(event, first, settings, fleet, policies, observed, weighed, stronger, deadline)
     return (Emit(decision, "second"),)
+
+
+def _passed(request: RequestSubmitted, settings: Route, gated: Gated | None) -> RequestSubmitted:
+    """The request as the gate lets it through."""
+    if gated is None:
+        if gates(settings):
+            raise AssertionError("a request of a route with a gate is not decided on before the gate was asked")
+        return request
+    if gated.seen.scan != "whole":
+        raise Unavailable(f"route {request.route!r}: the text could not be scanned again", retry_after_s=1.0)
+    return gated.request
 
 
 def _stronger(settings: Route, arm: str) -> tuple[str, ...]:
@@ -122,4 +137,6 @@ def _decision(
         ),
         cached=None if stronger else answer_of(first.result, score.result_id, "kept"),
         kept_result="" if stronger else score.result_id,
+        gate=None if observed.gated is None else observed.gated.seen,
+        mask_map=observed.mask_map if stronger else first.result.mask_map,  # a kept text has its own placeholders
     )

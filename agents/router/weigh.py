@@ -78,7 +78,7 @@ def weigh(
     }
     counted = [row.tokens_in_milli for row in wanted.values() if row is not None and row.tokens_in_milli]
     tokens_in = max(1, chars * max(counted) // 1000 if counted else -(-chars // CHARS_PER_TOKEN))
-    wish = Wish(sensitivity, request.needs, tokens_in, left_ms)
+    wish = Wish(sensitivity, request.needs, tokens_in, left_ms, None if observed.gated is None else observed.gated.arms)
     by_arm = loads(request.route, policies.live, observed.now_ms)
     terms: dict[str, ArmTerms] = {}
     found: dict[str, tuple[str, ...]] = {}

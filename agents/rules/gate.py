@@ -12,7 +12,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final, Self
 
@@ -44,6 +44,8 @@ CLOSED: Final = {
     "gate-purpose": "No purpose is named.",
     "gate-basis": "No legal basis is named.",
     "gate-no-arm": "No arm is left that may compute it.",
+    "gate-id": "An id, a notice or a need holds what names a person, an account or a credential.",
+    "gate-map": "What placeholders stand for could not be opened.",
 }
 _HEADS: Final[dict[Action, str]] = {
     "deny": "Denied.",
@@ -143,6 +145,12 @@ def decide(asked: Asked, scan: Scan, tenant: GateTenant | None, book: Book, at_m
                 if asked.where in rule.where:
                     case.placed(rule)
     return case.decision(book.digest, named)
+
+
+def closed(decision: GateDecision, rule: str) -> GateDecision:
+    """The decision, denied under one more id of `CLOSED`."""
+    fired = (*decision.fired, Fired(rule, 0, "deny", CLOSED[rule]))
+    return replace(decision, action="deny", fired=fired, arms=(), regions=(), explanation=_explained("deny", fired))
 
 
 @dataclass(slots=True)

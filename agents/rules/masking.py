@@ -103,6 +103,15 @@ def unmask(text: str, known: MaskMap) -> str:
     return _restored(text, known.values, whole=True)[0]
 
 
+def literals(text: str) -> tuple[str, ...]:
+    """What stands before, between and after the placeholders of a text: one part more than it has of them."""
+    parts, at = list[str](), 0
+    for start, end in _placeholders(text):
+        parts.append(text[at:start])
+        at = end
+    return (*parts, text[at:])
+
+
 class Unmasker:
     """`unmask` for a text that comes in pieces: joined, what it gives is what `unmask` gives of the joined pieces.
 

@@ -1,15 +1,33 @@
-"""The shell of trust: one read of the view and the clock per event, and released answers put where the router finds them."""
+"""The shell of trust: one read of the view and the clock per event, a look at each text that may go out, and released answers put
+where the router finds them.
+"""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from agents.ports import Clock, Store
 from agents.rules import answers
+from agents.rules.masking import MaskMap
+from agents.screen import Screen
 from agents.trust import decide
-from schemas.errors import Unavailable
+from agents.trust.release import Gate, Held, budget
+from schemas.compliance import PolicyGate
+from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerReleased, ResultCompleted, ResultFailed, ReviewSettled
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute, PolicyTrust
 from streams.shapes import Emit, Event, Out, P, Record, View
+
+
+class Keys(Protocol):
+    """A tenant's keys: of the mark, and of what placeholders stand for."""
+
+    def mark_key(self, tenant: str) -> bytes: ...
+
+    def open_map(self, tenant: str, request_id: str, sealed: str) -> bytes:
+        """Raises `Refused` where it does not open."""
+        ...
+
 
 AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
@@ -24,23 +42,28 @@ class Trust:
     name = decide.NAME
     inputs: Sequence[str] = ("ratchet.results", "ratchet.reviews")
 
-    def __init__(self, policies: View, clock: Clock, store: Store | None = None) -> None:
+    def __init__(self, policies: View, clock: Clock, screen: Screen, keys: Keys, store: Store | None = None) -> None:
         self._policies = policies
         self._clock = clock
+        self._screen = screen
+        self._keys = keys
         self._store = store
         self._away_until_s = float("-inf")
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         data, now = event.data, self._clock.now_ms()
         if isinstance(data, ResultCompleted):
-            policies = self._read(data.route)
-            emits = decide.decide(_as(event, data), policies, now)
+            policies = self._read(data)
+            held = await self._held(data, policies, now) if decide.may_go_out(data, policies, now) else None
+            emits = decide.decide(_as(event, data), policies, now, held)
             await self._keep(event.id, data, policies, emits)
             return emits
         if isinstance(data, ResultFailed):
-            return decide.decide(_as(event, data), self._read(data.route), now)
+            return decide.decide(_as(event, data), self._read(data), now)
         if isinstance(data, ReviewSettled):
-            return decide.settle(_as(event, data), now)
+            policies = self._read(data)
+            held = await self._held(data, policies, now) if data.outcome == "released" else None
+            return decide.settle(_as(event, data), policies, now, held)
         return ()  # a requested review is for people
 
     def refused(self, record: Record, error: Exception) -> Sequence[Out] | None:
@@ -67,9 +90,30 @@ class Trust:
         except Unavailable:
             self._away_until_s = now_s + AWAY_S
 
-    def _read(self, route: str) -> decide.Policies:
+    async def _held(self, told: ResultCompleted | ReviewSettled, policies: decide.Policies, now_ms: int) -> Held:
+        """The text scanned where the route has a gate, its map opened, and the key of its mark."""
+        scan = None
+        if not Gate.of(policies.route, policies.gate).off:
+            characters, microseconds = budget(now_ms)
+            scan = await self._screen.scan((told.text,), most_characters=characters, budget_us=microseconds)
+        return Held(scan, self._opened(told), self._keys.mark_key(told.tenant))
+
+    def _opened(self, told: ResultCompleted | ReviewSettled) -> MaskMap | None:
+        """What placeholders stand for; None where it does not open. Nothing is said of why: the answer says that it is so."""
+        if not told.mask_map:
+            return MaskMap()
+        try:
+            return MaskMap.decode(self._keys.open_map(told.tenant, told.request_id, told.mask_map))
+        except (Refused, ValueError):
+            return None
+
+    def _read(self, told: ResultCompleted | ResultFailed | ReviewSettled) -> decide.Policies:
+        route = self._policies.get(PolicyRoute, f"route/{told.route}")
+        off = route is not None and route.data.settings.compliance == "off"
         return decide.Policies(
-            self._policies.get(PolicyRoute, f"route/{route}"), self._policies.get(PolicyTrust, f"trust/{route}")
+            route,
+            self._policies.get(PolicyTrust, f"trust/{told.route}"),
+            None if off else self._policies.get(PolicyGate, f"gate/{told.tenant}"),
         )
 
 

@@ -9,14 +9,18 @@
 6. A first answer of a model that scores below the route's `routing.cascade.below` escalates: it is neither released nor reviewed, and a
    second, last decision follows. What the ladder or a grant lets out by its score never does: it was certified as it is, and an
    answer that the audit drew in its place must stay one of its kind. A second attempt never escalates, nor what comes too late for one.
+7. What may go out by these rules still passes the gate (`release`). What that withholds nobody reviews, and no label comes of it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from agents.rules.ai_mark import Origins
 from agents.rules.grading import heads
+from agents.trust.release import Gate, Held, let_out
 from agents.trust.score import PRIOR_NAME, Z_LIMIT, Scorer, log1p_about, shown, z_of
+from schemas.compliance import PolicyGate
 from schemas.events import (
     AnswerReleased,
     AnswerWithheld,
@@ -35,15 +39,16 @@ LOGPROB_FLOOR = -20.0
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """One synchronous read of the view."""
+    """One synchronous read of the view. `gate`: the tenant's, where the route has a gate."""
 
     route: Event[PolicyRoute] | None
     trust: Event[PolicyTrust] | None
+    gate: Event[PolicyGate] | None = None
 
     def refs(self) -> tuple[PolicyRef, ...]:
         """What a score names as its basis."""
         found: list[PolicyRef] = []
-        for event in (self.route, self.trust):
+        for event in (self.route, self.trust, self.gate):
             if event is not None:
                 policy: Policy = event.data
                 found.append(PolicyRef(kind=policy.KIND, name=policy.name(), version=policy.version, id=event.id))
@@ -162,8 +167,19 @@ def _released_on_score(
     return Action(release, passed.certified, review=reviewed and in_time, sampled=audited, label_propensity=share)
 
 
-def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Policies, now_ms: int) -> tuple[Emit, ...]:
-    """The score of a result, and with it the answer where it is released. A failure that is not final says nothing."""
+def may_go_out(result: ResultCompleted, policies: Policies, now_ms: int) -> bool:
+    """Whether the score lets the answer out: then its text is to be looked at."""
+    _, z, score = scored(result, policies.trust.data if policies.trust else None)
+    return act(result, z, score, policies, now_ms).release
+
+
+def decide(
+    event: Event[ResultCompleted] | Event[ResultFailed], policies: Policies, now_ms: int, held: Held | None = None
+) -> tuple[Emit, ...]:
+    """The score of a result, and with it the answer where it is released. A failure that is not final says nothing.
+
+    `held`: what was found out of the answer's text; there where it `may_go_out`.
+    """
     result = event.data
     trust = policies.trust.data if policies.trust else None
     settings = policies.route.data.settings if policies.route else None
@@ -175,6 +191,13 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
     else:
         signals, z, score = scored(result, trust)
         action = act(result, z, score, policies, now_ms)
+    answer: AnswerReleased | AnswerWithheld | None = None
+    if action.release and isinstance(result, ResultCompleted):
+        if held is None:
+            raise ValueError(f"the answer of request {result.request_id} may go out, and nobody looked at it")
+        answer = _by_score(event.id, result, score, policies, now_ms, held, certified=action.certified)
+        if isinstance(answer, AnswerWithheld):
+            action = replace(action, review=False, sampled=False, label_propensity=0.0)
     assigned = ScoreAssigned(
         tenant=result.tenant,
         at_ms=now_ms,
@@ -183,6 +206,7 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         request_partition=result.request_partition,
         request_offset=result.request_offset,
         request_at_ms=result.request_at_ms,
+        subject=result.subject,
         arm=result.arm,
         shadow=result.shadow,
         decision_id=result.decision_id,
@@ -205,10 +229,23 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         attempt=result.attempt,
         result_partition=event.place.partition if action.escalate else None,
         result_offset=event.place.offset if action.escalate else None,
+        withheld=isinstance(answer, AnswerWithheld),
     )
     # Shadow and served results of one request have different causes, so these identities never meet.
-    if isinstance(result, ResultFailed) or not action.release:
-        return (Emit(assigned, "score"),)
+    return (Emit(assigned, "score"),) if answer is None else (Emit(assigned, "score"), Emit(answer, "answer"))
+
+
+def _by_score(
+    result_id: str,
+    result: ResultCompleted,
+    score: float,
+    policies: Policies,
+    now_ms: int,
+    held: Held,
+    *,
+    certified: bool,
+) -> AnswerReleased | AnswerWithheld:
+    """The answer that its score lets out, as far as the gate does."""
     answer = AnswerReleased(
         tenant=result.tenant,
         at_ms=now_ms,
@@ -217,22 +254,34 @@ def decide(event: Event[ResultCompleted] | Event[ResultFailed], policies: Polici
         request_partition=result.request_partition,
         request_offset=result.request_offset,
         request_at_ms=result.request_at_ms,
+        subject=result.subject,
         text=result.text,
         arm=result.arm,
         score=score,
-        certified=action.certified,
+        certified=certified,
         reviewed=False,
         decision_id=result.decision_id,
-        result_id=event.id,
+        result_id=result_id,
         latency_ms=_latency(now_ms, result.request_at_ms or result.assigned_at_ms),
     )
-    return (Emit(assigned, "score"), Emit(answer, "answer"))
+    origins = Origins(
+        tenant=result.tenant,
+        request_id=result.request_id,
+        result_id=result_id,
+        arm=result.arm,
+        adapter=result.adapter,
+        by="model",
+        review="none",
+    )
+    return let_out(answer, origins, Gate.of(policies.route, policies.gate), held)
 
 
-def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
-    """The one answer of a request that was held, as its case settled it."""
+def settle(event: Event[ReviewSettled], policies: Policies, now_ms: int, held: Held | None = None) -> tuple[Emit, ...]:
+    """The one answer of a request that was held, as its case settled it. `held`: there where it is to be released."""
     told = event.data
     if told.outcome == "released":
+        if held is None:
+            raise ValueError(f"the answer of request {told.request_id} may go out, and nobody looked at it")
         released = AnswerReleased(
             tenant=told.tenant,
             at_ms=now_ms,
@@ -241,6 +290,7 @@ def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
             request_partition=told.request_partition,
             request_offset=told.request_offset,
             request_at_ms=max(0, told.request_at_ms),
+            subject=told.subject,
             text=told.text,
             arm=told.arm,
             score=told.score,
@@ -249,8 +299,18 @@ def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
             decision_id=told.decision_id,
             result_id=told.result_id,
             latency_ms=_latency(now_ms, told.request_at_ms or now_ms),
+            policies=policies.refs(),
         )
-        return (Emit(released, "answer"),)
+        origins = Origins(
+            tenant=told.tenant,
+            request_id=told.request_id,
+            result_id=told.result_id,
+            arm=told.arm,
+            adapter=told.adapter,
+            by="person" if told.reason == "corrected" else "model",
+            review="approved" if told.reason == "approved" else "none",
+        )
+        return (Emit(let_out(released, origins, Gate.of(policies.route, policies.gate), held), "answer"),)
     withheld = AnswerWithheld(
         tenant=told.tenant,
         at_ms=now_ms,
@@ -259,9 +319,11 @@ def settle(event: Event[ReviewSettled], now_ms: int) -> tuple[Emit, ...]:
         request_partition=told.request_partition,
         request_offset=told.request_offset,
         request_at_ms=max(0, told.request_at_ms),
+        subject=told.subject,
         reason="rejected" if told.reason in ("approved", "corrected") else told.reason,
         detail=told.detail,
         decision_id=told.decision_id,
+        policies=policies.refs(),
     )
     return (Emit(withheld, "answer"),)
 

@@ -44,6 +44,7 @@ class History:
         settings = JudgeSettings.model_validate(NUMBERS | (judge or {}))
         self.route = Route(
             route="r",
+            compliance="off",
             arms=(Arm(arm="old", base="b"),),
             champion="old",
             judge=settings,

@@ -39,7 +39,7 @@ def route(**changes: Any) -> Route:
     }
     judge = JudgeSettings.model_validate(numbers | changes.pop("judge", {}))
     arms = changes.pop("arms", (Arm(arm="old", base="b"),))
-    return Route(route="r", arms=arms, champion="old", judge=judge, shadow_share=0.5, **changes)
+    return Route(route="r", compliance="off", arms=arms, champion="old", judge=judge, shadow_share=0.5, **changes)
 
 
 def registered(arm: str = "new", at: int = 10, cutoff: int = 0) -> AdapterRegistered:

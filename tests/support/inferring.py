@@ -139,7 +139,7 @@ class Stand:
         self.engine, self.facts, self.view = Engine(words, *replicas), Told(), Table()
         arms = tuple(Arm(arm=name, base="sha256:0", max_in_flight=(caps or {}).get(name)) for name in "abc")
         routing = RoutingSettings(hedge_share=hedge_share)
-        route = Route(route="bank", tenant="acme", arms=arms, champion="a", routing=routing)
+        route = Route(route="bank", compliance="off", tenant="acme", arms=arms, champion="a", routing=routing)
         self.view.put(PolicyRoute(at_ms=NOW, version=1, route="bank", tenant="acme", settings=route))
         self.view.put(
             PolicyFleet(

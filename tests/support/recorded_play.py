@@ -46,6 +46,7 @@ def settings(**judge: Any) -> Route:
     old = Arm(arm="old", base="b", nano_usd_in=10, nano_usd_out=40)
     return Route(
         route=ROUTE,
+        compliance="off",
         arms=(old,),
         champion="old",
         shadow_share=0.9,

@@ -73,6 +73,7 @@ LOOSE = JudgeSettings(
 )
 CARDS = Route(
     route="cards.intent",
+    compliance="off",
     release="immediate",
     grader="reference",
     arms=(Arm(arm="base", base="scripted"), Arm(arm="better", base="scripted", template="Well: {text}")),
@@ -88,6 +89,7 @@ CARDS = Route(
 )
 REFUNDS = Route(
     route="refunds.gated",
+    compliance="off",
     release="gated",
     arms=(Arm(arm="one", base="scripted"),),
     champion="one",
@@ -98,6 +100,7 @@ REFUNDS = Route(
 )
 MIXED = Route(
     route="mixed.learnt",
+    compliance="off",
     release="immediate",
     grader="reference",
     arms=(

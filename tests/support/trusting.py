@@ -20,7 +20,7 @@ QUICK = {"risk": 0.2, "delta": 0.2, "min_scores": 20}  # certified after some 20
 
 def route(**changes: Any) -> Route:
     arms = (Arm(arm="a", base="sha256:0"), Arm(arm="b", base="sha256:1"))
-    return Route.model_validate({"route": "bank", "arms": arms, "champion": "a"} | changes)
+    return Route.model_validate({"route": "bank", "arms": arms, "champion": "a", "compliance": "off"} | changes)
 
 
 def apply(**changes: Any) -> CommandApply:

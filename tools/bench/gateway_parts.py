@@ -9,8 +9,9 @@ from typing import Any
 
 from agents.ports import Store
 from agents.router import choose, decide, features, model, route
-from agents.router.actor import Models, Router, keyed
+from agents.router.actor import Router, keyed
 from agents.router.around import StoreAround
+from agents.router.models import Models
 from agents.router.observed import Observed, Policies, Seen
 from agents.router.weigh import weigh
 from infra.clock import SystemClock

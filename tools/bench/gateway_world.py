@@ -108,6 +108,7 @@ def _full(basis: str) -> Route:
     """Features, predictions, draws, masks, budget, quota, cache, sessions."""
     return Route(
         route=FULL,
+        compliance="off",
         release="immediate",
         arms=_arms(),
         champion=CHAMPION,
@@ -125,7 +126,7 @@ def _full(basis: str) -> Route:
 
 def _fixed() -> Route:
     """The champion, and nothing that is weighed."""
-    return Route(route=FIXED, release="immediate", arms=_arms(), champion=CHAMPION, sticky=False)
+    return Route(route=FIXED, compliance="off", release="immediate", arms=_arms(), champion=CHAMPION, sticky=False)
 
 
 def _arms() -> tuple[Arm, ...]:

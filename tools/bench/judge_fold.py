@@ -28,6 +28,7 @@ def route() -> Route:
     numbers: dict[str, Any] = {"base": "b", "nano_usd_in": 0, "nano_usd_out": 1}
     return Route(
         route=ROUTE,
+        compliance="off",
         arms=(Arm(arm=OLD, **numbers), Arm(arm=NEW, max_tokens=65, **numbers)),
         champion=OLD,
         challengers=(NEW,),

@@ -66,6 +66,7 @@ def route(base: str, template: str = "{text}", max_tokens: int = LONG) -> Route:
     """An immediate route with one arm, graded by reference, in which nothing is ever trained."""
     return Route(
         route=ROUTE,
+        compliance="off",
         release="immediate",
         grader="reference",
         arms=(Arm(arm="base", base=base, max_tokens=max_tokens, template=template),),

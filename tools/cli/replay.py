@@ -12,6 +12,7 @@ from agents import replay as again
 from agents.wiring import TenantKeys
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
+from infra.sealing import GateKeys, open_gate_keys
 from infra.secrets import LocalSecrets
 from infra.settings import Settings
 from schemas.errors import Refused
@@ -75,6 +76,7 @@ async def replay_log(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    gate_keys: GateKeys | None = None,
     artifact: Artifact | None = None,
     progress: Progress | None = None,
 ) -> list[Rederived]:
@@ -86,7 +88,7 @@ async def replay_log(
             if progress is not None:
                 progress.say(f"{agent}: {done} of {of}")
 
-        gave = await again.replay(agent, log, window, key_of=key_of, artifact=artifact, told=told)
+        gave = await again.replay(agent, log, window, key_of=key_of, gate_keys=gate_keys, artifact=artifact, told=told)
         found.append(gave)
     return found
 
@@ -97,6 +99,7 @@ async def replay_broker(
     window: Window,
     *,
     key_of: Callable[[str], bytes] | None = None,
+    gate_keys: GateKeys | None = None,
     artifact: Artifact | None = None,
     progress: Progress | None = None,
 ) -> list[Rederived]:
@@ -106,7 +109,9 @@ async def replay_broker(
     log = await collector.collect(again.first_topics(agents), others, again.offset_groups(agents))
     until = clock.monotonic() + SETTLE_S
     while True:
-        found = await replay_log(log, agents, window, key_of=key_of, artifact=artifact, progress=progress)
+        found = await replay_log(
+            log, agents, window, key_of=key_of, gate_keys=gate_keys, artifact=artifact, progress=progress
+        )
         missing = sum(gave.kinds["missing"] for gave in found)
         if not missing or clock.monotonic() > until:
             return found
@@ -142,23 +147,25 @@ async def run(screen: Screen, asked: Asked) -> int:
                 broker = await place.open_broker(settings)
                 if asked.record is not None:
                     return await _record(screen, broker, asked.record, progress, _artifacts(settings))
+                secrets = _secrets(settings)
                 found = await replay_broker(
                     broker,
                     agents,
                     window,
-                    key_of=await _keys(settings),
+                    key_of=None
+                    if secrets is None
+                    else TenantKeys(await secrets.commitment_key("tenants")).pseudonym_key,
+                    gate_keys=None if secrets is None else await open_gate_keys(secrets),
                     artifact=_artifacts(settings),
                     progress=progress,
                 )
     return tell(screen, found, asked.limit)
 
 
-async def _keys(settings: Settings) -> Callable[[str], bytes] | None:
-    """The tenants' keys where they lie on this machine; elsewhere pseudonyms are taken as the decisions say them."""
+def _secrets(settings: Settings) -> LocalSecrets | None:
+    """Where tenants' keys lie on this machine; elsewhere what they give is taken as the log says it."""
     file = settings.state_dir / "secrets.json"
-    if settings.secrets != "local" or not file.is_file():
-        return None
-    return TenantKeys(await LocalSecrets.open(file).commitment_key("tenants")).pseudonym_key
+    return LocalSecrets.open(file) if settings.secrets == "local" and file.is_file() else None
 
 
 def _artifacts(settings: Settings) -> Artifact | None:

@@ -69,6 +69,7 @@ def verdict(
         by=by,
         answers=said,
         corrected=correct,
+        subject=review.subject,
     )
 
 

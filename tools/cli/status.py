@@ -8,12 +8,14 @@ from typing import Any
 
 from infra.keys import principals
 from infra.settings import Settings
+from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable
-from schemas.policies import PolicyFleet
+from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.principal import KINDS, PROVEN, Principal
 from schemas.topics import BY_NAME
 from tools.cli.bus import now_ms
 from tools.cli.events import as_row
+from tools.cli.gating import row_of, warn
 from tools.cli.place import open_bus
 from tools.cli.place import settings as find_settings
 from tools.cli.principals import rows_of
@@ -42,7 +44,7 @@ def gather() -> dict[str, Any]:
     found["evidence"] = stack.evidence
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
-    found["fleets"] = [] if found["lag_error"] else fleets(settings)
+    found["fleets"], found["gates"] = ([], []) if found["lag_error"] else in_force(settings)
     found["proof"] = proof(settings) | {"refused": unproven_of(found["observer"])}
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
@@ -120,25 +122,34 @@ def lags(settings: Settings) -> tuple[dict[str, int], str]:
         return {}, f"Kafka at {bootstrap} did not answer within 30 s"
 
 
-def fleets(settings: Settings) -> list[dict[str, Any]]:
-    """Who is where on each route: of every fleet policy in force. Nothing where the broker is away or has no such topic."""
+def in_force(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Who is where on each route, and what its gate does. Nothing where the broker is away or has no such topic."""
     topic = BY_NAME["policies"].full
+    kinds = (PolicyFleet.TYPE, PolicyRoute.TYPE, PolicyGate.TYPE)
 
-    async def ask() -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+    async def ask() -> dict[str, dict[str, dict[str, Any]]]:
+        found: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
         async with open_bus(settings) as bus:
             for record in await bus.read(await bus.starts([topic])):
                 row = as_row(record)
-                if row["type"] == PolicyFleet.TYPE and row["data"] is not None:
-                    found[row["key"]] = row["data"]
+                if row["type"] in found and row["data"] is not None:
+                    found[row["type"]][row["key"]] = row["data"]
         return found
 
     try:
         known = asyncio.run(asyncio.wait_for(ask(), 30))
     except (Unavailable, Refused, TimeoutError):
-        return []
+        return [], []
+    fleets, routes, gates = (known[kind] for kind in kinds)
     shown = ("route", "champion", "challenger", "rollback", "rollout_bp", "shadow_bp", "shadows", "paused", "reason")
-    return [{name: data.get(name) for name in shown} for _, data in sorted(known.items())]
+    told = [{name: data.get(name) for name in shown} for _, data in sorted(fleets.items())]
+    return told, [_gate(data, gates) for _, data in sorted(routes.items())]
+
+
+def _gate(route: Mapping[str, Any], gates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    settings = PolicyRoute.model_validate(route).settings
+    held = gates.get(f"{PolicyGate.KIND}/{settings.tenant}")
+    return row_of(settings, None if held is None else PolicyGate.model_validate(held).settings, now_ms())
 
 
 def run(screen: Screen) -> int:
@@ -164,6 +175,8 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     for line in stack["broken"]:
         screen.say(f"[red]broken[/] {clean(line)}")
     _fleets(screen, found["fleets"])
+    for row in found["gates"]:
+        warn(screen, row["route"], row["warnings"])
     _observed(screen, found["observer"])
     screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
     if found["lag_error"]:

@@ -7,24 +7,15 @@ from agents.rules.gate_check import without_effect
 from agents.rules.gate_standard import STANDARD
 from schemas.compliance import CommandTenant, PolicyGate
 from schemas.gate import GateTenant
-from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
 from tools.cli.commands import not_done, send_and_wait
+from tools.cli.gating import POLICIES, PREFIX, policy_of
 from tools.cli.place import an_id, open_bus, voice
 from tools.cli.screen import Exit, Screen, clean
 from tools.tenants import Line, changes, instant, read_tenant, words
 
-POLICIES = BY_NAME["policies"].full
-PREFIX = f"{PolicyGate.KIND}/"
 _TONES = {"": "", "soon": "yellow", "ended": "red", "later": "dim"}
 _NONE = "nothing is configured: every request of a route under the gate is denied; `ratchet tenant apply FILE.toml`"
-
-
-async def policy_of(bus: Bus, tenant: str) -> PolicyGate | None:
-    """The configuration in force, None where there is none."""
-    key = PREFIX + tenant
-    record = (await bus.newest(POLICIES, [key])).get(key)
-    return None if record is None or record.value is None else PolicyGate.model_validate_json(record.value)
 
 
 async def policies(bus: Bus) -> list[PolicyGate]:

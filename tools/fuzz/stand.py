@@ -9,13 +9,16 @@ from agents.inference.actor import Inference
 from agents.observer.app import decode as observed
 from agents.observer.fold import Views
 from agents.replay import Policies
-from agents.router.actor import Router
+from agents.router.actor import Gatekeeper, Router
 from agents.router.around import StoreAround
+from agents.screen import Screen
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS
+from infra.detect import detect
 from infra.engine import ArmSpec
 from infra.engine_scripted import ScriptedEngine
+from infra.sealing import GateKeys
 from infra.store import MemoryStore
 from schemas import canonical
 from schemas.errors import Refused
@@ -97,10 +100,12 @@ class Stand:
         policies, clock, store = self._policies, self.clock, self._store
         inference = Inference(policies, self._engine, store, _Facts(), clock, "fuzz")
         inference._loading = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  nothing is loaded here: `start` has named the arms
+        screen, keys = Screen(detect, clock.monotonic), GateKeys(bytes(32))
+        around, keeper = StoreAround(store, clock), Gatekeeper(screen, keys.seal_map)
         return (
-            Router(policies, store, StoreAround(store, clock), Nowhere(), clock, lambda tenant: tenant.encode()),
+            Router(policies, store, around, Nowhere(), clock, lambda tenant: tenant.encode(), gatekeeper=keeper),
             inference,
-            Trust(policies, clock),
+            Trust(policies, clock, screen, keys),
             Jobs(_Jobs()),
         )
 

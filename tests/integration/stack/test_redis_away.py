@@ -23,7 +23,7 @@ from tools.voice import voices
 
 PRICE, TOKENS, ANSWERS = 1000, 4, 8
 PRICED = Route(
-    route="priced.outside",
+    route="priced.outside", compliance="off",
     release="immediate",
     arms=(
         Arm(arm="own", base="scripted"),

@@ -137,7 +137,7 @@ async def test_tail_filters_and_ends(bus: Bus, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["key"] == line.request_id
 
 
-ROUTE = Route(route="cli.apply", arms=(Arm(arm="base", base="sha256:aa"),), champion="base")
+ROUTE = Route(route="cli.apply", compliance="off", arms=(Arm(arm="base", base="sha256:aa"),), champion="base")
 
 
 async def play_judge(bus: Bus, positions: dict[tuple[str, int], int], *, refuse: bool = False) -> None:

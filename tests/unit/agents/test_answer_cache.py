@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from answering import trust
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.rules import answers
-from agents.trust.actor import AWAY_S, Trust
+from agents.trust.actor import AWAY_S
 from infra.clock import ManualClock
 from infra.store import MemoryStore
 from schemas.events import AnswerReleased, ResultCompleted
@@ -81,7 +82,13 @@ class Table:
     """A view that holds what it was given."""
 
     def __init__(self, **settings: Any) -> None:
-        told = {"route": "r", "arms": (Arm(arm="a", base="sha256:0"),), "champion": "a", "release": "immediate"}
+        told = {
+            "route": "r",
+            "arms": (Arm(arm="a", base="sha256:0"),),
+            "champion": "a",
+            "release": "immediate",
+            "compliance": "off",
+        }
         self.row = event_of(PolicyRoute(at_ms=T, version=1, route="r", settings=Route.model_validate(told | settings)))
 
     def get(self, model: type[Any], key: str) -> Event[Any] | None:
@@ -99,8 +106,8 @@ def routing(**more: Any) -> RoutingSettings:
 
 async def kept(store: MemoryStore, made: ResultCompleted, **settings: Any) -> bool:
     """Whether the store has the answer after trust saw the result."""
-    trust: Any = Trust(Table(routing=routing(), **settings), ManualClock(T), store)
-    await trust(event_of(made))
+    agent: Any = trust(Table(routing=routing(), **settings), ManualClock(T), store)
+    await agent(event_of(made))
     return await store.get("answer:1") is not None
 
 
@@ -138,8 +145,8 @@ async def test_an_escalated_answer_is_not_kept() -> None:
     """It was not released."""
     store = MemoryStore()
     told = RoutingSettings(cascade=CascadeSettings(below=1.0))
-    trust: Any = Trust(Table(routing=told), ManualClock(T), store)
-    assert [emit.payload.action for emit in await trust(event_of(result()))] == ["escalate"]
+    agent: Any = trust(Table(routing=told), ManualClock(T), store)
+    assert [emit.payload.action for emit in await agent(event_of(result()))] == ["escalate"]
     assert await store.get("answer:1") is None
 
 
@@ -158,11 +165,11 @@ async def test_a_store_that_is_away_or_none_changes_no_answer(there: bool) -> No
     """Every answer goes out; the store is asked again once the pause is over, not before."""
     store, clock = Counting(), ManualClock(T)
     store.cut()
-    trust: Any = Trust(Table(routing=routing()), clock, store if there else None)
+    agent: Any = trust(Table(routing=routing()), clock, store if there else None)
     for _ in range(3):
-        assert isinstance((await trust(event_of(result())))[1].payload, AnswerReleased)
+        assert isinstance((await agent(event_of(result())))[1].payload, AnswerReleased)
     assert store.puts == there
     store.mend()
     await clock.advance(AWAY_S)
-    await trust(event_of(result()))
+    await agent(event_of(result()))
     assert (await store.get("answer:1") is not None) == there

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from answering import looked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ def completed(**more: Any) -> ResultCompleted:
 def route(below: float = 1.0, release: str = "immediate", **more: Any) -> PolicyRoute:
     routing = RoutingSettings(cascade=CascadeSettings(below=below, arms=("weak", "strong")))
     told = {"route": "bank", "arms": ARMS, "champion": "weak", "release": release, "routing": routing} | more
-    return PolicyRoute(at_ms=NOW, version=1, route="bank", settings=Route.model_validate(told))
+    return PolicyRoute(at_ms=NOW, version=1, route="bank", settings=Route.model_validate({"compliance": "off"} | told))
 
 
 def trust(mode: str, **more: Any) -> PolicyTrust:
@@ -55,7 +56,7 @@ def decided(result: Any, settings: PolicyRoute | None, policy: PolicyTrust | Non
     view = decide.Policies(
         None if settings is None else event_of(settings), None if policy is None else event_of(policy)
     )
-    return [emit.payload for emit in decide.decide(event_of(result), view, now)]
+    return [emit.payload for emit in decide.decide(event_of(result), view, now, looked())]
 
 
 @pytest.mark.parametrize("release", ["immediate", "gated"])

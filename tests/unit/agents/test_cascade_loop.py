@@ -5,11 +5,12 @@ import contextlib
 from collections import Counter
 from typing import Any
 
+from answering import trust
+
 from agents.cases.fold import Cases
 from agents.inference.actor import Inference
 from agents.router.actor import Router
 from agents.router.around import StoreAround
-from agents.trust.actor import Trust
 from infra.clock import SystemClock
 from infra.engine_scripted import ScriptedEngine
 from infra.store import MemoryStore
@@ -28,6 +29,7 @@ ROUTE = Route(
     arms=ARMS,
     champion="weak",
     release="immediate",
+    compliance="off",
     review_share=0.0,
     routing=RoutingSettings(cascade=CascadeSettings(below=1.0, arms=("weak", "strong"))),
 )
@@ -51,7 +53,7 @@ async def test_every_escalated_request_has_one_answer_and_one_case() -> None:
     inference = Inference(view, ScriptedEngine(), store, Facts(broker), clock, "i1")
     runner.add_transform(Router(view, store, StoreAround(store, clock), ByPlace(broker), clock, lambda tenant: b"key"))
     runner.add_transform(inference)
-    runner.add_transform(Trust(view, clock, store))
+    runner.add_transform(trust(view, clock, store))
     runner.add_fold(Cases())
     now = clock.now_ms()
     broker.publish(PolicyRoute(at_ms=now, version=1, route="bank", settings=ROUTE))

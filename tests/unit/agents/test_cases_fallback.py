@@ -107,7 +107,9 @@ def test_a_challenger_that_fails_while_serving_stays_in_the_pair(order: list[Pay
     rows = [(arm.arm, arm.shadow, arm.text, arm.grade) for arm in closed.arms]
     assert rows == [("old", False, "served", 1000), ("new", False, "", None)]
     assert closed.arms[1].status != "completed", "failed, or missing where the case had closed before its failure came"
-    route = Route(route="r", arms=(Arm(arm="old", base="b"), Arm(arm="new", base="b")), champion="old")
+    route = Route(
+        route="r", compliance="off", arms=(Arm(arm="old", base="b"), Arm(arm="new", base="b")), champion="old"
+    )
     pair = filled(Pending(window_end_ms=T, arenas=()), closed, {arm.arm: arm for arm in route.arms})
     assert {name: row.ok for name, row in pair.outcomes.items()} == {"old": True, "new": False}
 

@@ -28,7 +28,7 @@ FOLDS = (Judge, Trainer, Ladder, Estimator)
 
 def apply(tenant="a", route="bank", settings_tenant=None, at=1, **changes):
     arms = (Arm(arm="base", base="sha256:0"),)
-    told = Route(route=route, tenant=settings_tenant or tenant, arms=arms, champion="base", **changes)
+    told = Route(route=route, compliance="off", tenant=settings_tenant or tenant, arms=arms, champion="base", **changes)
     return CommandApply(tenant=tenant, at_ms=at, route="bank", operator="op", settings=told)
 
 

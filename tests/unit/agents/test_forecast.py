@@ -31,7 +31,7 @@ PLACES = [(track, null) for track in ("quality", "error", "cost") for null in NU
 def made(judge: dict[str, Any] | None = None, at_ms: int = T + 600_000, **tracks: Track) -> Forecast:
     """The forecast of an arena that holds these tracks, ten minutes old."""
     numbers = JudgeSettings.model_validate(NUMBERS | (judge or {}))
-    route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
+    route = Route(route="r", compliance="off", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     pairs = max((track.n for track in tracks.values()), default=0)
     arena = arena.model_copy(update={"slowness": Track(ties=pairs), **tracks})
@@ -102,7 +102,7 @@ def test_a_challenger_that_is_worse_is_not_at_this_rate_even_at_best() -> None:
 def test_what_is_reached_needs_nothing() -> None:
     """A process that has reached its level is there; one that then fell below 1 is to come back to 1."""
     numbers = JudgeSettings.model_validate(NUMBERS)
-    route = Route(route="r", arms=ARMS, champion="old", judge=numbers)
+    route = Route(route="r", compliance="off", arms=ARMS, champion="old", judge=numbers)
     arena = open_arena(*ARMS, route, now_ms=T, fresh_after_ms=T, alpha=numbers.alpha)
     around = Around(settings=numbers, now_ms=T + 1000)
     good = arena.model_copy(update={"slowness": Track(ties=300), "error": Track(ties=300)})

@@ -23,6 +23,7 @@ from streams.wire import cause_of, decode, outgoing, partition_of
 NOW = 1_700_000_000_000
 ROUTE = Route(
     route="bank",
+    compliance="off",
     arms=(Arm(arm="old", base="b"), Arm(arm="judge", base="c", max_tokens=4)),
     champion="old",
     grader="model",

@@ -40,6 +40,7 @@ PARTITIONS = 2
 RING = ring_of({"ann": ("reviewer",), "grader": ("grader",)})
 ROUTE = Route(
     route="bank",
+    compliance="off",
     arms=(Arm(arm="old", base="b"), Arm(arm="new", base="b"), Arm(arm="judge", base="c")),
     champion="old",
     release="immediate",

@@ -34,7 +34,7 @@ TEXTS = ("why is the sky blue", "what is 2 + 2", "list three steps to pay", "hel
 def route(**changes):
     arms = (Arm(arm="small", base="sha256:s"), Arm(arm="big", base="sha256:b"))
     told = {"strategy": "balanced", "arms": ("big",), "warm_labels": 20} | changes
-    return Route(route="r", arms=arms, champion="small", routing=RoutingSettings(**told))
+    return Route(route="r", compliance="off", arms=arms, champion="small", routing=RoutingSettings(**told))
 
 
 def applied(made=None, at_ms=T0):

@@ -91,7 +91,7 @@ class World:
     def apply(self):
         arms = (Arm(arm="small", base="sha256:s"), Arm(arm="big", base="sha256:b"))
         routing = RoutingSettings(strategy="balanced", arms=("big",), budget=self.budget, prices=tuple(self.prices))
-        made = Route(route="r", arms=arms, champion="small", routing=routing)
+        made = Route(route="r", compliance="off", arms=arms, champion="small", routing=routing)
         self.folding.take(CommandApply(at_ms=self.now, route="r", operator="op", settings=made))
 
     @property

@@ -175,4 +175,4 @@ def test_a_trial_chooses_otherwise_and_nothing_else(changes, named):
 def test_a_share_needs_a_trial():
     """It is refused without one."""
     with pytest.raises(ValueError, match="trial_share: there is no table trial"):
-        Route(route="r", arms=(Arm(arm="small", base="b"),), champion="small", trial_share=0.2)
+        Route(route="r", compliance="off", arms=(Arm(arm="small", base="b"),), champion="small", trial_share=0.2)

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections import Counter
 
+from answering import trust
+
 from agents.inference.actor import Inference
 from agents.router.actor import Router
 from agents.router.around import StoreAround
-from agents.trust.actor import Trust
 from agents.trust.fold import Ladder
 from infra.clock import SystemClock
 from infra.engine_scripted import ScriptedEngine
@@ -26,6 +27,7 @@ ROUTE = Route(
     champion="a",
     challengers=("b",),
     release="immediate",
+    compliance="off",
 )
 
 
@@ -47,7 +49,7 @@ async def test_good_and_bad_requests_each_have_one_answer_or_dead_letter():
     inference = Inference(view, ScriptedEngine(), store, Facts(broker), clock, "i1")
     runner.add_transform(Router(view, store, StoreAround(store, clock), ByPlace(broker), clock, lambda tenant: b"key"))
     runner.add_transform(inference)
-    runner.add_transform(Trust(view, clock))
+    runner.add_transform(trust(view, clock))
     runner.add_fold(Ladder())
     now = clock.now_ms()
     broker.publish(PolicyRoute(at_ms=now, version=1, route="bank", settings=ROUTE))

@@ -48,7 +48,7 @@ def arms(**changes):
 
 def route(**routing):
     told = {"strategy": "balanced", "arms": ("big", "spare", "outside"), "warm_share": 0.0} | routing
-    return Route(route="r", arms=arms(), champion="small", routing=RoutingSettings(**told))
+    return Route(route="r", compliance="off", arms=arms(), champion="small", routing=RoutingSettings(**told))
 
 
 def learnt(qualities, warm=True, code=model.CODE, **changes):
@@ -121,6 +121,7 @@ def test_the_cheapest_must_not_be_worse_than_the_champion():
     """An arm below the champion by more than the least gain is not taken however cheap it is."""
     made = Route(
         route="r",
+        compliance="off",
         arms=arms(small=Arm(arm="small", base="sha256:s", nano_usd_out=80)),
         champion="small",
         routing=RoutingSettings(strategy="cost_optimized", arms=("big", "spare")),
@@ -174,6 +175,7 @@ def test_a_region_a_price_and_a_window_mask():
     eu = Arm(arm="small", base="sha256:s", region="eu")
     made = Route(
         route="r",
+        compliance="off",
         arms=arms(outside=unpriced, spare=short, small=eu),
         champion="small",
         routing=RoutingSettings(
@@ -200,6 +202,7 @@ def test_a_spent_budget_masks_what_costs_until_nothing_is_left():
     made = route(budget=BudgetSettings(nano_usd=1, requests=1000, period_s=60), strategy="cost_optimized")
     free = Route(
         route="r",
+        compliance="off",
         arms=arms(small=Arm(arm="small", base="sha256:s")),
         champion="small",
         routing=made.routing,
@@ -225,6 +228,7 @@ def test_a_deadline_masks_what_is_too_slow_and_gives_way_when_none_is_left():
     slow = {name: Arm(arm=name, base=f"sha256:{name}", expected_ms=900) for name in ("small", "big", "spare")}
     made = Route(
         route="r",
+        compliance="off",
         arms=arms(**slow),
         champion="small",
         routing=RoutingSettings(strategy="balanced", arms=("big", "spare")),

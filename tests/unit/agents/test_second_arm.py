@@ -161,7 +161,7 @@ async def test_no_second_arm_is_asked_for_a_shadow_or_beside_itself() -> None:
 def routed(second: str | None, *, live: tuple[str, ...] = ("a", "b"), champion: str = "a") -> DecisionRouted:
     arms = (Arm(arm="a", base="sha256:0"), Arm(arm="b", base="sha256:1"))
     settings = Route.model_validate(
-        {"route": "bank", "arms": arms, "champion": champion, "trust": {"second_arm": second}}
+        {"route": "bank", "arms": arms, "champion": champion, "compliance": "off", "trust": {"second_arm": second}}
     )
     rows = tuple(LiveArm(route="bank", arm=name, adapter=None, replicas=1) for name in live)
     policies = router.Policies(

@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from answering import looked, trust
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.trust import decide
-from agents.trust.actor import Trust
 from infra.clock import ManualClock
 from schemas import ids
 from schemas.events import (
@@ -56,7 +56,10 @@ def event_of(payload, event_id="x1"):
 def route(**changes):
     arms = (Arm(arm="a", base="sha256:0"),)
     return PolicyRoute(
-        at_ms=NOW, version=1, route="bank", settings=Route(route="bank", arms=arms, champion="a", **changes)
+        at_ms=NOW,
+        version=1,
+        route="bank",
+        settings=Route(**({"route": "bank", "arms": arms, "champion": "a", "compliance": "off"} | changes)),
     )
 
 
@@ -81,7 +84,7 @@ OLD = granted(signals=SIGNALS[:4], weights=(1.0, 0.0, 0.0, 0.0))  # by the signa
 
 
 async def given_by(result, *policies, now=NOW):
-    emits = await Trust(Table(*policies), ManualClock(now))(event_of(result))
+    emits = await trust(Table(*policies), ManualClock(now))(event_of(result))
     return [emit.payload for emit in emits]
 
 
@@ -202,7 +205,7 @@ SETTLED = BASE | {"result_id": "x1", "decision_id": "d1"}
 ])  # fmt: skip
 async def test_a_settled_review_is_the_one_answer(outcome, reason, expected):
     """Released with the settled text, or withheld with the reason."""
-    [answer] = await given_by(ReviewSettled(**SETTLED, outcome=outcome, reason=reason, text="ok", arm="a"))
+    [answer] = await given_by(ReviewSettled(**SETTLED, outcome=outcome, reason=reason, text="ok", arm="a"), route())
     assert type(answer) is expected
     if expected is AnswerReleased:
         assert (answer.text, answer.reviewed, answer.latency_ms) == ("ok", True, 70.0)
@@ -237,12 +240,12 @@ def test_exactly_one_answer_per_request(release, share, grant, name, late, chain
     results.append(completed(request_id=name) if ends else failed(request_id=name))
     if shadow is not None:
         results.append(completed(request_id=name, shadow=True) if shadow else failed(request_id=name, shadow=True))
-    made = [emit.payload for result in results for emit in decide.decide(event_of(result), told, now)]
+    made = [emit.payload for result in results for emit in decide.decide(event_of(result), told, now, looked())]
     answers = [payload for payload in made if payload.TOPIC == "answers"]
     held = [row for row in made if isinstance(row, ScoreAssigned) and not row.shadow and row.action == "hold"]
     for _ in held:  # the case settles once what was held
         settled = ReviewSettled(**(SETTLED | {"request_id": name}), outcome="withheld", reason="window_ended")
-        answers += [emit.payload for emit in decide.settle(event_of(settled), now)]
+        answers += [emit.payload for emit in decide.settle(event_of(settled), told, now)]
     assert len(answers) == 1
 
 
@@ -276,5 +279,5 @@ async def test_a_place_never_matters():
     result = completed()
     one = event_of(result)
     other = Event(one.id, one.key, result, one.source, "", Place("ratchet.results", 3, 99), one.record)
-    agent = Trust(Table(route()), ManualClock(NOW))
+    agent = trust(Table(route()), ManualClock(NOW))
     assert await agent(one) == await agent(other)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+from answering import looked
 from trusting import NOW, Trusted, case, route, said
 
 from agents.trust import decide
@@ -44,7 +45,7 @@ class World:
             result = ResultCompleted.model_validate(RESULT | {"request_id": name, "logprobs": (-2.0 * unsure,)})
             policies = decide.Policies(self.ladder.event(told), self.ladder.event(self.ladder.policy))
             event: Event[ResultCompleted] = self.ladder.event(result)  # type: ignore[assignment]
-            payloads = [emit.payload for emit in decide.decide(event, policies, NOW)]
+            payloads = [emit.payload for emit in decide.decide(event, policies, NOW, looked())]
             [score] = [row for row in payloads if isinstance(row, ScoreAssigned)]
             self.scores.append(score)
             if any(isinstance(row, AnswerReleased) for row in payloads):

@@ -230,7 +230,9 @@ def test_a_role_speaks_on_its_topics_and_no_other(role, topics):
 
 def payloads(tenant="default", by="shop"):
     """One of each kind that says who speaks, or for which tenant."""
-    route = Route(route="r", arms=(Arm(arm="base", base="sha256:aa"),), champion="base", tenant=tenant)
+    route = Route(
+        route="r", compliance="off", arms=(Arm(arm="base", base="sha256:aa"),), champion="base", tenant=tenant
+    )
     return {
         "request": RequestSubmitted(
             tenant=tenant, at_ms=1, route="r", request_id="a", messages=(Message(role="user", content="x"),)

@@ -20,6 +20,7 @@ def routed(story: Story, base: str, url: str, basis: str) -> Route:
     }
     return Route(
         route=ROUTE,
+        compliance="off",
         release="immediate",
         grader="reference",
         arms=(

@@ -1,0 +1,60 @@
+"""The shell of the gate: runs the detectors over texts, by a clock. What follows from what they found is decided elsewhere.
+
+Nothing is said of a text but where something was found in it: no log line, no exception's words.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from schemas.findings import Finding
+from schemas.gate import Scan
+
+AT_ONCE = 4000  # characters that are scanned in the event loop itself: less than half a millisecond
+GIVEN_UP_S = 1.0  # a detector that is not back by then will not come back: whoever waits for it is told that it failed
+log = logging.getLogger("ratchet")
+
+
+class Screen:
+    """Scans texts. Never raises for what a detector did: a scan that is not whole says so, and has no findings at all.
+
+    So what an unfinished scan says does not depend on how far it came, and a replay that knows that it was late says the same.
+    """
+
+    def __init__(self, detect: Callable[[str], Sequence[Finding]], monotonic: Callable[[], float]) -> None:
+        self._detect = detect
+        self._monotonic = monotonic
+
+    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
+        """Each text's findings. Texts that are longer than `most_characters` together are not scanned: their length denies them."""
+        characters = sum(len(text) for text in texts)
+        if characters > most_characters:
+            return Scan(_nothing(texts), characters, 0)
+        if characters <= AT_ONCE:
+            return self._scanned(texts, characters, budget_us)
+        work = asyncio.ensure_future(asyncio.to_thread(self._scanned, texts, characters, budget_us))
+        done, _ = await asyncio.wait({work}, timeout=GIVEN_UP_S)
+        if done:
+            return work.result()
+        log.error("a detector did not end within %g s: the text is taken for one that may not go on", GIVEN_UP_S)
+        return Scan(_nothing(texts), characters, 0, failed=True)
+
+    def _scanned(self, texts: Sequence[str], characters: int, budget_us: int) -> Scan:
+        began = self._monotonic()
+        found: list[tuple[Finding, ...]] = []
+        for text in texts:
+            try:
+                found.append(tuple(self._detect(text)))
+            except Exception as fault:  # noqa: BLE001  whatever it is: the text is not known to be clean, and its words may quote it
+                log.error("a detector failed with %s: the text may not go on", type(fault).__name__)  # noqa: TRY400  likewise
+                return Scan(_nothing(texts), characters, 0, failed=True)
+            if self._spent_us(began) > budget_us:
+                return Scan(_nothing(texts), characters, self._spent_us(began))
+        return Scan(tuple(found), characters, self._spent_us(began))
+
+    def _spent_us(self, began: float) -> int:
+        return round((self._monotonic() - began) * 1_000_000)
+
+
+def _nothing(texts: Sequence[str]) -> tuple[tuple[Finding, ...], ...]:
+    return ((),) * len(texts)

@@ -1,0 +1,55 @@
+"""What `apply` and `status` say loudly of a route's gate."""
+
+import pytest
+
+from schemas.gate import Flow, GateTenant
+from schemas.routes import Arm, Route
+from tools.cli.gating import row_of, warn, warnings
+from tools.cli.screen import Screen
+
+NOW = 1_800_000_000_000
+ARMS = (Arm(arm="small", base="b", region="eu"), Arm(arm="big", base="b", region="us"))
+ROUTE = Route(route="ward", tenant="clinic", arms=ARMS, champion="small")
+
+
+def tenant(*flows: Flow) -> GateTenant:
+    return GateTenant(tenant="clinic", flows=flows)
+
+
+def test_a_route_without_a_gate_is_told() -> None:
+    """Whatever its tenant has configured."""
+    off = ROUTE.model_copy(update={"compliance": "off"})
+    for held in (None, tenant(Flow(origin="eu", region="eu"))):
+        [text] = warnings(off, held, NOW)
+        assert text.startswith("NO GATE")
+
+
+def test_a_gate_without_a_configuration_refuses_everything() -> None:
+    """And what would configure it is named."""
+    [text] = warnings(ROUTE, None, NOW)
+    assert text.startswith("EVERY REQUEST IS REFUSED")
+    assert "ratchet tenant apply" in text
+    assert "clinic" in text
+
+
+def test_arms_to_which_no_flow_leads_are_named() -> None:
+    """Those alone, at this time; none: nothing is said; all: every request is refused."""
+    home, away = Flow(origin="eu", region="eu"), Flow(origin="eu", region="us", tool="scc", until_ms=NOW)
+    [text] = warnings(ROUTE, tenant(home, away), NOW)
+    assert text.startswith("THE GATE KEEPS ARMS OUT: big:")
+    assert warnings(ROUTE, tenant(home, away), NOW - 1) == []
+    [text] = warnings(ROUTE, tenant(), NOW)
+    assert text.startswith("EVERY REQUEST IS REFUSED")
+
+
+def test_status_has_a_row_of_each_route() -> None:
+    """For programs too."""
+    row = row_of(ROUTE, None, NOW)
+    assert (row["route"], row["tenant"], row["compliance"], row["configured"]) == ("ward", "clinic", "standard", False)
+    assert len(row["warnings"]) == 1
+
+
+def test_people_see_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a warning."""
+    warn(Screen(as_json=False), "ward", warnings(ROUTE, None, NOW))
+    assert "EVERY REQUEST IS REFUSED" in capsys.readouterr().out
