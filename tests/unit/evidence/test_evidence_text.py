@@ -9,6 +9,7 @@ from generated import payloads
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 from recorded_events import AT_MS, complete, uuid
 
 from agents.evidence import entries, record
@@ -156,3 +157,24 @@ def test_what_an_agent_says_is_a_fact(name: str) -> None:
 
 def _said(part: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
     return {name: part[name] for name in fields if part[name] not in ("", None)}
+
+
+@pytest.mark.parametrize("model", [compliance.CommandIncident, compliance.IncidentDetected])
+@pytest.mark.parametrize("name", ["20261122", "2026-11-22", "4111111111111111", "a b"])
+def test_an_incident_s_id_stands_in_the_log(model: type[Payload], name: str) -> None:
+    """One that could be a number of somebody's is refused at once: in an entry it would only be committed to."""
+    with pytest.raises(ValidationError, match="incident"):
+        complete(model, at_ms=AT_MS, incident=name, operator="ann", step="detect", aware_at_ms=AT_MS)
+    made = complete(model, at_ms=AT_MS, incident="breach-2026-11-22", operator="ann", step="detect", aware_at_ms=AT_MS)
+    entry = entry_of(model.TYPE, made.model_dump_json().encode())
+    assert entry["facts"]["incident"] == "breach-2026-11-22"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"purposes": {"care2": ("consent",)}}, {"purposes": {"care": ("basis7",)}}, {"purpose": "Care"}, {"basis": "6b"}],
+)
+def test_purposes_and_bases_stand_in_the_log(said: dict[str, Any]) -> None:
+    """A tenant's configuration takes no name that an entry would not show: the controls read it there."""
+    with pytest.raises(ValidationError, match=next(iter(said))):
+        GateTenant.model_validate({"tenant": "acme", **said})
