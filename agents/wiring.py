@@ -224,7 +224,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Gatekeeper, Router
     from agents.router.around import StoreAround
     from agents.screen import Screen
-    from infra.detect import detect
+    from infra.detect import detect, named
 
     store = await process.store()
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
@@ -239,7 +239,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
         process.clock,
         process.keys.pseudonym_key,
         artifact=process.artifacts.get_bytes,
-        gatekeeper=Gatekeeper(Screen(detect, process.clock.monotonic), keys.seal_map),
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed, named), keys.seal_map),
     )
 
 
@@ -274,7 +274,7 @@ async def _trust(process: Process, runner: Runner) -> Transform:
     from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    screen, keys = Screen(detect, process.clock.monotonic), await open_gate_keys(process.secrets)
+    screen, keys = Screen(detect, process.clock.computed), await open_gate_keys(process.secrets)
     return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 

@@ -25,6 +25,7 @@ KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _VERSION: Final = b"\x01"
+_MOST_HELD: Final = 1024
 _MAP: Final = "mask-map/1"
 
 
@@ -75,6 +76,7 @@ class GateKeys:
         if len(master) != KEY_BYTES:
             raise ValueError(f"a master key of {len(master)} bytes; accepted: {KEY_BYTES}")
         self._master = master
+        self._held: dict[bytes, bytes] = {}  # derived before
 
     def __repr__(self) -> str:
         return "GateKeys()"
@@ -107,7 +109,13 @@ class GateKeys:
 
     def _key(self, purpose: str, tenant: str) -> bytes:
         info = canonical.encode({"purpose": purpose, "tenant": tenant, "v": 1})
-        return HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(self._master)
+        found = self._held.get(info)
+        if found is None:
+            found = HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(self._master)
+            if len(self._held) >= _MOST_HELD:  # whoever names tenants must not fill the memory
+                self._held.clear()
+            self._held[info] = found
+        return found
 
 
 async def open_gate_keys(source: Reads) -> GateKeys:

@@ -6,7 +6,8 @@ It stands beside the text, never in it: answers are often read by programs. Who 
 
 import hashlib
 import hmac
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal, cast, get_args
 
 from schemas import canonical
 from schemas.value import value
@@ -15,6 +16,15 @@ VERSION: Final = 1
 Origin = Literal["model", "person"]
 Review = Literal["none", "approved"]
 _LEAST_KEY: Final = 16
+_WORDS: Final = {
+    "tenant": "tenant",
+    "request_id": "request",
+    "result_id": "result",
+    "arm": "arm",
+    "adapter": "adapter",
+    "by": "by",
+    "review": "review",
+}
 
 
 @value
@@ -64,17 +74,35 @@ def holds(found: Mark, origins: Origins, text: str, key: bytes) -> bool:
     return found.statement == due.statement and hmac.compare_digest(found.binding.encode(), due.binding.encode())
 
 
+def origins_of(found: Mark) -> Origins:
+    """Who made the answer, by the mark's own words. Raises ValueError for a statement that is none; `holds` says whether it is true."""
+    read = _read(found)
+    names = {field: read.get(word) for field, word in _WORDS.items()}
+    adapter = names.pop("adapter")
+    texts = {field: word for field, word in names.items() if isinstance(word, str)}
+    if texts.keys() != names.keys() or not isinstance(adapter, str | None):
+        raise ValueError("the mark's statement does not say where the answer is from")
+    if texts["by"] not in get_args(Origin) or texts["review"] not in get_args(Review):
+        raise ValueError("the mark's statement names nobody who could have written it")
+    return Origins(**cast("Any", texts), adapter=adapter)
+
+
 def told(found: Mark) -> str:
     """The mark in words, for people. Raises ValueError for a statement that is none."""
+    read = _read(found)
+    if not read["ai"]:
+        return "A person wrote this answer."
+    return "A machine wrote this answer" + ("; a person approved it." if read.get("review") == "approved" else ".")
+
+
+def _read(found: Mark) -> Mapping[str, object]:
     try:
         read = canonical.decode(found.statement.encode())
     except ValueError:
         raise ValueError("the mark's statement is not canonical JSON") from None
     if not isinstance(read, dict) or read.get("v") != VERSION or not isinstance(read.get("ai"), bool):
         raise ValueError(f"the mark's statement is not one of version {VERSION}")
-    if not read["ai"]:
-        return "A person wrote this answer."
-    return "A machine wrote this answer" + ("; a person approved it." if read.get("review") == "approved" else ".")
+    return cast("Mapping[str, object]", read)
 
 
 def _bound(statement: bytes, text: str, key: bytes) -> str:

@@ -5,7 +5,7 @@ That is the binding of a mark, and of a text the values in the places of its pla
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from agents.rules.masking import MaskMap, literals
 from agents.trust.actor import Trust
@@ -48,7 +48,7 @@ class AsRecorded:
     def recall(self, told: Sequence[Mapping[str, Any]]) -> None:
         """What is recorded of the next event."""
         self._answer = next((said for said in told if "gate" in said), {})
-        self._keys.opens = UNOPENED not in ((self._answer.get("gate") or {}).get("rules") or ())
+        self._keys.opens = UNOPENED not in (self._part("gate").get("rules") or ())
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
         return [self._taken(out, event.data) for out in await self._trust(event)]
@@ -62,11 +62,16 @@ class AsRecorded:
     def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
         return self._trust.expired(event, error)
 
+    def _part(self, name: str) -> Mapping[str, Any]:
+        """An object inside the recorded answer; empty where there is none."""
+        found: object = self._answer.get(name)
+        return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
     def _taken(self, out: Out, cause: Payload) -> Out:
         if not isinstance(out, Emit) or not isinstance(out.payload, AnswerReleased) or out.payload.mark is None:
             return out
         answer, mark = out.payload, out.payload.mark
-        text, binding = self._answer.get("text"), (self._answer.get("mark") or {}).get("binding")
+        text, binding = self._answer.get("text"), self._part("mark").get("binding")
         masked = isinstance(cause, ResultCompleted | ReviewSettled) and cause.mask_map != ""
         if masked and isinstance(text, str) and _fits(literals(answer.text), text):
             self._notes[PUT_BACK] += 1

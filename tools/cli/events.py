@@ -158,7 +158,10 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"{d['tokens_out']} tokens"
     ),
     "result.failed": lambda d: f"{d['arm']}{' (shadow)' if d['shadow'] else ''} failed: {d['kind']}: {d['reason']}",
-    "score.assigned": lambda d: f"{d['arm']}{' (shadow)' if d['shadow'] else ''} {d['action']} at {d['score']:.3f}",
+    "score.assigned": lambda d: (
+        f"{d['arm']}{' (shadow)' if d['shadow'] else ''} {d['action']} at {d['score']:.3f}"
+        + (", withheld by the gate" if d.get("withheld") else "")
+    ),
     "answer.released": lambda d: f"“{d['text'].strip()}” by {d['arm']}, {d['latency_ms']:.0f} ms",
     "answer.withheld": lambda d: f"withheld: {d['reason']} {d.get('detail', '')}".rstrip(),
     "answer.refused": lambda d: (

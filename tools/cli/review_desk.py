@@ -20,7 +20,7 @@ WORDS = {
     "A": "that answer is right, the others are not",
     "*": "all answers are right",
     "n": "no answer is right",
-    "=": "type the right answer",
+    "=": "type the right answer; placeholders as shown, [EMAIL_1], may stand in it",
     "r": "rate: a number from 0 to 1 for each answer, in their order",
     "s": "skip, it comes again at the end",
     "u": "take back the last verdict",

@@ -16,7 +16,8 @@ from streams.wire import partition_of
 from tools.cli.bus import Bus
 from tools.cli.events import as_row, clock, gist
 from tools.cli.evidence import LOG
-from tools.cli.place import open_bus, state_file
+from tools.cli.marks import checked, keys_of
+from tools.cli.place import open_bus, settings, state_file
 from tools.cli.reasons import reasons
 from tools.cli.screen import Exit, Screen, clean
 
@@ -100,6 +101,16 @@ def logged(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {place: index for place, index in found.items() if place in wanted}
 
 
+async def mark(rows: Sequence[dict[str, Any]]) -> None:
+    """Says of each released answer what its mark says, and whether it holds."""
+    answers = [row for row in rows if row["type"] == "answer.released" and row["data"] and "dead_letter" not in row]
+    if answers:
+        keys = await keys_of(settings())
+        for row in answers:
+            found, words = checked(row["data"], keys)
+            row["mark"] = {"found": found, "words": words}
+
+
 def short(event: str | None) -> str:
     """An id as a person reads it: of a UUID its first eight digits, which `ratchet evidence prove` takes as well."""
     return "-" if not event else event[:8] if _UUID.fullmatch(event) else event
@@ -123,6 +134,8 @@ def draw(request: str, rows: Sequence[Mapping[str, Any]]) -> Tree:
             )
             index = f" entry {row['log_index']}" if row.get("log_index") is not None else ""
             nodes[number] = at.add(f"{label} [dim]{place}{index}[/]")
+            if row.get("mark"):
+                nodes[number].add(f"[dim]{clean(row['mark']['words'])}[/]")
             if row["type"] == "decision.routed" and row["data"]:
                 for words in reasons(row["data"]):
                     nodes[number].add(f"[dim]{clean(words)}[/]")
@@ -141,6 +154,7 @@ async def run(screen: Screen, request: str) -> int:
     indices = logged(state_file(LOG), rows)
     for row in rows:
         row["log_index"] = indices.get(row["place"])
+    await mark(rows)
     if screen.as_json:
         screen.json({"request": request, "events": rows})
     elif rows:

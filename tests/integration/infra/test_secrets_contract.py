@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.sealing import open_gate_keys
 from infra.secrets import (
     ATTESTER_KEY,
     MANIFEST_KEY,
@@ -150,6 +151,18 @@ async def test_issuer_hands_out_wrapped_ids_and_nothing_else(vault: VaultServer)
         vault.call("POST", "auth/approle/role/ratchet/secret-id", {}, token=token)
     with pytest.raises(Refused):
         vault.call("GET", "ratchet/data/commitment", token=token)
+
+
+async def test_the_gates_key_is_made_once(vault: VaultServer) -> None:
+    """A configured Vault has one, setting it up again leaves it, and a source that may read it gives the same keys each time."""
+    policy = 'path "ratchet/data/gate" { capabilities = ["read"] }'
+    vault.call("PUT", "sys/policies/acl/reads-gate", {"policy": policy})
+    role_id, wrapped = vault.new_approle(["reads-gate"])
+    source = await VaultSecrets.open(vault.addr, role_id=role_id, wrapped_secret_id=wrapped)
+    keys = await open_gate_keys(source)
+    vault.configure()
+    assert (await open_gate_keys(source)).mask_key("t") == keys.mask_key("t")
+    await source.close()
 
 
 async def test_lease_is_renewed(vault: VaultServer) -> None:

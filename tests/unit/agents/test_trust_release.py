@@ -16,13 +16,14 @@ from infra.store import MemoryStore
 from schemas.events import AnswerReleased, AnswerWithheld, ScoreAssigned
 from schemas.findings import Finding, Kind
 from schemas.payload import Payload
+from streams.shapes import Emit
 
 OWN = "Write to otto@example.com, or ask [EMAIL_1]."
 
 
 async def given(told: Payload, *policies: Payload, **more: Any) -> list[Any]:
     emits = await trust(Table(*policies), ManualClock(NOW), **more)(event_of(told))
-    return [emit.payload for emit in emits]
+    return [emit.payload for emit in emits if isinstance(emit, Emit)]
 
 
 async def released(told: Payload, *policies: Payload, **more: Any) -> AnswerReleased:
@@ -42,8 +43,16 @@ async def withheld(told: Payload, *policies: Payload, **more: Any) -> AnswerWith
 
 
 def origins(**changes: Any) -> ai_mark.Origins:
-    told = {"tenant": "clinic", "request_id": "r1", "result_id": "x1", "arm": "a", "adapter": "sha256:7", "by": "model"}
-    return ai_mark.Origins(**(told | {"review": "none"} | changes))
+    told: dict[str, Any] = {
+        "tenant": "clinic",
+        "request_id": "r1",
+        "result_id": "x1",
+        "arm": "a",
+        "adapter": "sha256:7",
+        "by": "model",
+    }
+    told |= {"review": "none", **changes}
+    return ai_mark.Origins(**told)
 
 
 def holds(answer: AnswerReleased, expected: ai_mark.Origins) -> bool:
@@ -128,6 +137,11 @@ def broken(text: str) -> Sequence[Finding]:
     raise RuntimeError(f"cannot read {text}")
 
 
+def slow(text: str) -> Sequence[Finding]:
+    time.sleep(0.03)
+    return ()
+
+
 def miscounting(text: str) -> Sequence[Finding]:
     return [Finding(Kind.EMAIL, 0, len(text) + 5, "test", 1.0)]
 
@@ -145,7 +159,7 @@ async def test_a_detector_that_fails_denies(look: Any, rule: str, size: int, cap
 
 async def test_a_detector_that_takes_too_long_denies() -> None:
     """More than the rules' 20 ms: not known to be clean."""
-    answer = await withheld(result("hello"), look=lambda text: time.sleep(0.03) or (), monotonic=time.monotonic)
+    answer = await withheld(result("hello"), look=slow, monotonic=time.monotonic)
     assert answer.gate is not None
     assert (answer.gate.rules, answer.gate.scan) == (("gate-time",), "late")
 

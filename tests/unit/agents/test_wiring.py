@@ -1,17 +1,21 @@
-"""The composition root: what an inference process is given to ask."""
+"""The composition root: what a process is given, and what it is not."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from agents.wiring import Process, open_engine, open_providers
+from agents.wiring import TRANSFORMS, Process, TenantKeys, open_engine, open_providers
 from infra.clock import SystemClock
 from infra.engine import ArmSpec
+from infra.sealing import GATE_SECRET
 from infra.secrets import LocalSecrets
 from infra.settings import Settings
 from schemas.errors import Refused
 from schemas.routing import Provider
+from streams.memory import MemoryBroker
+from streams.runner import Runner
 
 FAKE = ArmSpec("route/fake", "", provider="stand_in")
 
@@ -53,3 +57,33 @@ async def test_the_scripted_engine_is_opened_when_it_is_asked_for(
         assert [row.live for row in await engine.ensure([ArmSpec("route/own", "base")])] == [True]
         assert "the engine is scripted" in caplog.text
         await engine.close()
+
+
+class Noting(LocalSecrets):
+    """Notes what is read of it."""
+
+    read: set[str]
+
+    async def get(self, path: str) -> Mapping[str, str]:
+        self.read.add(path)
+        return await super().get(path)
+
+
+@pytest.mark.parametrize(
+    ("agent", "reads"), [("router", True), ("trust", True), ("inference", False), ("grader", False)]
+)
+async def test_router_and_trust_alone_hold_the_gates_keys(tmp_path: Path, agent: str, reads: bool) -> None:
+    """Who computes and who judges cannot open what placeholders stand for; and without the key neither router nor trust begins."""
+    clock, broker = SystemClock(), MemoryBroker(1)
+    secrets = Noting.open(tmp_path / "secrets.json")
+    assert isinstance(secrets, Noting)
+    secrets.read = set()
+    settings = Settings(state_dir=tmp_path, engine="scripted", redis_url="redis://127.0.0.1:1")
+    async with AsyncExitStack() as stack:
+        made = Process(settings, clock, None, secrets, TenantKeys(b"k"), broker, stack)
+        await TRANSFORMS[agent](made, Runner(broker, clock))
+        assert (GATE_SECRET in secrets.read) == reads
+        if reads:
+            await secrets.put(GATE_SECRET, {})
+            with pytest.raises(Refused, match="64 hex digits"):
+                await TRANSFORMS[agent](made, Runner(broker, clock))
