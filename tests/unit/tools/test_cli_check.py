@@ -11,6 +11,7 @@ from schemas.compliance import AccessChecked, ConfigObserved
 from schemas.errors import Refused, Unavailable
 from schemas.principal import KeyTerm, Principal
 from schemas.topics import DAY_MS, plans
+from streams.acl import rights
 from streams.memory import MemoryBroker, MemoryProducer, MemoryReader
 from streams.port import TP, Broker, Denied, Lost, Outgoing, ShutOut
 from streams.shapes import Record
@@ -89,16 +90,9 @@ def test_no_trial_asks_for_what_the_code_allows() -> None:
     for row in trials_roles.KAFKA:
         if row.user == "shredder" and row.user not in users:
             continue
-        held = {(right.operation, right.name) for work in users[row.user] for right in trials_roles_rights(work)}
+        held = {(right.operation, right.name) for work in users[row.user] for right in rights(work)}
         assert (row.verb, f"ratchet.{row.topic}") not in held, row
     assert len({row.what for row in trials_roles.KAFKA}) == len(trials_roles.KAFKA)
-
-
-def trials_roles_rights(work: Any) -> set[Any]:
-    """What is generated for it."""
-    from streams.acl import rights
-
-    return set(rights(work))
 
 
 @pytest.mark.parametrize(
