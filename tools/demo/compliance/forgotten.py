@@ -59,16 +59,17 @@ def _forgotten(tale: Tale) -> None:
     def told() -> bool:
         said, out = access(tale, "access-after")
         found[:], places[:] = [said], [out]
-        return "erased" in json.dumps(said.row).lower()
+        return bool(said.row.get("erased"))
 
     try:
         tale.until(told, SEEN_S, "the log does not know of the erasure")
     except Unavailable as fault:
         tale.claim("what is held of the patient now says that the texts are erased", False, str(fault))
         return
-    tale.claim(
-        "what is held of the patient now says that the texts are erased", CARD not in _texts(places[0]), _many(found[0])
-    )
+    texts: dict[str, Any] = found[0].row["texts"]
+    closed = texts["opened"] == 0 and texts["erased"] > 0 and CARD not in _texts(places[0])
+    seen = f"{_many(found[0])}, {texts['opened']} texts opened, {texts['erased']} erased"
+    tale.claim("what is held of the patient now says that the texts are erased", closed, seen)
 
 
 def _later(tale: Tale, subject: str) -> None:
