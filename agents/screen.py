@@ -19,6 +19,8 @@ class Screen:
     """Scans texts. Never raises for what a detector did: a scan that is not whole says so, and has no findings at all.
 
     So what an unfinished scan says does not depend on how far it came, and a replay that knows that it was late says the same.
+    `monotonic`: seconds that count against a scan. In a running agent they are the thread's own: on a machine whose processors are taken a
+    scan of microseconds may stand still for longer than it may take, and nothing would be wrong with the text.
     """
 
     def __init__(self, detect: Callable[[str], Sequence[Finding]], monotonic: Callable[[], float]) -> None:

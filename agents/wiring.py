@@ -246,7 +246,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
         process.clock,
         process.keys.pseudonym_key,
         artifact=process.artifacts.get_bytes,
-        gatekeeper=Gatekeeper(Screen(detect, process.clock.monotonic), keys.seal_map),
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed), keys.seal_map),
     )
 
 
@@ -281,7 +281,7 @@ async def _trust(process: Process, runner: Runner) -> Transform:
     from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    screen, keys = Screen(detect, process.clock.monotonic), await open_gate_keys(process.secrets)
+    screen, keys = Screen(detect, process.clock.computed), await open_gate_keys(process.secrets)
     return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 

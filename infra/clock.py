@@ -33,6 +33,10 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def computed(self) -> float:
+        """Seconds that this thread has computed: what others take of the processor does not count."""
+        return time.thread_time()
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

@@ -6,18 +6,17 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 from agents.ports import Clock
 from agents.router import cache, decide, gate, second
 from agents.router.around import Around, Asked
+from agents.router.gatekeeper import Gatekeeper
 from agents.router.masks import rank
 from agents.router.models import Models
 from agents.router.observed import Gated
 from agents.router.weigh import CHARS_PER_TOKEN, sensitivity_of, weighs_any
-from agents.rules.masking import MaskMap
 from schemas import canonical, codec, ids
 from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable, Undecodable
@@ -33,8 +32,6 @@ SCORES, RESULTS = "ratchet.scores", "ratchet.results"
 SEEN_S = 7 * 86_400
 SESSION_S = 86_400
 Keyed = Callable[[bytes, str, str], str]
-SealMap = Callable[[str, str, str, MaskMap], str]
-"""(tenant, request id, event id, map) -> the map sealed, the same for the same arguments."""
 
 
 def keyed(key: bytes, label: str, text: str) -> str:
@@ -58,22 +55,6 @@ class Again(Protocol):
     async def read(self, place: Place) -> Record | None:
         """None where it is no longer there. Raises `Unavailable`."""
         ...
-
-
-class Scans(Protocol):
-    """The detectors."""
-
-    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
-        """Never raises for what a detector did."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Gatekeeper:
-    """What a route with a gate needs: the detectors, and who seals what they made others take out."""
-
-    screen: Scans
-    seal_map: SealMap
 
 
 class Router:
@@ -263,14 +244,9 @@ class Router:
         """What the gate lets through, None where the route has none; and what was taken out, sealed."""
         if policies.route is None or not gate.gates(policies.route.data.settings):
             return None, ""
-        texts, keeper = gate.texts_of(request), self._gatekeeper
-        if keeper is None:
+        if self._gatekeeper is None:
             return gate.gated(request, policies, Scan((), 0, 0, failed=True), now_ms), ""
-        characters, microseconds = gate.scan_limits(now_ms)
-        scan = await keeper.screen.scan(texts, most_characters=characters, budget_us=microseconds)
-        gated = gate.gated(request, policies, scan, now_ms)
-        held = gated.map.values
-        return gated, keeper.seal_map(request.tenant, request.request_id, event_id, gated.map) if held else ""
+        return await self._gatekeeper.look(request, event_id, policies, now_ms)
 
     async def _denied(self, event: Event[RequestSubmitted], gated: Gated, digest: str, now_ms: int) -> decide.Observed:
         """Of a denied request nothing is asked of the store but whether it repeats another; an id that nobody may repeat not even that."""

@@ -16,7 +16,7 @@ from agents.rules.gate import Asked, Book, Fired, Place, closed
 from agents.rules.gate_seen import Checked, asked_of, check, failed, limits, seen
 from agents.rules.gate_standard import STANDARD
 from agents.rules.masking import MaskMap
-from schemas.events import GateSeen, Message, RequestSubmitted
+from schemas.events import GateSeen, RequestSubmitted
 from schemas.findings import Finding, Kind
 from schemas.gate import GateTenant, Scan
 from schemas.routes import Route
@@ -137,7 +137,7 @@ def _with(request: RequestSubmitted, texts: Sequence[str], *, personal: bool) ->
     changes: dict[str, object] = {}
     pairs = list(zip(request.messages, texts, strict=True))
     if any(message.content != text for message, text in pairs):
-        changes["messages"] = tuple(Message(role=message.role, content=text) for message, text in pairs)
+        changes["messages"] = tuple(message.model_copy(update={"content": text}) for message, text in pairs)
     if personal:
         changes["sensitivity"] = max(request.sensitivity or "public", "personal", key=rank)
     return request.model_copy(update=changes) if changes else request

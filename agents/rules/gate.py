@@ -10,6 +10,7 @@
 5. Nothing that a sender wrote is repeated: explanations are made of words of rules, names in them, and counts.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,39 +113,67 @@ class GateDecision:
     explanation: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
+class InForce:
+    """The rules of a time, and what follows from them. `kinds`: a rule's. `whole`: every family has one."""
+
+    rules: tuple[AnyRule, ...]
+    kinds: Mapping[str, frozenset[str]]
+    named: frozenset[str]
+    whole: bool
+
+
+@value
 class Book:
     """A set of rules, made ready once: `decide` is called per text."""
 
     rules: tuple[AnyRule, ...]
     digest: str
+    _edges: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
+    _ready: dict[int, InForce] = field(default_factory=dict[int, InForce], init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ends = (rule.until_ms for rule in self.rules if rule.until_ms is not None)
+        self._edges = tuple(sorted({*(rule.from_ms for rule in self.rules), *ends}))
 
     @classmethod
     def of(cls, rules: RuleSet) -> Self:
         """The set in the order of ids, with its digest."""
         return cls(tuple(sorted(rules.rules, key=lambda rule: (rule.id, rule.from_ms))), rules.digest())
 
+    def at(self, at_ms: int) -> InForce:
+        """What is in force then: the same from one beginning or end of a rule to the next, so made once for each."""
+        period = bisect_right(self._edges, at_ms)
+        found = self._ready.get(period)
+        if found is None:
+            rules = tuple(rule for rule in self.rules if rule.in_force(at_ms))
+            kinds = {rule.id: frozenset(rule.kinds) for rule in rules if isinstance(rule, KindRule)}
+            named = frozenset(chain.from_iterable(kinds.values()))
+            found = InForce(rules, kinds, named, {rule.family for rule in rules} >= {*FAMILIES})
+            self._ready[period] = found
+        return found
+
 
 def decide(asked: Asked, scan: Scan, tenant: GateTenant | None, book: Book, at_ms: int) -> GateDecision:
     """The decision. The same arguments give the same one; `at_ms` is the event's time."""
     known = tenant if tenant is not None and tenant.tenant == asked.tenant else None
-    rules = [rule for rule in book.rules if rule.in_force(at_ms)]
-    case = _Case(asked, scan, known, at_ms, _counts(scan, asked, {}), _counts(scan, asked, _least(known)))
+    now, least, counts = book.at(at_ms), _least(known), _counts(scan, asked, {})
+    case = _Case(asked, scan, known, at_ms, counts, _counts(scan, asked, least) if least else counts)
     case.close("gate-tenant", known is None)
-    case.close("gate-rules", len({rule.family for rule in rules}) < len(FAMILIES))
+    case.close("gate-rules", not now.whole)
     case.close("gate-detector", scan.failed)
-    named = {kind for rule in rules if isinstance(rule, KindRule) for kind in rule.kinds}
-    case.close("gate-kind", not case.counts.keys() <= named)
-    for rule in rules:
+    case.close("gate-kind", not counts.keys() <= now.named)
+    for rule in now.rules:
         match rule:
             case KindRule():
-                case.kinds(rule)
+                if not now.kinds[rule.id].isdisjoint(counts):
+                    case.kinds(rule)
             case SizeRule():
                 case.size(rule)
             case PurposeRule() | BasisRule() | ResidencyRule() | TransferRule():
                 if asked.where in rule.where:
                     case.placed(rule)
-    return case.decision(book.digest, named)
+    return case.decision(book.digest, now.named)
 
 
 def closed(decision: GateDecision, rule: str) -> GateDecision:
@@ -271,7 +300,7 @@ class _Case:
             detail = f"Accepted regions: {_listed(regions)}; arms left out: {away} of {len(before)}."
             self.fire(rule, "deny" if away == len(before) else "allow", detail)
 
-    def decision(self, digest: str, named: set[str]) -> GateDecision:
+    def decision(self, digest: str, named: frozenset[str]) -> GateDecision:
         asked, tenant = self.asked, self.tenant
         action = self._strongest()
         if action == "confine":

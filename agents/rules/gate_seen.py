@@ -28,7 +28,7 @@ class Checked:
 
 def limits(book: Book, at_ms: int) -> tuple[int, int]:
     """(characters, microseconds) that a scan may have at that time; nothing where no rule says how much."""
-    sizes = [rule for rule in book.rules if isinstance(rule, SizeRule) and rule.in_force(at_ms)]
+    sizes = [rule for rule in book.at(at_ms).rules if isinstance(rule, SizeRule)]
     return min((rule.characters for rule in sizes), default=0), min((rule.scan_us for rule in sizes), default=0)
 
 

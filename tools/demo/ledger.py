@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from schemas.compliance import PolicyGate
 from schemas.events import (
     AdapterLive,
     AdapterRefused,
@@ -158,6 +159,7 @@ class Ledger:
     trust: list[TrustChanged] = field(default_factory=list[TrustChanged])
     fleets: list[PolicyFleet] = field(default_factory=list[PolicyFleet])
     live: list[str] = field(default_factory=list[str])
+    gates: list[PolicyGate] = field(default_factory=list[PolicyGate])
     repeats: int = 0
 
     def take(self, event_id: str, payload: Payload) -> Asked | None:
@@ -233,6 +235,8 @@ class Ledger:
                 self.trust.append(payload)
             case PolicyFleet():
                 self.fleets.append(payload)
+            case PolicyGate():
+                self.gates.append(payload)
             case AdapterLive():
                 self.live.append(payload.arm)
             case AdapterRefused():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from infra import banking77
+from schemas.compliance import CommandTenant
 from schemas.errors import Refused, Unavailable
 from schemas.events import CommandApply, CommandTrain, CommandTrust
 from schemas.ids import derive
@@ -19,7 +20,7 @@ from schemas.routes import Route
 from tools.demo.decline import TEMPERATURE, degrade
 from tools.demo.ledger import Contest, Phase
 from tools.demo.play import Customer, Street
-from tools.demo.route import CHAMPION, ROUTE, Labels, demo_route
+from tools.demo.route import CHAMPION, PERMITTED, ROUTE, Labels, demo_route
 from tools.demo.run import Damage, Run, tell, until
 from tools.demo.wire import KafkaWire
 
@@ -113,6 +114,7 @@ class Acts:
                 f"{route.window_s:.0f} s, then its pair counts; stages {', '.join(f'{s:.0%}' for s in numbers.stages)} of "
                 f"{numbers.stage_time_s} s"
             )
+            await self._permit()
             await self._apply(route)
             await until(lambda: CHAMPION in self.ledger.live, LIVE_PATIENCE_S, self.alive, "the champion is not live")
 
@@ -285,6 +287,15 @@ class Acts:
         route = demo_route(self.base, self.scale, labels=labels, chaos=shown.chaos, by_command=shown.rollback)
         self.run.route = route.model_dump(mode="json")
         return route
+
+    async def _permit(self) -> None:
+        """Without this the gate refuses every request."""
+        at = self.wire.now_ms()
+        command = CommandTenant(
+            tenant=PERMITTED.tenant, at_ms=at, operator=self.operator, reason="demonstration", settings=PERMITTED
+        )
+        await self.wire.send([(command, derive(f"demo/{at}", "demo", "tenant"))])
+        await until(lambda: bool(self.ledger.gates), ANSWER_PATIENCE_S, self.alive, "the tenant was not configured")
 
     async def _apply(self, route: Route) -> None:
         at = self.wire.now_ms()

@@ -3,12 +3,26 @@
 from typing import Literal
 
 from infra import banking77
+from schemas.gate import Flow, GateTenant
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
 from tools.demo.champion import Scale
 
 ROUTE = "banking.intent"
 CHAMPION = "base"
 MAX_PAIRS = 1000
+REGION = "local"
+NOTICE = "demo-notice-1"
+PERMITTED = GateTenant(
+    tenant="default",
+    purposes={"support": ("contract",), "training": ("legitimate_interest",)},
+    purpose="support",
+    basis="contract",
+    notices=(NOTICE,),
+    notice=NOTICE,
+    origin=REGION,
+    flows=(Flow(origin=REGION, region=REGION),),
+)
+"""What the gate permits the demonstration's bank: to answer customers and to learn from them, on this machine."""
 CHAOS_WINDOW_S = 150.0  # an engine that was killed needs a minute and more on two cores, and an answer may wait for it
 
 Labels = Literal["true", "shuffled"]
@@ -25,10 +39,10 @@ def demo_route(base: str, scale: Scale, *, labels: Labels, chaos: bool, by_comma
         template=banking77.TEMPLATE,
         nano_usd_in=100,
         nano_usd_out=100,
+        region=REGION,
     )
     return Route(
         route=ROUTE,
-        compliance="off",
         release="immediate",
         grader="reference",
         arms=(arm,),

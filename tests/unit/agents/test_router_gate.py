@@ -231,7 +231,7 @@ async def test_whatever_fails_denies() -> None:
         assert "new id" in told.accepted
     told = refused(await Ward(*policies(made=route(max_chars=500_000))).ask("a" * 200_001))
     assert told.gate is not None
-    assert told.gate.rules == ("soc2-pi1.2",)
+    assert {rule for rule in told.gate.rules if not rule.startswith("gdpr-44")} == {"soc2-pi1.2"}
 
 
 async def test_off_means_that_nobody_looks() -> None:

@@ -3,26 +3,38 @@
 from typing import Any
 
 import pytest
+from gatekeeping import event_of
 
+from agents.router import gate
+from agents.router.observed import Policies
+from agents.rules.gate_check import without_effect
+from agents.rules.gate_standard import STANDARD
+from infra import banking77
+from infra.detect import detect
+from schemas.compliance import PolicyGate
 from schemas.errors import Refused
 from schemas.events import (
     EProcess,
+    Message,
     ModelPromoted,
     ModelRolledBack,
     PromotionEvaluated,
     PromotionOpened,
     PromotionRejected,
     PromotionStaged,
+    RequestSubmitted,
 )
+from schemas.gate import Scan
 from schemas.payload import Payload
-from schemas.policies import PolicyFleet
+from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm
+from tools.cli.gating import warnings
 from tools.demo import Shown, main
 from tools.demo.champion import SMALL, Scale
 from tools.demo.decline import TEMPERATURE, damaged
 from tools.demo.ledger import Asked, Ledger
 from tools.demo.report import passed
-from tools.demo.route import demo_route
+from tools.demo.route import PERMITTED, ROUTE, demo_route
 
 
 def about(arena: str, challenger: str, at_ms: int) -> dict[str, Any]:
@@ -116,6 +128,25 @@ def test_the_route_of_every_scale_is_one_that_the_product_accepts(scale: Scale, 
     assert route.judge.win_by == ("quality",)
     assert not route.training.shuffle_labels
     assert demo_route("b", scale, labels="shuffled", chaos=chaos).training.shuffle_labels
+
+
+def test_the_gate_lets_every_customer_through() -> None:
+    """What the demonstration permits its bank has effect, and covers each text that its customers send and rows of training."""
+    assert without_effect(PERMITTED, STANDARD) == ()
+    route = demo_route("b", Scale(), labels="true", chaos=False)
+    assert warnings(route, PERMITTED, 1) == []
+    texts = [row.text for row in banking77.load()[::20]]
+    known = Policies(
+        event_of(PolicyRoute(at_ms=1, version=1, route=ROUTE, settings=route)),
+        None,
+        gate=event_of(PolicyGate(at_ms=1, version=1, settings=PERMITTED)),
+    )
+    for text in texts:
+        request = RequestSubmitted(at_ms=1, route=ROUTE, request_id="r", messages=(Message(role="user", content=text),))
+        scan = Scan(tuple(tuple(detect(one)) for one in gate.texts_of(request)), len(text), 1)
+        told = gate.gated(request, known, scan, 1)
+        assert told.denied is None, told.denied
+        assert told.request.messages == request.messages
 
 
 def report(**changes: Any) -> dict[str, Any]:
