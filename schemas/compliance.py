@@ -365,6 +365,6 @@ class ComplianceViolation(AuditEvent):
 
     TYPE = "compliance.violation"
 
-    log_index: int = Field(ge=0)
+    log_index: int = Field(ge=0, lt=1 << 53)
     finding: str = Field(pattern=WORD_PATTERN)
     controls: tuple[str, ...]

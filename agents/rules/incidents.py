@@ -17,6 +17,7 @@ from schemas.compliance import CommandIncident, IncidentState, Notice, Step
 HOUR_MS: Final = 3_600_000
 DEFAULT_HOURS: Final = 72
 """From awareness to the notice (GDPR Art. 33(1)), where the tenant has not configured them."""
+LAST_MS: Final = (1 << 53) - 1  # of any event's times
 ITEMS: Final = ("nature", "contact", "consequences", "measures")
 DELAY: Final = "delay_reason"
 Why = Literal["unknown", "taken", "order", "again", "answers", "risk", "reason"]
@@ -74,7 +75,7 @@ class Incident(BaseModel):
     @property
     def next_steps(self) -> tuple[Step, ...]:
         """What may be done now."""
-        return tuple(step for step in get_args(Step) if step != "detect" and _out_of_order(self, step) is None)
+        return tuple(step for step in get_args(Step) if _refused(self, step) is None)
 
 
 def opened(aware_at_ms: int, now_ms: int, hours: int, **about: object) -> Incident:
@@ -85,7 +86,7 @@ def opened(aware_at_ms: int, now_ms: int, hours: int, **about: object) -> Incide
             "opened_at_ms": now_ms,
             "changed_at_ms": now_ms,
             "aware_at_ms": aware_ms,
-            "deadline_ms": aware_ms + hours * HOUR_MS,
+            "deadline_ms": min(aware_ms + hours * HOUR_MS, LAST_MS),
             **about,
         }
     )
@@ -93,7 +94,7 @@ def opened(aware_at_ms: int, now_ms: int, hours: int, **about: object) -> Incide
 
 def stepped(incident: Incident, command: CommandIncident, now_ms: int) -> Incident | Why:
     """The incident after a person's step at `now_ms`; or why the step is not allowed."""
-    why = _out_of_order(incident, command.step)
+    why = _refused(incident, command.step)
     if why is not None:
         return why
     match command.step:
@@ -104,7 +105,7 @@ def stepped(incident: Incident, command: CommandIncident, now_ms: int) -> Incide
         case "notify":
             return _notified(incident, command.notice or Notice(), now_ms)
         case "tell":
-            return _changed(incident, now_ms, told=True) if incident.high_risk else "risk"
+            return _changed(incident, now_ms, told=True)
         case "not_notifiable":
             return _not_notifiable(incident, command, now_ms)
         case "contain":
@@ -113,8 +114,8 @@ def stepped(incident: Incident, command: CommandIncident, now_ms: int) -> Incide
             return _changed(incident, now_ms, state="closed")
 
 
-def _out_of_order(incident: Incident, step: Step) -> Why | None:
-    """Whether the states before it are there."""
+def _refused(incident: Incident, step: Step) -> Why | None:
+    """Why the step is not allowed, whatever it says: the states before it are not there, it was done, or the assessment is against it."""
     if step == "detect":
         return "taken"
     assessed = incident.state != "detected"
@@ -132,7 +133,11 @@ def _out_of_order(incident: Incident, step: Step) -> Why | None:
         "notify": incident.answered == "notified" and not incident.missing,
         "contain": incident.contained,
     }.get(step, False)
-    return "again" if repeated else None
+    if repeated:
+        return "again"
+    grave = incident.personal_data and incident.high_risk
+    against = {"tell": not incident.high_risk, "not_notifiable": grave}.get(step, False)
+    return "risk" if against else None
 
 
 def _changed(incident: Incident, now_ms: int, **what: object) -> Incident:
@@ -161,8 +166,6 @@ def _notified(incident: Incident, notice: Notice, now_ms: int) -> Incident:
 
 def _not_notifiable(incident: Incident, command: CommandIncident, now_ms: int) -> Incident | Why:
     """A breach of personal data that is unlikely to be a risk need not be notified either (Art. 33(1)): somebody says why."""
-    if incident.personal_data and incident.high_risk:
-        return "risk"
     if incident.personal_data and not command.reason.strip():
         return "reason"
     return _changed(incident, now_ms, state="not_notifiable", answered="not_notifiable")

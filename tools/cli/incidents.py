@@ -4,7 +4,7 @@ Nobody outside is told by us: a step says that a person has done it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,21 @@ async def incidents(bus: Bus, tenant: str | None = None) -> list[Found]:
     return sorted(found, key=lambda one: (one.incident.due_ms is None, not one.incident.open, one.incident.deadline_ms))
 
 
+async def open_rows(bus: Bus) -> list[dict[str, Any]]:
+    """What nobody has closed, as rows, the most urgent first."""
+    at_ms = now_ms()
+    return [one.row(at_ms) for one in await incidents(bus) if one.incident.open]
+
+
+def say_open(screen: Screen, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line each, in red: among much else, as in `ratchet status`."""
+    for row in rows:
+        left = row["left_h"]
+        clock = "" if left is None else f", {'overdue for' if left < 0 else 'to notify within'} {abs(left):.1f} h"
+        name = f"{clean(row['incident'])} of {clean(row['tenant'])}"
+        screen.say(f"[red]incident[/] {name}: {row['state'].replace('_', ' ')}{clock}; `ratchet incident`")
+
+
 async def find(bus: Bus, name: str, tenant: str | None) -> Found | None:
     """The incident of this name. Raises `Refused` where several tenants have one."""
     found = [one for one in await incidents(bus, tenant) if one.name == name]
@@ -151,7 +166,10 @@ def shown(screen: Screen, found: Found, history: list[dict[str, Any]], at_ms: in
     for row in history:
         data = row["data"]
         by = f" by {clean(data['by'])}" if data["by"] else ""
-        screen.say(f"  [dim]{instant(data['at_ms'])}[/] {clean(row['type'].removeprefix('incident.'))}{by}")
+        what = (
+            f": {clean(data['step'])}, {_why(data['step'], data['why'])}" if row["type"] == IncidentRefused.TYPE else ""
+        )
+        screen.say(f"  [dim]{instant(data['at_ms'])}[/] {clean(row['type'].removeprefix('incident.'))}{by}{what}")
 
 
 async def _history(bus: Bus, found: Found) -> list[dict[str, Any]]:
@@ -247,7 +265,7 @@ def told(screen: Screen, asked: Asked, row: Mapping[str, Any], found: Found | No
     at_ms, data = now_ms(), row["data"]
     stands = {} if found is None else {"now": found.row(at_ms)}
     if row["type"] == IncidentRefused.TYPE:
-        why = _RISK[asked.step] if data["why"] == "risk" else _WHY.get(data["why"], "it is not allowed")
+        why = _why(asked.step, data["why"])
         accepted = "" if found is None else f"; accepted now: {_next(found.incident)}"
         screen.line(
             {
@@ -261,10 +279,9 @@ def told(screen: Screen, asked: Asked, row: Mapping[str, Any], found: Found | No
             f"[red]no[/]: {clean(asked.step)} {clean(asked.incident)}: {clean(why)}{accepted}",
         )
         return Exit.NO
-    state = str(row["type"]).removeprefix("incident.")
     screen.line(
         {"done": asked.step, "incident": asked.incident, "event": row, **stands},
-        f"[green]{clean(state)}[/] " + (clean(asked.incident) if found is None else _one(found, at_ms)),
+        "[green]done[/] " + (clean(asked.incident) if found is None else _one(found, at_ms)),
     )
     if data.get("missing"):
         lacks = "; ".join(_ITEMS[item] for item in data["missing"])
@@ -272,6 +289,10 @@ def told(screen: Screen, asked: Asked, row: Mapping[str, Any], found: Found | No
     if found is not None:
         screen.say(f"next: {_next(found.incident)}")
     return Exit.DONE
+
+
+def _why(step: str, code: str) -> str:
+    return _RISK[step] if code == "risk" else _WHY.get(code, "it is not allowed")
 
 
 def _one(found: Found, at_ms: int) -> str:

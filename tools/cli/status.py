@@ -16,6 +16,7 @@ from schemas.topics import BY_NAME
 from tools.cli.bus import now_ms
 from tools.cli.events import as_row
 from tools.cli.gating import row_of, warn
+from tools.cli.incidents import open_rows, say_open
 from tools.cli.place import open_bus
 from tools.cli.place import settings as find_settings
 from tools.cli.principals import rows_of
@@ -45,6 +46,7 @@ def gather() -> dict[str, Any]:
     found["observer"] = read_snapshot(settings)
     found["lag"], found["lag_error"] = lags(settings)
     found["fleets"], found["gates"] = ([], []) if found["lag_error"] else in_force(settings)
+    found["incidents"] = [] if found["lag_error"] else open_incidents(settings)
     found["proof"] = proof(settings) | {"refused": unproven_of(found["observer"])}
     found["transport"] = IN_THE_CLEAR if settings.kafka_security == "plaintext" else SECURED
     return found
@@ -152,6 +154,19 @@ def _gate(route: Mapping[str, Any], gates: Mapping[str, Mapping[str, Any]]) -> d
     return row_of(settings, None if held is None else PolicyGate.model_validate(held).settings, now_ms())
 
 
+def open_incidents(settings: Settings) -> list[dict[str, Any]]:
+    """Incidents that nobody has closed, the most urgent first. Nothing where the broker is away or has no such topic."""
+
+    async def ask() -> list[dict[str, Any]]:
+        async with open_bus(settings) as bus:
+            return await open_rows(bus)
+
+    try:
+        return asyncio.run(asyncio.wait_for(ask(), 30))
+    except (Unavailable, Refused, TimeoutError):
+        return []
+
+
 def run(screen: Screen) -> int:
     """The command. Exit 0 where the stack is whole, 1 where part of it is broken, 3 where none runs."""
     with screen.progress("asking around"):
@@ -178,6 +193,7 @@ def show(screen: Screen, found: Mapping[str, Any]) -> None:
     for row in found["gates"]:
         warn(screen, row["route"], row["warnings"])
     _observed(screen, found["observer"])
+    say_open(screen, found["incidents"])
     screen.table("behind", ("agent", "records"), sorted(found["lag"].items()))
     if found["lag_error"]:
         screen.say(f"[yellow]how far behind is not known[/]: {clean(found['lag_error'])}")

@@ -220,6 +220,15 @@ def test_aware_is_when_somebody_came_to_know_but_never_later_than_it_was_said() 
     assert [event.aware_at_ms for event in incidents(fold)] == [NOW - HOUR, NOW]
 
 
+def test_a_time_that_no_clock_shows_breaks_nothing() -> None:
+    """The greatest time that an event may have: its deadline is that time."""
+    fold = complying()
+    greatest = (1 << 53) - 1
+    assert said(fold, violation(greatest, greatest), step("detect", greatest)) == ["detected", "detected"]
+    assert [event.notify_by_ms for event in incidents(fold)] == [greatest, greatest]
+    assert fold.tick(greatest) == []
+
+
 # violations
 
 

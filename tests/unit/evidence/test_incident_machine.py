@@ -121,7 +121,13 @@ class Machine(RuleBasedStateMachine):
         reason=st.sampled_from(("", "x")),
     )
     def do(self, name: str, what: str, reason: str) -> None:
+        """What is said to be next is taken, and nothing else."""
+        cell = self.fold.cells.get("bank")
+        before = cell.entries.get(name) if cell else None
+        says = what != "not_notifiable" or bool(reason) or not (before and before.personal_data)
         self.give(step(what, self.now_ms, name, reason=reason))
+        taken = self.fold.emitted[-1].TYPE != "incident.refused"
+        assert taken == (before is not None and what in before.next_steps and says)
 
     @rule(name=NAMES, answer=st.sampled_from(("notify", "not_notifiable")), upto=st.integers(2, 4))
     def hurry(self, name: str, answer: str, upto: int) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from schemas import principal
 from schemas.codec import Encoded, encode
+from schemas.compliance import CommandIncident, CommandTenant
 from schemas.errors import Refused
 from schemas.events import CommandApply, CommandDiscard, CommandPause, Message, RequestSubmitted, VerdictGiven
+from schemas.gate import GateTenant
 from schemas.principal import Credential, KeyTerm, Principal, Ring, commitment, verify
 from schemas.routes import Arm, Route
 
@@ -240,6 +242,8 @@ def payloads(tenant="default", by="shop"):
         "verdict": VerdictGiven(tenant=tenant, at_ms=1, route="r", request_id="a", by=by),
         "pause": CommandPause(tenant=tenant, at_ms=1, route="r", operator=by),
         "apply": CommandApply(tenant="default", at_ms=1, route="r", operator=by, settings=route),
+        "tenant": CommandTenant(tenant="default", at_ms=1, operator=by, settings=GateTenant(tenant=tenant)),
+        "incident": CommandIncident(tenant=tenant, at_ms=1, operator=by, incident="i", step="contain"),
         "discard": CommandDiscard(
             tenant=tenant,
             at_ms=1,
@@ -255,7 +259,7 @@ def payloads(tenant="default", by="shop"):
     }
 
 
-@pytest.mark.parametrize("kind", ["verdict", "pause", "apply", "discard"])
+@pytest.mark.parametrize("kind", ["verdict", "pause", "apply", "tenant", "incident", "discard"])
 def test_a_verdict_and_a_command_name_who_proved_them(kind):
     """`by` and `operator` are the proven principal, or the record is refused."""
     speaker = checked(row())
@@ -265,7 +269,7 @@ def test_a_verdict_and_a_command_name_who_proved_them(kind):
     assert said.value.kind == "wrong-principal"
 
 
-@pytest.mark.parametrize("kind", ["request", "verdict", "pause", "apply", "discard"])
+@pytest.mark.parametrize("kind", ["request", "verdict", "pause", "apply", "tenant", "incident", "discard"])
 def test_a_bound_principal_speaks_for_its_tenant_alone(kind):
     """Another tenant is refused, in a command's settings too; an unbound principal speaks for all."""
     bound = checked(row(), of=ring(tenants=("default",)))

@@ -28,7 +28,7 @@ from tools.cli import incidents as incidents_cli
 from tools.cli import tenants as tenants_cli
 from tools.cli.bus import Bus
 from tools.cli.events import as_row
-from tools.cli.incidents import Asked, Found, clock_words, listed, show, shown, take, told
+from tools.cli.incidents import Asked, Found, clock_words, listed, open_rows, say_open, show, shown, take, told
 from tools.cli.screen import Exit, Screen
 from tools.cli.tenants import apply
 from tools.cli.tenants import show as tenant_show
@@ -127,7 +127,7 @@ def test_a_step_that_is_done_says_what_is_next(capsys: pytest.CaptureFixture[str
     (event,) = fold.take(step("notify", notice=Notice(nature=True)))
     assert told(Screen(as_json=False), Asked("notify", "breach"), row_of(event), found(fold)) == Exit.DONE
     page = capsys.readouterr().out
-    assert "notified" in page
+    assert "done breach  bank  notified" in page
     assert "the notice does not say who can be asked; what is likely to follow" in page
     assert "next: assess, notify, tell, contain" in page
 
@@ -211,6 +211,18 @@ async def test_an_unknown_incident_and_one_of_two_tenants_are_named(desk: Desk) 
     assert [row["tenant"] for row in rows] == ["bank", "shop", "default"]
     with pytest.raises(Refused, match="--aware: lies ahead"):
         await desk.do("detect", "new", aware_at_ms=SystemClock().now_ms() + HOUR)
+
+
+async def test_status_names_what_is_open(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """The most urgent first, and how late it is."""
+    await desk.do("detect", tenant="shop")
+    await desk.do("detect", "late", tenant="bank", aware_at_ms=SystemClock().now_ms() - 73 * HOUR)
+    async with desk.bus() as bus:
+        say_open(Screen(as_json=False), await open_rows(bus))
+    assert capsys.readouterr().out.splitlines() == [
+        "incident late of bank: detected, overdue for 1.0 h; `ratchet incident`",
+        "incident breach of shop: detected, to notify within 72.0 h; `ratchet incident`",
+    ]
 
 
 async def test_a_tenant_file_is_applied_and_shown(desk: Desk, tmp_path: Path) -> None:
