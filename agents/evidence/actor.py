@@ -103,7 +103,7 @@ class Collector:
             return None
         records = await asyncio.to_thread(items, batch.records, self._keys)
         wanted = {item.wanted for item in records if item.wanted is not None}
-        keys = await self._patiently("subjects have no keys", lambda: self._subjects.make(wanted)) if wanted else {}
+        keys = await self._patiently("subjects have no keys", lambda: self._subjects.make(wanted))
         entries, beside, full = await asyncio.to_thread(self._entries, batch, records, keys)
         signed = await self._patiently("no checkpoint is signed", lambda: self._commit(entries, beside))
         self._frontiers = batch.next()

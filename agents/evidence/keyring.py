@@ -27,6 +27,7 @@ TOPIC: Final = f"{PREFIX}keyring"
 MOST_OPEN: Final = 65_536
 """Opened keys in memory."""
 READ_BACK_S: Final = 20.0
+LOOK_S: Final = 0.05
 Key = SubjectKey | Erased | Missing
 
 
@@ -109,9 +110,11 @@ class Keyring:
         rows = [(event, f"{event.event_key()}/{event.epoch}/{event.wrapped}") for event in events]
         await self._publisher.publish(rows, 0)
         until = self._clock.monotonic() + READ_BACK_S
+        await self._catch_up()
         while any(self.table.epoch(tenant, subject) < epoch for (tenant, subject), epoch in missing.items()):
-            if self._clock.monotonic() > until:
+            if self._clock.monotonic() > until:  # a transaction of somebody else's is open before ours
                 raise Unavailable(f"keys were published, and {TOPIC} does not show them within {READ_BACK_S:g} s")
+            await self._clock.sleep(LOOK_S)
             await self._catch_up()
 
     async def _opened(self, wanted: Iterable[Wanted]) -> dict[Wanted, Key]:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,6 +73,7 @@ class Payloads:
     def __init__(self, log_dir: Path, keyring: Keyring) -> None:
         self._folder = log_dir / FOLDER
         self._keyring = keyring
+        self._read = lru_cache(maxsize=4)(self._read_file)  # a person's records lie side by side
 
     async def open(self, index: int, entry: Mapping[str, Any]) -> bytes:
         """The value of the record that the entry at `index` is of.
@@ -97,14 +99,16 @@ class Payloads:
         source = entry["src"]
         place = (source["topic"], source["partition"], source["inc"], source["offset"])
         for name in self._files(index):
-            try:
-                data = (self._folder / name).read_bytes()
-            except FileNotFoundError:  # pruned meanwhile
-                continue
-            for row in _rows(name, data):
-                if row.place == place:
-                    return row
+            if (row := self._read(name).get(place)) is not None:
+                return row
         return None
+
+    def _read_file(self, name: str) -> Mapping[tuple[str, int, int, int], Sealed]:
+        try:
+            data = (self._folder / name).read_bytes()
+        except FileNotFoundError:  # pruned meanwhile
+            return {}
+        return {row.place: row for row in _rows(name, data)}
 
     def _files(self, index: int) -> list[str]:
         """The files of the batch in which this entry is."""

@@ -243,9 +243,10 @@ class Draft:
 
     def _validated(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """What the table copies, of its kind. Lists of it may be cut by who asked."""
-        if self._known is None:
-            self._known = _reader(self._type).validate_python(payload)
-        return dict(self._known)
+        known = self._known
+        if known is None:
+            known = self._known = dict[str, Any](_reader(self._type).validate_python(payload))
+        return known.copy()
 
     def _dead_letter(self) -> dict[str, Any]:
         """Source place and error kind; the record itself is only committed to."""
