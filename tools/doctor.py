@@ -256,7 +256,8 @@ def _topics(settings: Settings) -> Check:
         not problems,
         "; ".join(problems) or "as the table says",
         "`ratchet up` creates what is missing; retention, compaction and min.insync.replicas of a topic that is there are set with "
-        "kafka-configs.sh --alter --entity-type topics; replicas: RATCHET_REPLICATION=3 for new topics, "
+        "kafka-configs.sh --alter --entity-type topics (of ratchet.keyring before anybody is erased); "
+        "replicas: RATCHET_REPLICATION=3 for new topics, "
         "kafka-reassign-partitions.sh for those that are there; partitions stay as they are, or keys move: set "
         "RATCHET_PARTITIONS to what is, or begin with new topics",
     )

@@ -11,9 +11,8 @@ from typing import Any
 from schemas.compliance import CommandErase, SubjectErased, SubjectKept
 from schemas.errors import Refused
 from schemas.ids import derive
-from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
-from tools.cli.commands import COMMANDS, not_done, send_and_wait
+from tools.cli.commands import not_done, send_and_wait
 from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean
@@ -21,7 +20,6 @@ from tools.cli.subject import Asked, pseudonym_asked
 
 __all__ = ["Asked", "erase", "pseudonym_asked"]
 
-EFFECTS = (BY_NAME["observations"].full, COMMANDS.dlq)
 ANSWERS = (SubjectErased.TYPE, SubjectKept.TYPE)
 _UNTIL = {
     "payload_ms": "texts in topics",
@@ -66,9 +64,7 @@ async def erase(
 
     async with bus or open_bus() as opened:
         with screen.progress(f"erasing {subject}") as progress:
-            done, rows = await send_and_wait(
-                opened, command, told, wait_s=wait_s, progress=progress, prove=voice.prove, effects=EFFECTS
-            )
+            done, rows = await send_and_wait(opened, command, told, wait_s=wait_s, progress=progress, prove=voice.prove)
     if not done:
         return not_done(screen, rows, f"erase {subject}", wait_s)
     row = rows[-1]

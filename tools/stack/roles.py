@@ -59,8 +59,8 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str 
         "ratchet-agent": kv + public,
         # The router seals what it masked, trust opens it for who asked.
         GATE_ROLE: every + public,
-        # Rows of data sets are sealed with their subjects' keys, which training opens and never makes.
-        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _wrapping(("update",)),
+        # A training job opens the keys of subjects whose rows it seals; it makes none.
+        TRAINING_ROLE: kv + public + _signing(MANIFESTS) + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update"),
         # It hears who commands, proves what it tells trainers, and lets go of keys that it cannot read: it opens none.
         SHREDDER_ROLE: _path(f"{MOUNT}/data/{shredder_password}", "read")
         + _path(f"{MOUNT}/data/principals", "read")
@@ -97,10 +97,10 @@ def _signing(*keys: str) -> str:
     return "".join(_path(f"transit/sign/{key}", "update") + _path(f"transit/keys/{key}", "read") for key in keys)
 
 
-def _wrapping(encrypt: Sequence[str] = ("create", "update")) -> str:
+def _wrapping() -> str:
     """Wrap and unwrap subjects' keys. To encrypt under a tenant's key makes it; no right on the keys could make one exportable."""
     return (
-        _path(f"transit/encrypt/{SUBJECT_KEYS}", *encrypt)
+        _path(f"transit/encrypt/{SUBJECT_KEYS}", "create", "update")
         + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update")
         + _path(f"transit/keys/{SUBJECT_KEYS}", "read")
     )

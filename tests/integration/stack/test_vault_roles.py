@@ -52,7 +52,7 @@ READS = {
 }
 PUBLIC = {role: frozenset(SIGNING_KEYS) for role in (ROLE, GATE_ROLE, TRAINING_ROLE)}
 KEK = "kek-roles"
-OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"encrypt", "decrypt"}}
+OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"decrypt"}}
 
 
 async def logged_in(server: VaultServer, role: str) -> VaultSecrets:
@@ -113,7 +113,7 @@ async def test_a_tenants_key_wraps_for_evidence_and_training_and_is_destroyed_by
     made = await asyncio.to_thread(maker.client.write_data, f"transit/encrypt/{KEK}", data=plain)
     await maker.close()
     wrapped = {"ciphertext": made["data"]["ciphertext"]}
-    trials = {
+    trials: dict[str, tuple[str, str, object]] = {
         "encrypt": ("POST", f"transit/encrypt/{KEK}", plain),
         "decrypt": ("POST", f"transit/decrypt/{KEK}", wrapped),
         "rewrap": ("POST", f"transit/rewrap/{KEK}", wrapped),

@@ -164,7 +164,7 @@ async def test_a_broker_that_does_not_answer_erases_nothing() -> None:
                 raise Unavailable("away")
             return await ends(topic)
 
-        world.standing.ends = away  # type: ignore[method-assign]
+        world.standing.ends = away
         world.broker.publish(command(), event_id="c-1")
         await asyncio.sleep(0.2)
         assert world.of("keyring", KeyErased) == []

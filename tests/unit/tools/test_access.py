@@ -48,8 +48,6 @@ MODULES = {
     "agents/training.py": "jobs",
     "agents/evidence/shred.py": "shredder",
     "agents/evidence/shredder.py": "shredder",
-    "agents/trainer/forget.py": "trainer",
-    "agents/trust/release.py": "trust",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
     "agents/evidence/compliance.py": "compliance",
@@ -67,14 +65,10 @@ CLASSES = {
 
 
 def made_in(source: str) -> set[type[Payload]]:
-    """The event classes that a module makes: called by their name. An error may have an event's name."""
+    """The event classes that a module makes: called by their name. An error may have the name of an event."""
     nodes = list(ast.walk(ast.parse(source)))
-    errors = {
-        name.asname or name.name
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and node.module == "schemas.errors"
-        for name in node.names
-    }
+    imports = (node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "schemas.errors")
+    errors = {name.name for node in imports for name in node.names}
     calls = (node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     return {CLASSES[name] for name in calls if name in CLASSES and name not in errors}
 

@@ -1,5 +1,6 @@
 """What `ratchet doctor` says of the Kafka that the settings name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ async def test_fewer_replicas_than_the_cluster_could_keep_are_named(size: int, r
     problems = await problems_of(admin, Settings(partitions=2, replication=replication))
     said = f"RATCHET_REPLICATION={replication} on {size} brokers: what they acknowledge may be lost, wanted 3"
     assert problems == ([said] if few else [])
+
+
+@pytest.mark.parametrize("name", ["max.compaction.lag.ms", "segment.ms", "delete.retention.ms", "cleanup.policy"])
+async def test_a_keyring_that_keeps_removed_keys_is_named(name: str) -> None:
+    """Each setting that an erasure goes by, with what it is and what it should be."""
+    admin = Cluster(1)
+    rows = specs_of(list(plans()), 2, 1)
+    wrong = [
+        replace(row, config=dict(row.config) | {name: "1"}) if row.name == "ratchet.keyring" else row for row in rows
+    ]
+    await admin.create(wrong)
+    (said,) = await problems_of(admin, Settings(partitions=2))
+    assert said.startswith(f"ratchet.keyring: {name}=1, wanted ")
