@@ -13,6 +13,8 @@ from schemas.payload import ID_PATTERN, Incoming, Payload, RouteEvent, Strict
 from schemas.policies import Policy
 
 SUBJECT_PATTERN: Final = r"^[0-9a-f]{32}$"
+# It begins with a letter: an id of digits alone, such as a date, could be somebody's number, and does not stand in evidence in plain.
+INCIDENT_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
 WORD_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,47}$"
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 
@@ -67,7 +69,7 @@ class CommandIncident(TenantCommand):
 
     TYPE = "command.incident"
 
-    incident: str = Field(pattern=ID_PATTERN)
+    incident: str = Field(pattern=INCIDENT_PATTERN)
     step: Step
     aware_at_ms: int | None = Field(default=None, ge=0, lt=1 << 53)
     personal_data: bool | None = Field(default=None, description="Of `assess`: whether personal data is concerned.")
@@ -107,7 +109,7 @@ IncidentState = Literal["detected", "assessed", "notified", "not_notifiable", "c
 class IncidentEvent(Observation):
     """One incident's new state. `notify_by_ms`: 0 where nobody has to be notified, or where it is not known yet."""
 
-    incident: str = Field(pattern=ID_PATTERN)
+    incident: str = Field(pattern=INCIDENT_PATTERN)
     aware_at_ms: int = Field(ge=0, lt=1 << 53)
     notify_by_ms: int = Field(default=0, ge=0, lt=1 << 53)
     personal_data: bool = False

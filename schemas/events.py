@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from schemas.gate import Action
+from schemas.gate import PURPOSE_PATTERN, Action
 from schemas.payload import ID_PATTERN, TOPIC_PATTERN, DerivedEvent, Incoming, Payload, RequestEvent, RouteEvent
 from schemas.policies import BreakerState, PolicyRef
 from schemas.routes import Grader, Route
@@ -22,10 +22,6 @@ class IncomingPart(BaseModel):
     """A part of a payload that people or upstream send."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-# No digit: these stand in evidence as they are, and nobody's number fits in.
-PURPOSE_PATTERN = r"^[a-z][a-z_-]{0,47}$"
 
 
 class Message(IncomingPart):

@@ -24,7 +24,11 @@ Family = Literal["purpose", "basis", "residency", "transfer", "special", "identi
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
 _SET_VERSION: Final = 1  # of what the digest is taken of
+# No digit: these stand in evidence as they are, and nobody's number fits in.
+PURPOSE_PATTERN: Final = r"^[a-z][a-z_-]{0,47}$"
+
 Token = Annotated[str, Field(pattern=ID_PATTERN)]
+Label = Annotated[str, Field(pattern=PURPOSE_PATTERN)]
 Ms = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
@@ -32,13 +36,18 @@ def _as_set(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def _named(rows: dict[str, Any]) -> dict[str, Any]:
+def _named(rows: dict[str, Any], pattern: str = ID_PATTERN) -> dict[str, Any]:
     """Keys are tokens: said by hand, for JSON Schema's way to say it cannot be judged for compatibility."""
-    if any(re.fullmatch(ID_PATTERN, name) is None for name in rows):
-        raise ValueError(f"names match {ID_PATTERN}")
+    if any(re.fullmatch(pattern, name) is None for name in rows):
+        raise ValueError(f"names match {pattern}")
     return rows
 
 
+def _labelled(rows: dict[str, Any]) -> dict[str, Any]:
+    return _named(rows, PURPOSE_PATTERN)
+
+
+Labels = Annotated[tuple[Label, ...], AfterValidator(_as_set)]
 Tokens = Annotated[tuple[Token, ...], AfterValidator(_as_set)]
 Wheres = Annotated[tuple[Where, ...], AfterValidator(_as_set)]
 
@@ -232,13 +241,13 @@ class GateTenant(Strict):
 
     tenant: Token
     version: int = Field(default=1, ge=1, lt=1 << 31)
-    purposes: Annotated[dict[str, Tokens], AfterValidator(_named)] = Field(
+    purposes: Annotated[dict[str, Labels], AfterValidator(_labelled)] = Field(
         default={}, description="Purpose -> the legal bases that it rests on."
     )
     notices: Tokens = ()
     flows: tuple[Flow, ...] = ()
-    purpose: Token | None = None
-    basis: Token | None = None
+    purpose: Label | None = None
+    basis: Label | None = None
     notice: Token | None = None
     origin: Token | None = None
     private_arms: Tokens = ()

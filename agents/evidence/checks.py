@@ -37,6 +37,8 @@ class Each(Check):
             self.case(index, holds=holds)
 
 
+NEVER_MS = 253_402_300_800_000
+"""The end of the year 9999: an erasure that would take effect later does not."""
 _LEFT_OUT = frozenset({"privacy", "residency", "gate"})
 _STRICT = frozenset({"personal", "secret"})
 _SPECIAL = frozenset({"gdpr-9", "hipaa-164.312.e"})
@@ -103,8 +105,11 @@ def erased(facts: Value) -> bool | None:
     """A receipt; of one that was not given only that settings stood against it: a legal hold may, and without a key there is nothing."""
     if "reason" in facts:
         return False if facts["reason"] == "settings" else None
-    effective = facts.get("effective_at_ms")
-    return facts.get("hold_checked") is True and facts.get("keys", 0) > 0 and isinstance(effective, int)
+    return (
+        facts.get("hold_checked") is True
+        and facts.get("keys", 0) > 0
+        and facts.get("effective_at_ms", NEVER_MS) < NEVER_MS
+    )
 
 
 def accessed(facts: Value) -> bool | None:

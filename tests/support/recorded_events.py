@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from agents.evidence import coverage
+from agents.evidence.building import built, items
 from agents.evidence.ports import Frontier, Gap, Read, Reset, Source
-from agents.evidence.record import Draft, pseudonym
 from schemas import codec, ids, topics
 from schemas.payload import Payload
 from streams.shapes import Record
@@ -35,6 +35,15 @@ def complete(model: type[M], **said: Any) -> M:
             known = next((value for part, value in _PATTERNS.items() if part in pattern), None)
             fields[name] = known if known is not None else _plain(row.annotation)
     return model.model_validate(fields)
+
+
+class OneKey:
+    """The same for every tenant."""
+
+    def commitment_key(self, tenant: str) -> bytes:
+        return KEY
+
+    pseudonym_key = commitment_key
 
 
 def _plain(annotation: Any) -> Any:
@@ -104,7 +113,7 @@ class Loop:
         self.cuts.append(len(self.reads))
 
     def entries(self) -> list[bytes]:
-        """The log of it, as the collector writes it."""
+        """The log of it, as the collector writes it. Requests here are about nobody."""
         frontiers = {source: Frontier(0, 0) for source in self.offsets}
         edges = sorted({0, *self.cuts, len(self.reads)})
         return [entry for low, high in pairwise(edges) for entry in _batch(self.reads[low:high], frontiers)]
@@ -115,13 +124,5 @@ def _batch(reads: Sequence[Read], frontiers: dict[Source, Frontier]) -> list[byt
     for read in reads:
         batch.add(read)
     frontiers.update(batch.next())
-    found: list[bytes] = []
-    entries: list[bytes] = []
-    tenants: Counter[str] = Counter()
-    for record, inc in batch.records:
-        draft = Draft(record, inc)
-        entries.append(draft.build(KEY, KEY))
-        tenants[pseudonym(KEY, "tenant", draft.tenant)] += 1
-        if draft.refused:
-            found.append(coverage.finding(draft.refused, record, inc))
-    return entries + found + batch.closing(tenants, full=True)
+    made = built(items(batch.records, OneKey()), OneKey(), {})
+    return made.entries + made.findings + batch.closing(made.tenants, full=True)

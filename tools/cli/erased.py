@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agents.evidence.checks import NEVER_MS
 from agents.evidence.keytable import request_place
 from agents.evidence.snapshot import Say, Snapshot, parsed, silent
 
@@ -22,6 +23,8 @@ class Receipt:
     @property
     def day(self) -> str:
         """The day (UTC) from which it holds."""
+        if self.effective_at_ms >= NEVER_MS:
+            return "a day that never comes"
         return datetime.fromtimestamp(self.effective_at_ms / 1000, UTC).date().isoformat()
 
     def covers(self, value: Mapping[str, Any]) -> bool:

@@ -18,13 +18,12 @@ _SCANS = {
     "failed": "a detector failed, so the text was not known to be clean",
     "late": "scanning took too long, so the text was not known to be clean",
 }
-_IDS = {"gate-id": "An id of the request names a person, an account or a secret."}
 
 
 @cache
 def _rules() -> tuple[str, Mapping[str, str]]:
     """The digest of the rules that we ship, and their words by id."""
-    return STANDARD.digest(), {rule.id: rule.words for rule in STANDARD.rules} | CLOSED | _IDS
+    return STANDARD.digest(), {rule.id: rule.words for rule in STANDARD.rules} | CLOSED
 
 
 def told(gate: Value) -> Iterator[str]:

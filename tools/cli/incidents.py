@@ -4,13 +4,14 @@ Nobody outside is told by us: a step says that a person has done it.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agents.evidence.compliance import Compliance
 from agents.rules.incidents import DELAY, HOUR_MS, ITEMS, Incident
-from schemas.compliance import CommandIncident, IncidentEvent, IncidentRefused, Notice, Step
+from schemas.compliance import INCIDENT_PATTERN, CommandIncident, IncidentEvent, IncidentRefused, Notice, Step
 from schemas.errors import Refused
 from schemas.payload import REGISTRY
 from schemas.topics import BY_NAME
@@ -205,7 +206,11 @@ class Asked:
 
 async def take(screen: Screen, asked: Asked) -> int:
     """The step, and what came of it. Exit 1 where the incident's state does not allow it."""
-    an_id("incident", asked.incident)
+    if not re.fullmatch(INCIDENT_PATTERN, asked.incident):
+        raise Refused(
+            f"incident {asked.incident!r} is not accepted: a letter, then letters, digits, . _ - and at most 64 of them",
+            field="incident",
+        )
     if asked.aware_at_ms is not None and asked.aware_at_ms > now_ms():
         raise Refused("--aware: lies ahead; accepted: when somebody came to know", kind="usage", field="aware")
     speaker = await voice("operator", asked.by)

@@ -451,6 +451,7 @@ def test_where_private_data_may_go(story: Story, holds: bool | None) -> None:
         ("gdpr-17", kept("unknown"), "no-evidence"),
         ("gdpr-17", kept("settings"), "not-satisfied"),
         ("gdpr-17", erased(keys=0), "not-satisfied"),
+        ("gdpr-17", erased(effective_at_ms=(1 << 53) - 1), "not-satisfied"),
         ("hipaa-164.312.d", checked("role", passed=False), "no-evidence"),
     ],
 )

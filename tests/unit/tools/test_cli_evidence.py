@@ -167,6 +167,18 @@ def test_a_tenants_bundle(ratchet: Run, book: Book, broker: Collected, tmp_path:
     assert ratchet("verify", "bundle", "--policy", str(book.root / "policy.txt"))[0] == 0
 
 
+def test_every_tenants_bundle_holds_the_violations(ratchet: Run, book: Book, broker: Collected, tmp_path: Path) -> None:
+    """They are the log's own, as findings are: disclosed to each tenant, and verified there."""
+    source = {"topic": "ratchet.requests", "partition": 0, "inc": 0}
+    book.raw({"v": 1, "type": "finding", "kind": "offset-gap", "from": 4, "to": 6, "src": source})
+    book.raw({"v": 1, "type": "violation", "finding": "offset-gap", "controls": ["hipaa-164.312.b"]})
+    book.close()
+    asyncio.run(book.commit())
+    assert ratchet("export", "bundle", "--tenant", "globex", "--as", "ann")[0] == 0
+    code, said, _ = ratchet("verify", "bundle", "--policy", str(book.root / "policy.txt"), "--json")
+    assert (code, [row["finding"] for row in json.loads(said)["violations"]]) == (0, ["offset-gap"])
+
+
 def test_tenants_alike_are_told_apart_by_their_key(
     ratchet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

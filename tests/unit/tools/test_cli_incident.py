@@ -211,6 +211,8 @@ async def test_an_unknown_incident_and_one_of_two_tenants_are_named(desk: Desk) 
     assert [row["tenant"] for row in rows] == ["bank", "shop", "default"]
     with pytest.raises(Refused, match="--aware: lies ahead"):
         await desk.do("detect", "new", aware_at_ms=SystemClock().now_ms() + HOUR)
+    with pytest.raises(Refused, match="'2026-11-22' is not accepted: a letter, then"):
+        await desk.do("detect", "2026-11-22")
 
 
 async def test_status_names_what_is_open(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
