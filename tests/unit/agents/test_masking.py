@@ -5,7 +5,7 @@ from gates import finding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.rules.masking import LONGEST, MaskMap, Unmasker, label_of, mask, redact, unmask
+from agents.rules.masking import LONGEST, MaskMap, Unmasker, label_of, mask, mask_further, redact, unmask
 from schemas.findings import Finding, Kind
 
 KINDS = (Kind.EMAIL, Kind.PHONE, Kind.RECORD)
@@ -127,6 +127,33 @@ def test_what_a_user_types_gives_nobody_elses_value() -> None:
     masked = mask([text], [[at(text, "a@b.c")]], KINDS)
     assert masked.texts == ("say [LITERAL_1] and [LITERAL_2] to [EMAIL_1]",)
     assert unmask("[LITERAL_1] [LITERAL_2] [EMAIL_1]", masked.map) == "[EMAIL_1] [LITERAL_1] a@b.c"
+
+
+def test_what_is_masked_further_goes_on_after_what_was() -> None:
+    """Placeholders stay, over all texts; new values get the next numbers of their label, the same value the same one."""
+    texts = ["from [EMAIL_2] to a@b.c", "a@b.c or d@e.f, tel 1, [LITERAL_1]"]
+    findings = [[at(texts[0], "a@b.c")], [at(texts[1], "a@b.c"), at(texts[1], "d@e.f"), at(texts[1], "1", "phone")]]
+    assert mask_further(texts, findings, KINDS) == (
+        "from [EMAIL_2] to [EMAIL_3]",
+        "[EMAIL_3] or [EMAIL_4], tel [PHONE_1], [LITERAL_1]",
+    )
+    with pytest.raises(ValueError, match="outside"):
+        mask_further(["a"], [[finding("email", 0, 5)]], KINDS)
+
+
+@given(cases())
+def test_masking_further_keeps_all_else(case: Case) -> None:
+    """What no finding covers stands there as before, in its order, and nothing that one covers does."""
+    texts, findings = case
+    done = mask_further(texts, findings, KINDS)
+    for text, shown, rows in zip(texts, done, findings, strict=True):
+        spots = [any(one.start <= place < one.end for one in rows) for place in range(len(text))]
+        pieces = "".join(char if not gone else "\0" for char, gone in zip(text, spots, strict=True)).split("\0")
+        place = 0
+        for piece in filter(None, pieces):
+            assert piece in shown[place:]
+            place = shown.index(piece, place) + len(piece)
+        assert any(spots) or shown == text
 
 
 def test_what_a_model_makes_up_stays() -> None:

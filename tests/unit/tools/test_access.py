@@ -43,6 +43,7 @@ MODULES = {
     "agents/judge/decide.py": "judge",
     "agents/judge/fold.py": "judge",
     "agents/trainer/fold.py": "trainer",
+    "agents/trainer/forget.py": "trainer",
     "agents/trainer/actor.py": "jobs",
     "agents/trainer/job.py": "jobs",
     "agents/training.py": "jobs",
@@ -113,6 +114,15 @@ def test_only_those_that_say_so_have_the_view() -> None:
         and any(isinstance(call, ast.Attribute) and call.attr == "view" for call in ast.walk(node))
     }
     assert askers == set(wiring.VIEWERS)
+
+
+def test_training_jobs_look_keys_up_and_make_none() -> None:
+    """Who connects as `jobs` reads the keyring and the policies of the gate, and writes neither."""
+    held = rights(agents_work()["jobs"])
+    for topic in ("keyring", "policies"):
+        mine = {right.operation for right in held if right.resource == "topic" and right.name == full(topic)}
+        assert "read" in mine
+        assert "write" not in mine
 
 
 def test_all_agents_and_no_other_have_rights() -> None:
