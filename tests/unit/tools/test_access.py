@@ -49,7 +49,6 @@ MODULES = {
     "agents/training.py": "jobs",
     "agents/evidence/shred.py": "shredder",
     "agents/evidence/shredder.py": "shredder",
-    "agents/trainer/forget.py": "trainer",
     "agents/trust/release.py": "trust",
     "agents/evidence/actor.py": "evidence",
     "agents/evidence/announce.py": "evidence",
