@@ -76,7 +76,8 @@ def submit(tale: Tale, asked: tuple[Asks, ...], name: str) -> dict[str, dict[str
 
 
 def _late(answer: dict[str, Any]) -> bool:
-    return (answer.get("gate") or {}).get("scan") == "late"
+    gate: dict[str, Any] = answer.get("gate") or {}
+    return gate.get("scan") == "late"
 
 
 def canary(tale: Tale) -> str:
