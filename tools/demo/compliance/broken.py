@@ -42,15 +42,15 @@ def violating(tale: Tale) -> None:
         name = request_id(tale, LOST.name)
         tale.claim("a request is answered while the log is held", told.get(name, {}).get("outcome") == "released")
         found = rows(tale.stage, "results", "result.completed")
-        place = next((row["place"] for row in found if row["data"]["request_id"] == name), None)
+        place = next(((row["partition"], row["offset"]) for row in found if row["data"]["request_id"] == name), None)
         if place is None:
             raise Unavailable(f"no result of request {name} was written")
-        partition, offset = _place(place)
+        partition, offset = place
         for group in READERS:
             tale.until(
                 lambda group=group: behind(tale.stage, "results", partition, f"ratchet.{group}") > offset,
                 30,
-                f"{group} has not read {place}",
+                f"{group} has not read the result",
             )
         lose(tale.stage, "results", partition, offset)
         tale.say(f"[red]deleted[/]: {full('results')}[{partition}] up to offset {offset}, which the log has not read")
@@ -88,12 +88,6 @@ def _held(tale: Tale, process: str) -> Generator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def _place(place: str) -> tuple[int, int]:
-    """Partition and offset of `topic[partition]@offset`."""
-    partition, _, offset = place.partition("[")[2].partition("]@")
-    return int(partition), int(offset)
 
 
 def handling(tale: Tale) -> None:
