@@ -12,11 +12,10 @@ from agents.evidence.snapshot import Snapshot, parsed
 from infra.settings import Settings, load
 from schemas.errors import Unavailable
 from streams.kafka import KafkaBroker
-from tools.cli import check, drill
+from tools.cli import check, drill, trials_roles
 from tools.cli.bus import Bus
-from tools.cli.place import open_bus
+from tools.cli.place import open_broker, open_bus
 from tools.cli.screen import Exit, Screen
-from tools.cli.trials_roles import KAFKA
 from tools.stack import AGENT_GROUPS, down, up
 
 DAYS = 365
@@ -86,13 +85,18 @@ def test_a_secured_stack_refuses_what_it_must(
         agents=[group for group in AGENT_GROUPS if group != ("observer",)],
         ray=False,
     )
-    tried = sorted({f"ratchet.{row.topic}" for row in KAFKA if row.verb == "write" and row.topic != "answers"})
+    tried = sorted(
+        {f"ratchet.{row.topic}" for row in trials_roles.KAFKA if row.verb == "write" and row.topic != "audit"}
+    )
     before = asyncio.run(records_of(tried))
     code, said = ran(checked, capsys)
     rows: list[dict[str, Any]] = said["checks"]
     assert [row for row in rows if not row["passed"]] == []
     assert code == Exit.DONE
-    assert asyncio.run(records_of(tried)) == before
+    assert asyncio.run(records_of(tried)) == before + 1  # the refusal of the request without a proof
+    mine = trials_roles.Foreign("operator", "write", "commands")
+    found = asyncio.run(trials_roles.kafka_role(mine, lambda: open_broker(user="operator")))
+    assert (found.passed, asyncio.run(records_of(["ratchet.commands"]))) == (False, 0)
     access, config = ([row for row in rows if (row["check"] == "config") is of] for of in (False, True))
     facts = asyncio.run(recorded_all(settings, "access.checked", len(access)))
     assert {(row["check"], row["what"], row["passed"]) for row in facts} == {
