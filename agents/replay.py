@@ -34,7 +34,7 @@ from agents.screen import Screen
 from agents.trust.actor import Trust
 from agents.trust.recalled import AsRecorded, NoKeys
 from agents.wiring import FOLDS, groups
-from infra.detect import detect
+from infra.detect import detect, named
 from infra.sealing import GateKeys
 from schemas.errors import Refused, Unavailable
 from schemas.events import CachedAnswer, DecisionRouted, Noticed
@@ -253,13 +253,14 @@ class ScreenAgain(Screen):
     """What detectors find in a text is found again; that a scan did not end well, or in time, is taken as recorded."""
 
     def __init__(self) -> None:
-        super().__init__(detect, lambda: 0.0)
+        super().__init__(detect, lambda: 0.0, named)
         self.ended: Word = "whole"
 
-    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
-        return again(
-            self.ended, await super().scan(texts, most_characters=most_characters, budget_us=budget_us), budget_us
-        )
+    async def scan(
+        self, texts: Sequence[str], *, most_characters: int, budget_us: int, names: str | None = None
+    ) -> Scan:
+        found = await super().scan(texts, most_characters=most_characters, budget_us=budget_us, names=names)
+        return again(self.ended, found, budget_us)
 
 
 class Recalling:

@@ -12,6 +12,7 @@ from schemas.gate import Scan
 
 AT_ONCE = 4000  # characters that are scanned in the event loop itself: less than half a millisecond
 GIVEN_UP_S = 1.0  # a detector that is not back by then will not come back: whoever waits for it is told that it failed
+Work = Sequence[tuple[Callable[[str], Sequence[Finding]], str]]
 log = logging.getLogger("ratchet")
 
 
@@ -23,40 +24,54 @@ class Screen:
     scan of microseconds may stand still for longer than it may take, and nothing would be wrong with the text.
     """
 
-    def __init__(self, detect: Callable[[str], Sequence[Finding]], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        detect: Callable[[str], Sequence[Finding]],
+        monotonic: Callable[[], float],
+        named: Callable[[str], Sequence[Finding]] | None = None,
+    ) -> None:
         self._detect = detect
+        self._named = named or detect
         self._monotonic = monotonic
 
-    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
-        """Each text's findings. Texts that are longer than `most_characters` together are not scanned: their length denies them."""
-        characters = sum(len(text) for text in texts)
-        if characters > most_characters:
-            return Scan(_nothing(texts), characters, 0)
-        if characters <= AT_ONCE:
-            return self._scanned(texts, characters, budget_us)
-        work = asyncio.ensure_future(asyncio.to_thread(self._scanned, texts, characters, budget_us))
-        done, _ = await asyncio.wait({work}, timeout=GIVEN_UP_S)
-        if done:
-            return work.result()
-        log.error("a detector did not end within %g s: the text is taken for one that may not go on", GIVEN_UP_S)
-        return Scan(_nothing(texts), characters, 0, failed=True)
+    async def scan(
+        self, texts: Sequence[str], *, most_characters: int, budget_us: int, names: str | None = None
+    ) -> Scan:
+        """Each text's findings, and behind them those of `names` by the detectors of names, where there is such a text.
 
-    def _scanned(self, texts: Sequence[str], characters: int, budget_us: int) -> Scan:
+        Texts that are longer than `most_characters` together are not scanned: their length denies them.
+        """
+        work = [(self._detect, text) for text in texts]
+        if names is not None:
+            work.append((self._named, names))
+        characters = sum(len(text) for _, text in work)
+        if characters > most_characters:
+            return Scan(_nothing(work), characters, 0)
+        if characters <= AT_ONCE:
+            return self._scanned(work, characters, budget_us)
+        task = asyncio.ensure_future(asyncio.to_thread(self._scanned, work, characters, budget_us))
+        done, _ = await asyncio.wait({task}, timeout=GIVEN_UP_S)
+        if done:
+            return task.result()
+        log.error("a detector did not end within %g s: the text is taken for one that may not go on", GIVEN_UP_S)
+        return Scan(_nothing(work), characters, 0, failed=True)
+
+    def _scanned(self, work: Work, characters: int, budget_us: int) -> Scan:
         began = self._monotonic()
         found: list[tuple[Finding, ...]] = []
-        for text in texts:
+        for detect, text in work:
             try:
-                found.append(tuple(self._detect(text)))
+                found.append(tuple(detect(text)))
             except Exception as fault:  # noqa: BLE001  whatever it is: the text is not known to be clean, and its words may quote it
                 log.error("a detector failed with %s: the text may not go on", type(fault).__name__)  # noqa: TRY400  likewise
-                return Scan(_nothing(texts), characters, 0, failed=True)
+                return Scan(_nothing(work), characters, 0, failed=True)
             if self._spent_us(began) > budget_us:
-                return Scan(_nothing(texts), characters, self._spent_us(began))
+                return Scan(_nothing(work), characters, self._spent_us(began))
         return Scan(tuple(found), characters, self._spent_us(began))
 
     def _spent_us(self, began: float) -> int:
         return round((self._monotonic() - began) * 1_000_000)
 
 
-def _nothing(texts: Sequence[str]) -> tuple[tuple[Finding, ...], ...]:
-    return ((),) * len(texts)
+def _nothing(work: Work) -> tuple[tuple[Finding, ...], ...]:
+    return ((),) * len(work)

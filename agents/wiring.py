@@ -231,7 +231,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Gatekeeper, Router
     from agents.router.around import StoreAround
     from agents.screen import Screen
-    from infra.detect import detect
+    from infra.detect import detect, named
 
     store = await process.store()
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
@@ -246,7 +246,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
         process.clock,
         process.keys.pseudonym_key,
         artifact=process.artifacts.get_bytes,
-        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed), keys.seal_map),
+        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed, named), keys.seal_map),
     )
 
 

@@ -17,7 +17,9 @@ SealMap = Callable[[str, str, str, MaskMap], str]
 class Scans(Protocol):
     """The detectors."""
 
-    async def scan(self, texts: Sequence[str], *, most_characters: int, budget_us: int) -> Scan:
+    async def scan(
+        self, texts: Sequence[str], *, most_characters: int, budget_us: int, names: str | None = None
+    ) -> Scan:
         """Never raises for what a detector did."""
         ...
 
@@ -34,7 +36,8 @@ class Gatekeeper:
     ) -> tuple[Gated, str]:
         """What goes on of the request, or why nothing does; and what its placeholders stand for, sealed, "" where there are none."""
         characters, microseconds = gate.scan_limits(now_ms)
-        scan = await self.screen.scan(gate.texts_of(request), most_characters=characters, budget_us=microseconds)
+        *texts, names = gate.texts_of(request)
+        scan = await self.screen.scan(texts, most_characters=characters, budget_us=microseconds, names=names)
         gated = gate.gated(request, policies, scan, now_ms)
         if not gated.map.values:
             return gated, ""

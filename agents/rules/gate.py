@@ -123,7 +123,7 @@ class InForce:
     whole: bool
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class Book:
     """A set of rules, made ready once: `decide` is called per text."""
 
@@ -134,7 +134,7 @@ class Book:
 
     def __post_init__(self) -> None:
         ends = (rule.until_ms for rule in self.rules if rule.until_ms is not None)
-        self._edges = tuple(sorted({*(rule.from_ms for rule in self.rules), *ends}))
+        object.__setattr__(self, "_edges", tuple(sorted({*(rule.from_ms for rule in self.rules), *ends})))
 
     @classmethod
     def of(cls, rules: RuleSet) -> Self:

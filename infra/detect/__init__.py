@@ -32,6 +32,8 @@ _DIGIT = Pattern("[0-9]")
 _WITH_DIGITS: tuple[_Find, ...] = (icd10.find, record.find, mbi.find)
 _LONG = Pattern("[0-9][0-9OoIl .()/-]{0,2}[0-9OoIl][0-9A-Za-z .()/-]{0,3}[0-9OoIl]")
 _WITH_NUMBERS: tuple[_Find, ...] = (card.find, iban.find, ssn.find, npi.find, dea.find, phone.find)
+_IN_NAMES: tuple[_Find, ...] = (email.find, secret.find)
+_NUMBERS_IN_NAMES: tuple[_Find, ...] = (card.find, iban.find, ssn.find)
 
 # Where two findings overlap the first of these stays: what has a check digit, then what has a grammar, then what has words near it.
 _ORDER = (
@@ -54,6 +56,19 @@ def detect(text: str) -> list[Finding]:
     if folded.origins is None:
         return kept
     return [Finding(one.kind, *folded.place(one.start, one.end), one.rule, one.score) for one in kept]
+
+
+def named(text: str) -> list[Finding]:
+    """Of an id or a name what gives somebody, an account or a secret away: e-mail, card, IBAN, social security number, secret.
+
+    Some may lie over others. A third of the time of `detect`, for texts that are made by programs.
+    """
+    folded = fold(text)
+    plain = folded.text
+    found = [finding for find in _IN_NAMES for finding in find(plain)]
+    if _LONG.found(plain):
+        found += [finding for find in _NUMBERS_IN_NAMES for finding in find(plain)]
+    return [Finding(one.kind, *folded.place(one.start, one.end), one.rule, one.score) for one in found]
 
 
 def _apart(found: list[Finding], length: int) -> list[Finding]:

@@ -10,7 +10,7 @@ from agents.router.around import StoreAround
 from agents.rules.masking import MaskMap
 from agents.screen import Screen
 from infra.clock import ManualClock
-from infra.detect import detect
+from infra.detect import detect, named
 from infra.sealing import GateKeys
 from infra.store import MemoryStore
 from schemas.compliance import PolicyGate
@@ -134,7 +134,7 @@ class Ward:
         self.again = Kept()
         self.offset = 0
         view = cast("View", Table(*(known or policies())))
-        screen = Screen(found, monotonic or self.clock.monotonic)
+        screen = Screen(found, monotonic or self.clock.monotonic, named if found is detect else None)
         self.router = Router(
             view,
             self.store,

@@ -26,8 +26,8 @@ NOTES = (
     "unsupported: labels of other types; they are not looked for here",
     "texts_per_s and ms by the processor's clock (p99_wall by the wall's); 2 kB: parts of the file's texts; adversarial: the slowest "
     "of the table at 100 kB",
-    "gate_us: scan, rules, masks and sealed map of a request of 500 characters of the file's texts, in front of the router, by the wall's "
-    "clock; gate_masked: share of these requests in which something was replaced",
+    "gate_us: scan, rules, masks and sealed map of a request of 500 characters in front of the router, by the processor's clock "
+    "(wall: by the wall's): of the demonstration's customers; gate_dense: of the file's texts; masked: share with a value replaced",
 )
 
 

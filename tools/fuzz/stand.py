@@ -15,7 +15,7 @@ from agents.screen import Screen
 from agents.trainer.actor import Jobs
 from agents.trust.actor import Trust
 from agents.wiring import FOLDS
-from infra.detect import detect
+from infra.detect import detect, named
 from infra.engine import ArmSpec
 from infra.engine_scripted import ScriptedEngine
 from infra.sealing import GateKeys
@@ -100,7 +100,7 @@ class Stand:
         policies, clock, store = self._policies, self.clock, self._store
         inference = Inference(policies, self._engine, store, _Facts(), clock, "fuzz")
         inference._loading = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  nothing is loaded here: `start` has named the arms
-        screen, keys = Screen(detect, clock.monotonic), GateKeys(bytes(32))
+        screen, keys = Screen(detect, clock.monotonic, named), GateKeys(bytes(32))
         around, keeper = StoreAround(store, clock), Gatekeeper(screen, keys.seal_map)
         return (
             Router(policies, store, around, Nowhere(), clock, lambda tenant: tenant.encode(), gatekeeper=keeper),

@@ -24,13 +24,13 @@ from gatekeeping import (
     route,
 )
 from gates import finding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.router import decide, gate
 from agents.router.gate import BOOK
 from agents.router.observed import Observed, Policies
-from infra.detect import detect
+from infra.detect import detect, named
 from schemas.compliance import PolicyGate
 from schemas.events import AnswerRefused, DecisionRouted, ResultCompleted, ScoreAssigned, ShadowOrdered
 from schemas.findings import Finding
@@ -283,7 +283,7 @@ def test_usual_ids_pass() -> None:
     names = [f"req-{number:012d}" for number in range(300)]
     names += [f"{number:08x}-1f2a-4c3b-9d4e-{number * 7919:012x}" for number in range(300)]
     names += [f"1700000{number:06d}" for number in range(300)]
-    bad = [name for name in names if any(one.kind in gate.OF_PEOPLE for one in detect(name))]
+    bad = [name for name in names if named(name)]
     assert bad == []
 
 
@@ -441,6 +441,7 @@ VALUES = st.sampled_from(
 WORDS = st.text(st.sampled_from("abc é[]_1.,\n\u200b"), max_size=8)
 
 
+@settings(deadline=None, max_examples=60)
 @given(parts=st.lists(st.tuples(WORDS, VALUES), min_size=1, max_size=4), turns=st.integers(1, 3))
 def test_no_emit_contains_a_found_value(parts: list[tuple[str, str]], turns: int) -> None:
     """Whatever is in the texts: what detectors find for a rule that replaces or denies stands in no emit of the router."""

@@ -105,7 +105,13 @@ async def played() -> tuple[MemoryBroker, MemoryStore, Telemetry]:
     fleet = {"arms": ARMS, "champion": "own", "challenger": "other", "shadow_bp": 10_000}
     broker.publish(PolicyFleet.model_validate({"at_ms": now, "version": 1, "route": "ward"} | fleet))
     for name, asked in REQUESTS.items():
-        told = {"tenant": "clinic", "at_ms": now, "route": "ward", "request_id": name, "subject": "p-7"} | asked
+        told: dict[str, Any] = {
+            "tenant": "clinic",
+            "at_ms": now,
+            "route": "ward",
+            "request_id": name,
+            "subject": "p-7",
+        } | asked
         said = (Message(role="user", content=told.pop("text")),)
         broker.publish(RequestSubmitted.model_validate(told | {"messages": said}))
     tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
@@ -154,7 +160,7 @@ async def test_a_replay_denies_and_masks_the_same(known: bool) -> None:
     """Bit for bit, also where a scan had failed or was late; without keys maps and pseudonyms are taken as recorded, and it says so."""
     broker, _, _ = await played()
     keys: dict[str, Any] = {"key_of": key_of, "gate_keys": KEYS} if known else {}
-    [gave] = await replay_broker(broker, ("router",), Window(), **keys)  # type: ignore[arg-type]
+    [gave] = await replay_broker(broker, ("router",), Window(), **keys)
     assert [str(row) for row in gave.found] == []
     assert gave.records >= len(REQUESTS)
     assert any("maps of placeholders" in note for note in gave.notes) == (not known)

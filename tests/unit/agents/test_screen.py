@@ -3,17 +3,18 @@
 import logging
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from gates import finding
 
 from agents import screen as module
 from agents.screen import AT_ONCE, Screen
-from infra.detect import detect
+from infra.detect import detect, named
 from schemas.findings import Finding, Kind
 
 CANARY = "4111 1111 1111 1111"
-LIMITS = {"most_characters": 200_000, "budget_us": 20_000}
+LIMITS: dict[str, Any] = {"most_characters": 200_000, "budget_us": 20_000}
 
 
 class Steps:
@@ -120,3 +121,30 @@ async def test_long_texts_do_not_hold_up_the_loop() -> None:
     await screen.scan(["x" * AT_ONCE, "y"], **LIMITS)
     assert where[0] is threading.main_thread()
     assert threading.main_thread() not in where[1:]
+
+
+async def test_names_have_detectors_of_their_own() -> None:
+    """Their findings stand behind those of the texts; their characters and their time count, and their failure fails all."""
+    met: list[str] = []
+
+    def meets(text: str) -> Sequence[Finding]:
+        met.append(text)
+        return [finding("email")]
+
+    screen = Screen(detect, Steps(), meets)
+    gave = await screen.scan([f"card {CANARY}"], **LIMITS, names="req-1")
+    assert [[one.kind for one in row] for row in gave.findings] == [[Kind.CARD], [Kind.EMAIL]]
+    assert (met, gave.characters) == (["req-1"], 29)
+    assert (await screen.scan(["a"], most_characters=5, budget_us=1, names="req-1")).findings == ((), ())
+
+
+def test_what_gives_somebody_away_in_a_name() -> None:
+    """Written plainly or with look-alikes; dates, phones and domains are no matter in an id."""
+    assert [one.kind for one in named("card-4111111111111111")] == [Kind.CARD]
+    assert [one.kind for one in named("ann@example.org")] == [Kind.EMAIL]
+    assert Kind.IBAN in [one.kind for one in named("DE89370400440532013000")]
+    assert Kind.SSN in [one.kind for one in named("ssn 536-22-8726")]
+    assert Kind.SECRET in [one.kind for one in named("AKIA" + "Z7QX3MRTP2KVW5ND")]
+    wide = "x-" + "４" + "１" * 15
+    assert [wide[one.start : one.end] for one in named(wide)] == [wide[2:]]
+    assert named("2026-01-01.example.com") == []

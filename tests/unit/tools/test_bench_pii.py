@@ -122,3 +122,6 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["tuned"]["texts"] + found["held_out"]["texts"] == found["texts"]
     assert found["summary"]["held_out_f1"]["value"] == found["held_out"]["micro8"]["f1"]
     assert found["unsupported"]["PERSON"] > 0
+    assert found["gate_masked"] == 0 < found["gate_dense_masked"]
+    assert 0 < found["gate_us_p50"] <= found["gate_us_p99"]
+    assert found["summary"]["gate_us_p50"]["value"] == found["gate_us_p50"]
