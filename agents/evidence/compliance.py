@@ -38,6 +38,7 @@ NAME = "compliance"
 CLOSED_KEPT: Final = 1000
 """Of a tenant: beyond, those that were closed first are forgotten here. The log has them."""
 _OURS = "v-"
+_STANDS = ("aware_at_ms", "notify_by_ms", "personal_data", "high_risk")
 _SAID: dict[Step, type[IncidentEvent]] = {
     "assess": IncidentAssessed,
     "notify": IncidentNotified,
@@ -165,21 +166,10 @@ def _detected(state: State, kept: Kept | None, name: str, incident: Incident, te
 
 def _refused(kept: Kept, command: CommandIncident, now_ms: int, incident: Incident | None, why: Why) -> Result:
     """Nothing changes but that the command was seen."""
-    said: dict[str, object] = {"step": command.step, "why": why}
-    if incident is None:
-        event = IncidentRefused.model_validate(
-            {
-                "tenant": command.tenant,
-                "at_ms": now_ms,
-                "incident": command.incident,
-                "aware_at_ms": 0,
-                "by": command.operator,
-                **said,
-            }
-        )
-    else:
-        said["state"] = incident.state
-        event = _said(IncidentRefused, command.tenant, now_ms, command.incident, incident, command.operator, **said)
+    state = "" if incident is None else incident.state
+    said: dict[str, object] = {"step": command.step, "why": why, "state": state}
+    name, by = command.incident, command.operator
+    event = _said(IncidentRefused, command.tenant, now_ms, name, incident, by, **said)
     return Change(emits=(Emit(event, "incident"),), record=kept)
 
 
@@ -194,21 +184,13 @@ def _ticked(state: State, at_ms: int) -> Result:
 
 
 def _said(
-    kind: type[IncidentEvent], tenant: str, at_ms: int, name: str, incident: Incident, by: str, **more: object
+    kind: type[IncidentEvent], tenant: str, at_ms: int, name: str, incident: Incident | None, by: str, **more: object
 ) -> IncidentEvent:
-    return kind.model_validate(
-        {
-            "tenant": tenant,
-            "at_ms": at_ms,
-            "incident": name,
-            "aware_at_ms": incident.aware_at_ms,
-            "notify_by_ms": incident.notify_by_ms,
-            "personal_data": incident.personal_data,
-            "high_risk": incident.high_risk,
-            "by": by,
-            **more,
-        }
-    )
+    """An event with the incident as it now stands; None: there is none of that name."""
+    stands: dict[str, object] = {"aware_at_ms": 0}
+    if incident is not None:
+        stands = {field: getattr(incident, field) for field in _STANDS}
+    return kind.model_validate({"tenant": tenant, "at_ms": at_ms, "incident": name, "by": by, **stands, **more})
 
 
 def _changed(state: State, kept: Kept | None, event: IncidentEvent, put: dict[str, Incident]) -> Result:

@@ -184,7 +184,7 @@ class Scenario:
 
     async def incidents(self, count: int) -> None:
         """A tenant's configuration, twice; incidents through all their states, with steps that are refused, and one overdue."""
-        by = {"tenant": "bank", "operator": self.voices["commands"].name, "reason": "played"}
+        by: dict[str, Any] = {"tenant": "bank", "operator": self.voices["commands"].name, "reason": "played"}
         await self.send(
             *(CommandTenant(at_ms=NOW(), settings=GateTenant(tenant="bank", notify_hours=n), **by) for n in (72, 48))
         )

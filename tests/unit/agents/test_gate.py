@@ -1,6 +1,7 @@
 """The gate: what each rule does, what is closed when something is not known, and what is said of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from gates import ASIA, BOOK, CARE, CLINIC, FAR, LATER, NOW, OUTSIDE, OWN, scan
@@ -330,6 +331,23 @@ def test_permissions_without_effect_are_named() -> None:
         "exemptions.three",
         "exemptions.three",
     ]
+
+
+def test_what_counts_for_requests_that_do_not_say_must_be_the_tenants() -> None:
+    """Else they would all be denied: each such field is named with what it may be."""
+    own: dict[str, Any] = {"purposes": {"care": ("contract",), "support": ("consent",)}, "notices": ("n1",)}
+    wrong = GateTenant(tenant="a", purpose="care", basis="consent", notice="n2", origin="eu", **own)
+    assert without_effect(wrong, STANDARD) == (
+        "basis: 'consent' is not the tenant's; accepted: ['contract']",
+        "notice: 'n2' is not the tenant's; accepted: ['n1']",
+        "origin: 'eu' is not the tenant's; accepted: []",
+    )
+    flows = (Flow(origin="eu", region="eu"),)
+    right = GateTenant(tenant="a", purpose="care", basis="contract", notice="n1", origin="eu", flows=flows, **own)
+    assert without_effect(right, STANDARD) == ()
+    assert without_effect(GateTenant(tenant="a", basis="consent", **own), STANDARD) == ()
+    (told,) = without_effect(GateTenant(tenant="a", purpose="fun", **own), STANDARD)
+    assert told == "purpose: 'fun' is not the tenant's; accepted: ['care', 'support']"
 
 
 def test_ids_of_the_gate_itself_are_no_rule_ids() -> None:
