@@ -47,7 +47,7 @@ def document() -> Document:
             "required": ["topic", "partition", "inc", "offset", "broker_ms"],
             "additionalProperties": False,
         },
-        "tenant": NAME.document | {"description": f"{NOBODY!r} where the record names none."},
+        "tenant": NAME.document | {"description": f"{NOBODY!r} where none can be told."},
         "route": NAME.document,
         "request": NAME.document,
         "key": TOKEN.document | {"description": "The record's, where it is none of the above."},

@@ -22,7 +22,7 @@ from agents.evidence.facts import MAX_ITEMS, NAME, Kind, is_token, kinds, listed
 from agents.evidence.keytable import Wanted, request_place
 from agents.evidence.table import STRINGS, TABLE, Row
 from schemas import canonical, codec, topics
-from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX
+from schemas.payload import TYPE_PREFIX, TYPE_SUFFIX, Payload
 from schemas.policies import PolicyRef
 from schemas.tlog.tiles import MAX_ENTRY
 from streams.shapes import Record
@@ -35,7 +35,7 @@ _WORD = re.compile(r"[a-z][a-z0-9._-]{0,79}")
 _TYPES = {f"{TYPE_PREFIX}{name}{TYPE_SUFFIX}".encode(): name for name in TABLE}
 _SORTED = orjson.OPT_SORT_KEYS
 NOBODY = "unattributed"
-"""The tenant of records that name none."""
+"""The tenant of records of which none can be told."""
 
 
 def pseudonym(key: bytes, label: str, identifier: str) -> str:
@@ -72,7 +72,7 @@ class Draft:
         self._payload = _parse(record.value)
         self._type = _TYPES.get(self._headers.get("ce_type", b""), "")
         self._names: dict[str, Any] = _NAMES.validate_python(self._payload) if self._payload else {}
-        self.tenant: str = self._names.get("tenant", NOBODY)
+        self.tenant: str = self._names.get("tenant", self._unsaid_tenant())
         self._id = self._token("ce_id") or str(record.place)
         self._key = self._pseudonym_key = b""
         self._known: dict[str, Any] | None = None
@@ -80,6 +80,11 @@ class Draft:
         self._commit: dict[str, str] = {}
         self.refused = ""
         """Once built: why the entry has no facts (`facts-too-large`, `too-deep`), for the collector's finding; else ""."""
+
+    def _unsaid_tenant(self) -> str:
+        """An event that leaves its tenant out is the default tenant's to every agent: its subject must have one key, and not two."""
+        left_out = self._type and self._payload is not None and "tenant" not in self._payload
+        return str(Payload.model_fields["tenant"].default) if left_out else NOBODY
 
     @property
     def id(self) -> str:

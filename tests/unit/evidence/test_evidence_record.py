@@ -169,3 +169,15 @@ def test_a_rebuild_gives_equal_bytes() -> None:
     """The same record gives the same entry."""
     raw = Record("ratchet.requests", 0, 1, b"k", b'{"tenant":"a","score":0.1}', (("ce_id", b"x"),), 5)
     assert record.Draft(raw).build(KEY, KEY) == record.Draft(raw).build(KEY, KEY)
+
+
+@pytest.mark.parametrize("topic", ["ratchet.requests", "ratchet.requests.dlq"])
+def test_a_request_without_a_tenant_is_the_default_tenants(topic: str) -> None:
+    """As the router reads it: so its subject has the pseudonym, and hence the key, that everything that follows from it has."""
+    said = {"route": "r", "request_id": "q1", "at_ms": 1, "messages": [], "subject": "alice"}
+    made = entry(said, topic=topic)
+    assert made["tenant"] == "default"
+    assert made["subject"] == entry(said | {"tenant": "default"}, topic=topic)["subject"]
+    assert entry(said | {"tenant": "not a name"}, topic=topic)["tenant"] == record.NOBODY
+    assert entry(said, "no.such.type", topic=topic)["tenant"] == record.NOBODY
+    assert entry(b"{", topic=topic)["tenant"] == record.NOBODY
