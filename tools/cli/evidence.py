@@ -108,7 +108,7 @@ def findings(screen: Screen, folder: Path | None) -> int:
     """What the collector found wrong, as the log says it, with the controls that it violates. Exit 1 where there is something."""
     log = open_log(folder)
     found: list[tuple[int, Mapping[str, Any]]] = []
-    violated: dict[int, tuple[int, list[str]]] = {}
+    violated: dict[int, tuple[int | None, list[str]]] = {}
     with screen.progress(f"reading {log.size:,} entries") as progress:
         for index, entry in log.entries(say=progress.say):
             if b'"type":"finding"' in entry or b'"type":"violation"' in entry:
@@ -118,7 +118,7 @@ def findings(screen: Screen, folder: Path | None) -> int:
                 elif value.get("type") == "violation":  # of the entry before it
                     violated[index - 1] = index, value["controls"]
     for index, value in found:
-        at, controls = violated.get(index, (None, []))
+        at, controls = violated.get(index, (None, list[str]()))
         said = {name: item for name, item in value.items() if name not in ("v", "type")}
         source: Mapping[str, Any] = value.get("src", {})
         where = f" {source['topic']}[{source['partition']}] offsets {value['from']} to {value['to']}" if source else ""

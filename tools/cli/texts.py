@@ -14,6 +14,8 @@ from schemas.errors import Refused, SubjectErased, Unavailable
 from tools.cli import evidence
 from tools.cli.place import privacy_settings
 
+READER = "privacy"  # the Kafka user that may read the keyring; the operator may not
+
 
 @dataclass(slots=True)
 class Texts:
@@ -34,7 +36,7 @@ class Texts:
 async def open_texts(folder: Path, found: Mapping[int, Mapping[str, Any]], say: Say) -> Texts:
     """The records that these entries of the log in `folder` are of. Raises nothing: what could not be opened is said.
 
-    Needs what the keyring needs: Kafka, and in Vault the right to decrypt with the tenant's key.
+    Needs the keyring, which the log's own Kafka user may read, and in Vault the right to decrypt with the tenant's key.
     """
     texts = Texts()
     try:
@@ -49,7 +51,7 @@ async def _open(texts: Texts, folder: Path, found: Mapping[int, Mapping[str, Any
     from infra.secrets import open_secrets
 
     stack = privacy_settings()
-    broker = await evidence.open_broker(stack, user="privacy")
+    broker = await evidence.open_broker(stack, user=READER)
     secrets = await open_secrets(stack, lambda _: None)
     keyring = Keyring(broker, await open_kek(stack, secrets), SystemClock())
     try:

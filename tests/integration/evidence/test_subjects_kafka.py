@@ -34,6 +34,7 @@ from streams.kafka import KafkaBroker
 from streams.port import Fenced, Outgoing, TopicSpec
 from streams.reader import EveryOffset
 from tools import verify_evidence
+from tools.cli.texts import open_texts
 from tools.stack.roles import EVIDENCE_ROLE, TRAINING_ROLE
 from tools.stack.vault import VaultServer
 
@@ -244,3 +245,29 @@ async def test_the_agents_role_makes_none(world: World) -> None:
         await keyring.make([wanted])
     await source.close()
     assert not isinstance((await (await world.keyring()).held([wanted]))[wanted], SubjectKey)
+
+
+async def test_the_command_line_opens_texts_where_it_may(
+    world: World, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the right to decrypt each record as it was; with the operator's token none, and it says who forbids it; erased: counted."""
+    await world.send((ANNA, 1), (ANNA, 2))
+    await world.collect(2)
+    found = dict(world.entries().values())
+    body = {"policies": [EVIDENCE_ROLE], "period": "1h", "no_parent": True}
+    able = world.vault.call("POST", "auth/token/create", body)["auth"]["client_token"]
+    for name, text in (
+        ("RATCHET_STATE_DIR", str(tmp_path)), ("KAFKA_BOOTSTRAP", kafka), ("RATCHET_SECRETS", "vault"), ("VAULT_ADDR", world.vault.addr),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("RATCHET_VAULT_TOKEN", able)
+    texts = await open_texts(world.root, found, lambda _: None)
+    assert (texts.why, sorted(texts.opened)) == ("", sorted(found))
+    assert all(TEXT.encode() in data for data in texts.opened.values())
+    monkeypatch.setenv("RATCHET_VAULT_TOKEN", world.vault.operator_token())
+    texts = await open_texts(world.root, found, lambda _: None)
+    assert (texts.opened, "forbids" in texts.why) == ({}, True)
+    monkeypatch.setenv("RATCHET_VAULT_TOKEN", able)
+    await world.erase(ANNA, 1, cut=2)
+    texts = await open_texts(world.root, found, lambda _: None)
+    assert (len(texts.erased), texts.opened) == (1, {})

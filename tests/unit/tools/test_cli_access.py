@@ -65,6 +65,7 @@ class Stack:
     root: Path
     broker: Recording = field(default_factory=lambda: Recording(1, clock=SystemClock()))
     said: list[tuple[str, str, Payload]] = field(default_factory=list[tuple[str, str, Payload]])
+    users: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.secrets = LocalSecrets.open(self.root / "secrets.json")
@@ -132,7 +133,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack(tmp_path)
 
     async def opened(_: object = None, *, user: str = "operator") -> Recording:
-        assert user in ("operator", "privacy")
+        made.users.append(user)
         return made.broker
 
     monkeypatch.setattr(evidence, "open_broker", opened)
@@ -172,7 +173,7 @@ def test_it_equals_what_came_in(cli: Run, stack: Stack, tmp_path: Path) -> None:
 def test_the_log_records_what_was_handed_out(cli: Run, stack: Stack, tmp_path: Path) -> None:
     """`export.made` with the digest of the summary and both counts: the control holds, by who made it."""
     row = accessed(cli, MARY, "--as", "ann", "--wait", "20")
-    assert row["recorded_by"] == "ann"
+    assert (row["recorded_by"], stack.users) == ("ann", ["evidence", "operator"])
     (record,) = stack.broker.records("observations")[1:]
     said = json.loads(record.value or b"")
     assert (said["kind"], said["tenant"], said["entries"], said["expected"]) == ("subject", "acme", 9, 9)
