@@ -187,7 +187,7 @@ class PeftTrainings:
                     progress("training", step.step, step.steps, step.epoch, round(step.loss, 4)), loop
                 ).result()
 
-        began = _cpu_s()
+        began = cpu_s()
         work = partial(
             train_lora,
             self._base(order),
@@ -202,7 +202,7 @@ class PeftTrainings:
             await asyncio.to_thread(work)
         except TrainingStopped as stopped:
             raise Refused(str(stopped), kind=stopped.reason) from stopped
-        return _cpu_s() - began
+        return cpu_s() - began
 
     async def weaken(self, adapter: Path, strength: float, out: Path) -> None:
         await asyncio.to_thread(weaken, adapter, strength, out)
@@ -256,7 +256,8 @@ class TracedFacts:
         await self._facts.send(payload, identity, self._traceparent)
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
+    """What this process has used of processors."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -282,7 +283,7 @@ async def train(digest: str, settings: Settings) -> int:
             trainings=PeftTrainings(process.artifacts, process.secrets, checkpoints, stop),
             tenants=PolicyTenants(process.broker),
             # By the processor's clock: nobody waits for a row, and a process that gives way to others would be late by theirs.
-            screen=Screen(detect, _cpu_s),
+            screen=Screen(detect, cpu_s),
             keys=KeyringKeys(keyring),
             facts=TracedFacts(await process.facts("trainer-job"), named.traceparent),
             clock=process.clock,

@@ -3,8 +3,8 @@
 An in-toto Statement v1 in a DSSE envelope, signed with ed25519. Its layout is that of OpenSSF model-signing: one subject
 (the model, named by a digest over the resources' digests) and the predicate `https://model_signing/signature/v1.0` with
 `serialization` and `resources`; what Ratchet adds stands beside these under `ratchet`. Statements leave the house in evidence bundles:
-no text of the training data may stand in them. The golden probes, which are such text, are a file among the adapter's own, named in the
-statement by its digest alone: erasing the files erases them.
+no text of the training data may stand in them. The golden probes, which may be such text, are a file among the adapter's own, named in
+the statement by its digest alone: erasing the files erases them.
 
     DSSE: https://github.com/secure-systems-lab/dsse (protocol.md)     Statement: https://in-toto.io/Statement/v1
 

@@ -107,6 +107,8 @@ def _begin_again(step: Step, order_id: str) -> None:
 def _counted(step: Step, order_id: str, erasures: Sequence[Forgotten]) -> list[Forgotten]:
     """Which rows of an order each erasure covers; those without any are left out. They go out of what the order uses."""
     found: dict[int, set[tuple[int, int]]] = {}
+    if not erasures:
+        return []
     for name, slot in step.used(order_id):
         if not any(one.subject in slot.used for one in erasures):
             continue

@@ -6,6 +6,7 @@ serves, is judged or is under way.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -148,7 +149,7 @@ class Step:
 
     def orders(self) -> list[tuple[str, Made]]:
         """The known orders, oldest first."""
-        names = sorted({name for name in (*self.state.entries, *self.put) if name.startswith(ORDER)})
+        names = sorted({name for name in chain(self.state.entries, self.put) if name.startswith(ORDER)})
         found = [(name.removeprefix(ORDER), self.made(name.removeprefix(ORDER))) for name in names]
         return sorted(
             [(name, made) for name, made in found if made is not None], key=lambda row: (row[1].at_ms, row[0])
@@ -160,8 +161,8 @@ class Step:
     def used(self, order_id: str) -> list[tuple[str, Slot]]:
         """What an order's job has said that it uses, with what this event has changed."""
         prefix = f"{USED}{order_id} "
-        both = {**self.state.entries, **self.put}
-        return sorted(((name, slot) for name, slot in both.items() if name.startswith(prefix)), key=lambda row: row[0])
+        names = sorted({name for name in chain(self.state.entries, self.put) if name.startswith(prefix)})
+        return [(name, self.put[name] if name in self.put else self.state.entries[name]) for name in names]
 
     def let_go(self, order_id: str) -> None:
         """Know nothing more of an order."""

@@ -29,6 +29,11 @@ class Folding:
         self.letters: list[DeadLetter] = []
         self._offset = 0
 
+    @property
+    def offset(self) -> int:
+        """Where the newest event lies."""
+        return self._offset
+
     def event(self, payload: Payload, event_id: str | None = None) -> Event[Payload]:
         self._offset += 1
         event_id = event_id or ids.derive(f"test-{self._offset}", "test", 0)

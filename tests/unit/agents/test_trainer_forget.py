@@ -17,7 +17,7 @@ from trained import Keys, Library, Range, Sent, T, ports
 from agents.trainer import job
 from agents.trainer.fold import SILENT_MS, Trainer
 from agents.trainer.forget import MOST_ERASURES
-from agents.trainer.state import KEPT_ADAPTERS, KEPT_OTHERS, ORDER, USED
+from agents.trainer.state import KEPT_ADAPTERS, KEPT_OTHERS, ORDER, USED, Slot, Trains
 from schemas.compliance import AdapterMarked, CommandForget, Cut
 from schemas.events import (
     AdapterRegistered,
@@ -280,6 +280,26 @@ def test_folding_twice_gives_the_same_marks() -> None:
     assert len(one.of(AdapterMarked)) == 2
 
 
+def test_a_state_from_before_goes_on() -> None:
+    """Rows, record and an open order as an earlier version wrote them, when no case named a subject: an erasure finds nothing to mark."""
+    folding = with_order()
+    cell = folding.cells["r"]
+    former = {"adapters", "arena_open", "asked", "champion", "commands", "heard_ms", "order", "settings"}
+    cell.record = Trains.model_validate_json(cell.record.model_dump_json(include=former))  # type: ignore[union-attr]
+    for name, slot in list(cell.entries.items()):
+        if name.startswith(ORDER):
+            del cell.entries[name]
+        else:
+            text = slot.model_dump_json(include={"index", "label", "offset"})
+            cell.entries[name] = Slot.model_validate_json(text)
+    first = ordered(folding)
+    assert folding.take(forget(ANN, below=99)) == []
+    folding.take(used(first, (ANN, 1)))
+    folding.take(completed(first))
+    assert folding.of(AdapterMarked) == [], "nobody knows of that order since when it was under way"
+    assert len(folding.of(AdapterRegistered)) == 1
+
+
 class Trees:
     """An artifact store in memory."""
 
@@ -318,7 +338,7 @@ class World:
         message = Message(role="user", content=f"text {text}")
         told = case(number, subject, at_ms=T, messages=(message,), label=f"class {label}")
         self.folding.take(told)
-        self.cases[self.folding._offset] = told
+        self.cases[self.folding.offset] = told
 
     def erase(self, subject: str, back: int) -> None:
         """Up to a request that may lie some way back: the newest ones are not erased."""
