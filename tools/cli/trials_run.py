@@ -193,15 +193,18 @@ class Trials:
             return False, 0
 
     async def _transit(self, tenants: Mapping[str, int]) -> list[Trial]:
+        from infra.secrets import VaultSecrets  # heavy: clients of Vault
+
         names = [*SIGNING_KEYS, *(f"kek-{tenant}" for tenant in sorted({"default", *tenants}))]
         found: dict[str, Mapping[str, Any]] = {}
         try:
             async with open_store(self.settings) as source:
-                client: Any = getattr(source, "client", None)
-                for name in names if client is not None else ():
-                    reply = await asyncio.to_thread(client.read, f"{self.settings.vault_transit}/keys/{name}")
-                    if reply is not None:
-                        found[name] = reply["data"]
+                if isinstance(source, VaultSecrets):
+                    for name in names:
+                        path = f"{self.settings.vault_transit}/keys/{name}"
+                        reply: Any = await asyncio.to_thread(source.client.read, path)
+                        if reply is not None:
+                            found[name] = reply["data"]
         except (Refused, Unavailable) as fault:
             return [Trial("config", "key-age-transit", None, f"could not be read: {fault}")]
         return list(

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,10 @@ from agents.evidence.snapshot import Snapshot, parsed
 from infra.settings import Settings, load
 from schemas.errors import Unavailable
 from streams.kafka import KafkaBroker
-from tools.cli import check, drill
+from tools.cli import check, drill, trials_roles
 from tools.cli.bus import Bus
-from tools.cli.place import open_bus
+from tools.cli.place import open_broker, open_bus
 from tools.cli.screen import Exit, Screen
-from tools.cli.trials_roles import KAFKA
 from tools.stack import AGENT_GROUPS, down, up
 
 DAYS = 365
@@ -32,9 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
         down(settings=own)
 
 
-def ran(
-    command: Callable[[Screen], Awaitable[int]], capsys: pytest.CaptureFixture[str]
-) -> tuple[int, dict[str, object]]:
+def ran(command: Callable[[Screen], Awaitable[int]], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     """A command's exit code and its answer."""
     capsys.readouterr()
     code = asyncio.run(command(Screen(as_json=True)))
@@ -58,7 +56,7 @@ async def records_of(topics: list[str]) -> int:
         return len(await bus.read(await bus.starts(topics)))
 
 
-def recorded(settings: Settings, kind: str) -> list[dict[str, object]]:
+def recorded(settings: Settings, kind: str) -> list[dict[str, Any]]:
     """What the log says of a kind of event."""
     try:
         log = Snapshot.open(settings.state_dir / "evidence")
@@ -68,7 +66,7 @@ def recorded(settings: Settings, kind: str) -> list[dict[str, object]]:
     return [value["facts"] for value in found if value.get("type") == kind]
 
 
-async def recorded_all(settings: Settings, kind: str, many: int) -> list[dict[str, object]]:
+async def recorded_all(settings: Settings, kind: str, many: int) -> list[dict[str, Any]]:
     """The same once the log has so many."""
     async with asyncio.timeout(SEEN_S):
         while len(found := recorded(settings, kind)) < many:  # noqa: ASYNC110
@@ -87,14 +85,18 @@ def test_a_secured_stack_refuses_what_it_must(
         agents=[group for group in AGENT_GROUPS if group != ("observer",)],
         ray=False,
     )
-    tried = sorted({f"ratchet.{row.topic}" for row in KAFKA if row.verb == "write" and row.topic != "answers"})
+    tried = sorted(
+        {f"ratchet.{row.topic}" for row in trials_roles.KAFKA if row.verb == "write" and row.topic != "audit"}
+    )
     before = asyncio.run(records_of(tried))
     code, said = ran(checked, capsys)
-    rows = said["checks"]
-    assert isinstance(rows, list)
+    rows: list[dict[str, Any]] = said["checks"]
     assert [row for row in rows if not row["passed"]] == []
     assert code == Exit.DONE
-    assert asyncio.run(records_of(tried)) == before
+    assert asyncio.run(records_of(tried)) == before + 1  # the refusal of the request without a proof
+    mine = trials_roles.Foreign("operator", "write", "commands")
+    found = asyncio.run(trials_roles.kafka_role(mine, lambda: open_broker(user="operator")))
+    assert (found.passed, asyncio.run(records_of(["ratchet.commands"]))) == (False, 0)
     access, config = ([row for row in rows if (row["check"] == "config") is of] for of in (False, True))
     facts = asyncio.run(recorded_all(settings, "access.checked", len(access)))
     assert {(row["check"], row["what"], row["passed"]) for row in facts} == {
@@ -115,8 +117,7 @@ def test_an_open_stack_passes_no_trial_of_rights(settings: Settings, capsys: pyt
     """Everybody may do everything there: that is what is said and published, nothing is tried by writing, and what to do is named."""
     up(settings=settings, agents=(), ray=False)
     code, said = ran(checked, capsys)
-    rows = said["checks"]
-    assert isinstance(rows, list)
+    rows: list[dict[str, Any]] = said["checks"]
     assert code == Exit.NO
     assert {row["passed"] for row in rows if row["check"] == "role"} == {False}
     assert {row["passed"] for row in rows if row["check"] == "transport"} == {False}

@@ -173,7 +173,7 @@ def test_it_equals_what_came_in(cli: Run, stack: Stack, tmp_path: Path) -> None:
 def test_the_log_records_what_was_handed_out(cli: Run, stack: Stack, tmp_path: Path) -> None:
     """`export.made` with the digest of the summary and both counts: the control holds, by who made it."""
     row = accessed(cli, MARY, "--as", "ann", "--wait", "20")
-    assert (row["recorded_by"], stack.users) == ("ann", ["evidence", "operator"])
+    assert (row["recorded_by"], stack.users) == ("ann", ["privacy", "operator"])
     (record,) = stack.broker.records("observations")[1:]
     said = json.loads(record.value or b"")
     assert (said["kind"], said["tenant"], said["entries"], said["expected"]) == ("subject", "acme", 9, 9)

@@ -1,16 +1,17 @@
 """`ratchet evidence check`: what passes, what does not, and what is not known, trial by trial."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.settings import Settings
+from infra.settings import load
 from schemas.compliance import AccessChecked, ConfigObserved
 from schemas.errors import Refused, Unavailable
 from schemas.principal import KeyTerm, Principal
 from schemas.topics import DAY_MS, plans
+from streams.acl import rights
 from streams.memory import MemoryBroker, MemoryProducer, MemoryReader
 from streams.port import TP, Broker, Denied, Lost, Outgoing, ShutOut
 from streams.shapes import Record
@@ -39,7 +40,7 @@ class Guarded(MemoryBroker):
     def producer(self) -> MemoryProducer:
         return _Writer(self)
 
-    def reader(self, positions: "dict[TP, int]") -> MemoryReader:  # type: ignore[override]
+    def reader(self, positions: Mapping[TP, int]) -> MemoryReader:
         if any(topic in self.closed for topic, _ in positions):
             raise Denied("may not read")
         return super().reader(positions)
@@ -89,16 +90,9 @@ def test_no_trial_asks_for_what_the_code_allows() -> None:
     for row in trials_roles.KAFKA:
         if row.user == "shredder" and row.user not in users:
             continue
-        held = {(right.operation, right.name) for work in users[row.user] for right in trials_roles_rights(work)}
+        held = {(right.operation, right.name) for work in users[row.user] for right in rights(work)}
         assert (row.verb, f"ratchet.{row.topic}") not in held, row
     assert len({row.what for row in trials_roles.KAFKA}) == len(trials_roles.KAFKA)
-
-
-def trials_roles_rights(work: Any) -> set[Any]:
-    """What is generated for it."""
-    from streams.acl import rights
-
-    return set(rights(work))
 
 
 @pytest.mark.parametrize(
@@ -250,15 +244,17 @@ def test_topic_settings_that_erasure_stands_on() -> None:
 
 def test_where_secrets_and_answers_travel() -> None:
     """A real store, Kafka over TLS; what is in the clear may not leave the machine."""
-    safe = Settings(
-        secrets="vault",
-        vault_addr="https://vault.example:8200",
-        kafka_security="sasl_ssl",
-        kafka_ca=Path("ca.pem"),
-        redis_url="rediss://cache.example/0",
+    safe = load(
+        {
+            "RATCHET_SECRETS": "vault",
+            "VAULT_ADDR": "https://vault.example:8200",
+            "RATCHET_KAFKA_SECURITY": "sasl_ssl",
+            "RATCHET_KAFKA_CA": "ca.pem",
+            "REDIS_URL": "rediss://cache.example/0",
+        }
     )
     assert set(verdicts(trials_config.stores(safe)).values()) == {True}
-    first_look = Settings(redis_url="redis://127.0.0.1:6379/0")
+    first_look = load({"REDIS_URL": "redis://127.0.0.1:6379/0"})
     assert verdicts(trials_config.stores(first_look)) == {
         "secret-store": False,
         "kafka-tls": False,

@@ -16,7 +16,6 @@ from infra.detect import detect
 from schemas.gate import GateTenant, Scan
 from schemas.routes import Route
 from tools.demo.compliance import story
-from tools.demo.compliance.broken import _place  # pyright: ignore[reportPrivateUsage]
 from tools.demo.compliance.provider import Provider
 from tools.demo.compliance.report import passed, show
 from tools.demo.compliance.story import ASKED, HOUSE, OUTSIDE, OVERSEAS, TENANT, Asks
@@ -105,11 +104,6 @@ def test_the_provider_says_back_and_remembers_by_model() -> None:
     assert provider.asked(OVERSEAS) == []
     with pytest.raises(OSError, match="refused"):
         http.client.HTTPConnection(host, int(port), timeout=2).request("GET", "/")
-
-
-def test_a_place_is_read() -> None:
-    """As rows name it."""
-    assert _place("ratchet.results[3]@41") == (3, 41)
 
 
 def report(*, held: bool) -> dict[str, Any]:

@@ -42,15 +42,15 @@ def violating(tale: Tale) -> None:
         name = request_id(tale, LOST.name)
         tale.claim("a request is answered while the log is held", told.get(name, {}).get("outcome") == "released")
         found = rows(tale.stage, "results", "result.completed")
-        place = next((row["place"] for row in found if row["data"]["request_id"] == name), None)
+        place = next(((row["partition"], row["offset"]) for row in found if row["data"]["request_id"] == name), None)
         if place is None:
             raise Unavailable(f"no result of request {name} was written")
-        partition, offset = _place(place)
+        partition, offset = place
         for group in READERS:
             tale.until(
                 lambda group=group: behind(tale.stage, "results", partition, f"ratchet.{group}") > offset,
                 30,
-                f"{group} has not read {place}",
+                f"{group} has not read the result",
             )
         lose(tale.stage, "results", partition, offset)
         tale.say(f"[red]deleted[/]: {full('results')}[{partition}] up to offset {offset}, which the log has not read")
@@ -90,12 +90,6 @@ def _held(tale: Tale, process: str) -> Generator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def _place(place: str) -> tuple[int, int]:
-    """Partition and offset of `topic[partition]@offset`."""
-    partition, _, offset = place.partition("[")[2].partition("]@")
-    return int(partition), int(offset)
-
-
 def handling(tale: Tale) -> None:
     """The incident, from its first moment to its end, with its clock."""
     incidents: list[dict[str, Any]] = []
@@ -107,7 +101,7 @@ def handling(tale: Tale) -> None:
     tale.until(opened, 30, "no incident was opened")
     name = str(incidents[0]["incident"])
     tale.claim("an incident was opened by itself", incidents[0].get("state") == "detected", name)
-    early = tale.ratchet("incident", "close", name, "--reason", "too early")
+    early = tale.ratchet("incident", "close", name, "--reason", "too early", quiet=True)
     tale.claim("it cannot be closed before it was assessed", early.code == 1, str(early.row.get("reason", "")))
     reason = ("--reason", "played by ratchet demo --compliance")
     assessed = tale.ratchet("incident", "assess", name, "--personal-data", "--high-risk", *reason)

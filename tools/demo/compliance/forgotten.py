@@ -19,16 +19,7 @@ def access(tale: Tale, name: str) -> tuple[Said, Path]:
     """What the clinic holds of the patient, in a fresh folder."""
     out = tale.folder / name
     shutil.rmtree(out, ignore_errors=True)
-    return tale.ratchet("access", pseudonym(tale), "--pseudonym", "--tenant", TENANT, "--out", str(out)), out
-
-
-def pseudonym(tale: Tale) -> str:
-    """The patient as everything after the router knows them: an operator of a secured stack has no key to make it with."""
-    name = request_id(tale, "card")
-    found = [row["data"].get("subject") for row in rows(tale.stage, "answers") if row["data"].get("request_id") == name]
-    if not found or not found[0]:
-        raise Unavailable(f"no answer to {name} names its subject")
-    return str(found[0])
+    return tale.ratchet("access", PATIENT, "--tenant", TENANT, "--out", str(out)), out
 
 
 def forgetting(tale: Tale) -> None:
@@ -38,17 +29,17 @@ def forgetting(tale: Tale) -> None:
     tale.claim(
         "the patient gets what is held of them, the texts opened", before.code == 0 and CARD in texts, _many(before)
     )
-    subject = pseudonym(tale)
-    erase = ("erase", subject, "--pseudonym", "--tenant", TENANT, "--yes", "--reason", "asked by the patient")
-    kept = tale.ratchet(*erase)
+    erase = ("erase", PATIENT, "--tenant", TENANT, "--yes", "--reason", "asked by the patient")
+    kept = tale.ratchet(*erase, quiet=True)
     held = kept.code == 1 and HOLD in json.dumps(kept.row)
     tale.claim("a legal hold stands against the erasure", held, ", ".join(kept.row.get("holds", ())))
     tale.claim("the court lifts it: the clinic's configuration says so", apply_tenant(tale, held=False).code == 0)
     erased = tale.ratchet(*erase)
     receipt: dict[str, Any] = erased.row
+    subject = str(receipt.get("subject", ""))
     tale.claim(
         "the patient is erased, with a receipt",
-        erased.code == 0 and receipt.get("subject") == subject,
+        erased.code == 0 and bool(subject),
         f"holds from {receipt.get('effective_at', '?')}",
     )
     again = tale.ratchet(*erase)
@@ -68,16 +59,17 @@ def _forgotten(tale: Tale) -> None:
     def told() -> bool:
         said, out = access(tale, "access-after")
         found[:], places[:] = [said], [out]
-        return "erased" in json.dumps(said.row).lower()
+        return bool(said.row.get("erased"))
 
     try:
         tale.until(told, SEEN_S, "the log does not know of the erasure")
     except Unavailable as fault:
         tale.claim("what is held of the patient now says that the texts are erased", False, str(fault))
         return
-    tale.claim(
-        "what is held of the patient now says that the texts are erased", CARD not in _texts(places[0]), _many(found[0])
-    )
+    texts: dict[str, Any] = found[0].row["texts"]
+    closed = texts["opened"] == 0 and texts["erased"] > 0 and CARD not in _texts(places[0])
+    seen = f"{_many(found[0])}, {texts['opened']} texts opened, {texts['erased']} erased"
+    tale.claim("what is held of the patient now says that the texts are erased", closed, seen)
 
 
 def _later(tale: Tale, subject: str) -> None:

@@ -36,7 +36,8 @@ def show(report: dict[str, Any], console: Console, folder: Path) -> None:
     console.print()
     for words in report["failed"]:
         console.print(f"[red]✗[/] {escape(words)}", highlight=False)
-    erasure, incident = report.get("erasure") or {}, report.get("incident") or {}
+    erasure: dict[str, Any] = report.get("erasure") or {}
+    incident: dict[str, Any] = report.get("incident") or {}
     lines = [f"[bold]{report['held']} of {len(report['claims'])} claims held[/]"]
     if incident:
         lines.append(f"incident {incident['name']}: {', '.join(incident['states'])}")

@@ -47,11 +47,12 @@ class Claim:
 
 @dataclass(slots=True, kw_only=True)
 class Tale(Telling):
-    """`claims`: all of them, in order. `kept`: what a later act or the report needs."""
+    """`claims`: all of them, in order. `kept`: what a later act or the report needs. `tries`: how often a request was asked again."""
 
     provider: Provider
     nonce: str
     act: str = ""
+    tries: dict[str, int] = field(default_factory=dict[str, int])
     claims: list[Claim] = field(default_factory=list[Claim])
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -63,8 +64,8 @@ class Tale(Telling):
         self.console.print(f"         {mark} {words}[dim]{escape(told)}[/]", highlight=False)
         return held
 
-    def ratchet(self, *words: str) -> Said:
-        """A command as anyone would type it; what it said."""
+    def ratchet(self, *words: str, quiet: bool = False) -> Said:
+        """A command as anyone would type it; what it said. `quiet`: that it says no is expected and told elsewhere."""
         self.say(f"[bold]$ ratchet {escape(' '.join(words))}[/]")
         around = process_environment() | {"RATCHET_STATE_DIR": str(self.stage.state)}
         try:
@@ -80,7 +81,7 @@ class Tale(Telling):
         except subprocess.TimeoutExpired:
             raise Unavailable(f"`ratchet {words[0]}` did not end within {COMMAND_S:.0f} s") from None
         said = Said(done.returncode, _rows(done.stdout), done.stderr[-600:])
-        if said.code:
+        if said.code and not quiet:
             told = said.row.get("error") or said.row.get("reason") or said.words
             self.console.print(f"           [dim]exit {said.code}: {escape(str(told)[:300])}[/]", highlight=False)
         return said
