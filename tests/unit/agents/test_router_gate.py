@@ -82,6 +82,9 @@ async def test_a_clean_text_goes_on_as_it_is() -> None:
     assert decision.routing is not None
     assert decision.routing.sensitivity == "internal"
     assert {row.arm for row in decision.arms if "gate" in row.masks} == {"nowhere"}
+    assert (decision.second_arm, decision.shadows) == ("abroad", ("abroad",))
+    assert {"abroad", "own"} <= {*decision.chain}
+    assert decision.hedges
 
 
 async def test_what_a_sender_types_like_a_placeholder_is_a_value_itself() -> None:
