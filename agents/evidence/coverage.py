@@ -114,8 +114,7 @@ class Batch:
     def closing(self, tags: Mapping[str, int], *, full: bool) -> list[bytes]:
         """Findings with their violations, and coverage entries, to stand after the records.
 
-        `tags`: how many of the records each tenant's tag has.
-        `full` names every known partition.
+        `tags`: how many of the records each tenant's tag has. `full` names every known partition.
         """
         spans = dict(self.spans)
         if full:
