@@ -47,7 +47,7 @@ class AsRecorded:
 
     def recall(self, told: Sequence[Mapping[str, Any]]) -> None:
         """What is recorded of the next event."""
-        self._answer = next((said for said in told if "gate" in said), {})
+        self._answer = next((said for said in told if "gate" in said), dict[str, Any]())
         self._keys.opens = UNOPENED not in (self._part("gate").get("rules") or ())
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
