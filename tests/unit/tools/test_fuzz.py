@@ -26,7 +26,7 @@ def test_mutated_records_crash_nothing_and_none_is_accepted_wrongly() -> None:
     assert set(report.mutations) == set(MUTATIONS)
     assert report.accepted > 300
     assert report.accepted_proven < report.accepted < report.refused.total()
-    assert len(report.steps) == 12
+    assert len(report.steps) == 13
     assert report.emits > 100
     assert report.dead_letters > 1000
 
