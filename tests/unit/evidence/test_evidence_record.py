@@ -78,7 +78,7 @@ def test_an_id_around_a_persons_number_is_committed_to(text: str) -> None:
     value = {"tenant": "acme", "route": "r", "request_id": text, "at_ms": 1}
     headers = ((name, data.encode()) for name, data in (("ce_id", text), ("ce_type", "ratchet.request.submitted.v1")))
     raw = Record("ratchet.requests", 3, 17, text.encode(), json.dumps(value).encode(), tuple(headers), 99)
-    made = canonical.decode(record.Draft(raw).build(KEY, KEY))
+    made = json.loads(record.Draft(raw).build(KEY, KEY))
     assert text not in json.dumps(made)
     assert {"request", "key", "ce_id"} <= made["commit"].keys()
 
