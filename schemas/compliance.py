@@ -199,7 +199,8 @@ class KeyWrapped(KeyEvent):
 
 
 class KeyRemoved(KeyEvent):
-    """Stands where the wrapped key stood, so that compaction takes that away. By the shredder."""
+    """Stands where the wrapped key stood, so that compaction takes that away. By the shredder; by the evidence log, of a key that it
+    made while an erasure of it was being committed."""
 
     TYPE = "key.removed"
 
@@ -221,6 +222,7 @@ class KeyErased(KeyEvent):
 
     cut: tuple[Cut, ...]
     erasure: str = Field(max_length=64, description="Id of the command.")
+    receipt: bool = Field(default=True, description="False: there was no key yet, and the command has no receipt.")
 
     def event_key(self) -> str:
         return f"{self.tenant}/{self.subject}/erased"
@@ -253,8 +255,9 @@ class SubjectErased(Observation):
 
 
 class SubjectKept(Observation):
-    """An erasure that is not done. `reason` hold: a legal hold stands against it; unknown: there is no key of that subject; erased:
-    it was erased before, by the command `earlier`, and has no key since; settings: what `settings` names is not as it must be."""
+    """An erasure that found no key to take away, or was not done. `reason` hold: a legal hold stands against it; unknown: there is no
+    key of that subject; erased: it was erased before, by the command `earlier`, and has no key since; settings: what `settings` names
+    is not as it must be. After unknown and erased requests that came until then, and were not read yet, get no key that lasts."""
 
     TYPE = "subject.kept"
 

@@ -83,10 +83,17 @@ SENDERS: dict[str, tuple[str, ...]] = {
         "incident.refused",
     ),
     "shredder": ("key.removed", "key.erased", "subject.erased", "subject.kept", "command.forget"),
-    "evidence": ("audit.checkpoint", "audit.finding", "audit.recorded", "compliance.violation", "key.wrapped"),
+    "evidence": (
+        "audit.checkpoint",
+        "audit.finding",
+        "audit.recorded",
+        "compliance.violation",
+        "key.wrapped",
+        "key.removed",
+    ),
 }
 OUTSIDE = ("upstream", "reviewer", "operator")
-JOINT = frozenset({"verdict.given"})
+JOINT = frozenset({"verdict.given", "key.removed"})
 
 
 class _Plain(GenerateJsonSchema):

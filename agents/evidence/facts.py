@@ -54,9 +54,35 @@ def _text(name: str, most: int, pattern: str) -> Kind:
     return _defined(name, kind.core, kind.document)
 
 
+# What reads like somebody's number wherever it stands in an id. Social security: 3-2-4 with separators. Cards: 13 to 19 digits, whole or
+# in the groups of cards. Times, days and counters (0, 1, 20 at the front) are none, nor what stands in hexadecimal digits.
+_SEP, _FRONT = "[^0-9A-Za-z]", "(?:[3-9][0-9]|2[1-9])"
+_SOCIAL = rf"(?:^|[^0-9])[0-9]{{3}}{_SEP}[0-9]{{2}}{_SEP}[0-9]{{4}}(?:[^0-9]|$)"
+_CARD = (
+    rf"(?:^|[^0-9A-Fa-f]){_FRONT}(?:[0-9]{{11,17}}|[0-9]{{2}}{_SEP}[0-9]{{6}}{_SEP}[0-9]{{4,5}}"
+    rf"|[0-9]{{2}}(?:{_SEP}[0-9]{{4}}){{2}}{_SEP}[0-9]{{1,4}})(?:[^0-9A-Fa-f]|$)"
+)
+NUMBER = rf"{_SOCIAL}|{_CARD}"
+_NUMBERED = SchemaValidator(
+    core_schema.str_schema(pattern=NUMBER)
+)  # in Rust, for it is asked of each id of each record
+
+
+def _unnumbered(value: str) -> str:
+    if _NUMBERED.isinstance_python(value):
+        raise ValueError("holds what reads like a person's number")
+    return value
+
+
+def _id(name: str, most: int, pattern: str) -> Kind:
+    kind = _pattern(pattern, most)
+    core = core_schema.no_info_after_validator_function(_unnumbered, kind.core)
+    return _defined(name, core, kind.document | {"not": {"pattern": NUMBER}})
+
+
 # A row of seven digits or more is a telephone or card number for all we know: no name and no token.
-NAME = _text("name", 64, r"^[0-9.-]*[A-Za-z_][A-Za-z0-9._-]*$|^[0-9.-]{1,6}$")
-TOKEN = _text(
+NAME = _id("name", 64, r"^[0-9.-]*[A-Za-z_][A-Za-z0-9._-]*$|^[0-9.-]{1,6}$")
+TOKEN = _id(
     "token", 128, r"^[0-9][0-9./:+-]*[A-Za-z_][A-Za-z0-9._:/+-]*$|^[A-Za-z][A-Za-z0-9._:/+-]*$|^[0-9][0-9./:+-]{0,5}$"
 )
 WORD = _text("word", 48, r"^[a-z][a-z0-9_-]*$")
@@ -92,7 +118,8 @@ _TOKEN = re.compile(DEFINED["token"]["pattern"])
 
 def is_token(value: str) -> bool:
     """Whether an id of a header may stand in the log in plain."""
-    return len(value) <= DEFINED["token"]["maxLength"] and _TOKEN.fullmatch(value) is not None
+    fits = len(value) <= DEFINED["token"]["maxLength"] and _TOKEN.fullmatch(value) is not None
+    return fits and not _NUMBERED.isinstance_python(value)
 
 
 def reader(fields: Mapping[str, Kind]) -> SchemaValidator:

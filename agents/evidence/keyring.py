@@ -111,11 +111,21 @@ class Keyring:
         await self._publisher.publish(rows, 0)
         until = self._clock.monotonic() + READ_BACK_S
         await self._catch_up()
-        while any(self.table.epoch(tenant, subject) < epoch for (tenant, subject), epoch in missing.items()):
+        while any(self.table.epoch(*whose) < epoch for whose, epoch in missing.items()):
             if self._clock.monotonic() > until:  # a transaction of somebody else's is open before ours
                 raise Unavailable(f"keys were published, and {TOPIC} does not show them within {READ_BACK_S:g} s")
             await self._clock.sleep(LOOK_S)
             await self._catch_up()
+        await self._take_back({whose: epoch for whose, epoch in missing.items() if self.table.erased(*whose) >= epoch})
+
+    async def _take_back(self, late: Mapping[tuple[str, str], int]) -> None:
+        """Remove keys whose erasure was committed while they were made: behind its removal they would lie on the topic for good."""
+        if not late or self._publisher is None:
+            return
+        at_ms = self._clock.now_ms()
+        events = [KeyRemoved(tenant=row[0], at_ms=at_ms, subject=row[1], epoch=epoch) for row, epoch in late.items()]
+        await self._publisher.publish([(event, f"{event.event_key()}/{event.epoch}/removed") for event in events], 0)
+        await self._catch_up()
 
     async def _opened(self, wanted: Iterable[Wanted]) -> dict[Wanted, Key]:
         found: dict[Wanted, Key] = {}

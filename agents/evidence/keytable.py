@@ -121,16 +121,18 @@ class KeyTable:
         row = self._rows.get((tenant, subject))
         if row is None or row.live is None:
             return None
-        erased = max(row.removed, row.marker.epoch if row.marker is not None else 0)
-        return row.live if row.live.epoch > erased else None
+        return row.live if row.live.epoch > self.erased(tenant, subject) else None
+
+    def erased(self, tenant: str, subject: str) -> int:
+        """Up to which epoch keys are erased, 0 for none."""
+        row = self._rows.get((tenant, subject))
+        return 0 if row is None else max(row.removed, row.marker.epoch if row.marker is not None else 0)
 
     def epoch(self, tenant: str, subject: str) -> int:
         """The newest epoch that anything is known of, 0 where nothing is."""
         row = self._rows.get((tenant, subject))
-        if row is None:
-            return 0
-        marked = row.marker.epoch if row.marker is not None else 0
-        return max(row.removed, marked, row.live.epoch if row.live is not None else 0)
+        live = row.live.epoch if row is not None and row.live is not None else 0
+        return max(self.erased(tenant, subject), live)
 
     def _row(self, event: KeyWrapped | KeyRemoved | KeyErased) -> _Row:
         return self._rows.setdefault((event.tenant, event.subject), _Row())

@@ -120,17 +120,19 @@ def decide(command: CommandErase, erasure: str, keys: Known, stand: Stand) -> tu
     """Events by their identity, all to be sent or none. `erasure`: the command's id. Nothing where this command was done before."""
     if keys.marker is not None and keys.marker.erasure == erasure:
         return ()
-    if (kept := _kept_for(command, erasure, keys, stand)) is not None and kept.reason != "erased":
+    if (kept := _kept_for(command, erasure, keys, stand)) is not None and kept.reason in ("hold", "settings"):
         return (("kept", kept),)
     told = sorted({row.settings.route for row in stand.routes})
     cut = _cut(keys.marker, stand.ends)
     whose: dict[str, Any] = {"at_ms": stand.now_ms, "tenant": command.tenant, "subject": command.subject}
-    epoch = max(keys.live, keys.erased)
-    by = kept.earlier if kept is not None else erasure  # whoever reads it asks for the receipt
-    marker = ("marker", KeyErased(**whose, epoch=epoch, cut=cut, erasure=by))
+    epoch = keys.live or keys.erased + 1  # without a key the next one's, which may be in the making
+    receipted = kept is None or kept.reason == "erased"
+    by = kept.earlier if kept is not None and receipted else erasure  # whoever reads it asks for the receipt
+    marker = ("marker", KeyErased(**whose, epoch=epoch, cut=cut, erasure=by, receipt=receipted))
+    removed = ("removed", KeyRemoved(**whose, epoch=epoch))
     forgets = [(f"forget/{route}", CommandForget(**whose, route=route, erasure=by, cut=cut)) for route in told]
-    if kept is not None:  # no key since: requests that came meanwhile and are not read yet get none that lasts
-        return (marker, ("kept", kept), *forgets)
+    if kept is not None:  # no key, or none since: requests that came and are not read yet get none that lasts
+        return (marker, removed, ("kept", kept), *forgets)
     found = horizons(stand)
     receipt = SubjectErased(
         **whose,
@@ -144,7 +146,7 @@ def decide(command: CommandErase, erasure: str, keys: Known, stand: Stand) -> tu
         routes=tuple(told),
         by=command.operator,
     )
-    return (marker, ("removed", KeyRemoved(**whose, epoch=epoch)), ("receipt", receipt), *forgets)
+    return (marker, removed, ("receipt", receipt), *forgets)
 
 
 def _kept_for(command: CommandErase, erasure: str, keys: Known, stand: Stand) -> SubjectKept | None:
@@ -162,7 +164,7 @@ def _kept_for(command: CommandErase, erasure: str, keys: Known, stand: Stand) ->
         return kept(reason="settings", settings=wrong)
     if keys.live:
         return None
-    if keys.marker is not None:
+    if keys.marker is not None and keys.marker.receipt:
         return kept(reason="erased", earlier=keys.marker.erasure)
     return kept(reason="unknown")
 

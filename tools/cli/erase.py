@@ -113,24 +113,27 @@ def _kept(screen: Screen, data: SubjectKept) -> int:
             f"ratchet evidence prove {receipt}",
         )
         return Exit.DONE
-    screen.line({"refused": "erase"} | row, f"[red]no[/]: {_why(data)}; nothing was erased")
+    screen.line({"refused": "erase"} | row, f"[red]no[/]: {_why(data)}")
     return Exit.NO
 
 
 def _why(data: SubjectKept) -> str:
-    """Why nothing was erased, and what to do."""
+    """Why there is no receipt, and what to do."""
     whose = f"tenant {clean(data.tenant)}"
     if data.reason == "hold":
-        return f"a legal hold of {whose} stands against it: {', '.join(map(clean, data.holds))} (`ratchet tenant show {whose.split()[1]}`)"
+        return (
+            f"a legal hold of {whose} stands against it: {', '.join(map(clean, data.holds))} "
+            f"(`ratchet tenant show {whose.split()[1]}`); nothing was erased"
+        )
     if data.reason == "unknown":
         return (
-            f"there is no key of {data.subject} of {whose}: no request of that person was recorded, or the evidence log has not read it "
-            "yet (`ratchet status`), then say it again"
+            f"there is no key of {data.subject} of {whose}, so nothing was found to erase; a request that came until now and that the "
+            "evidence log has not read yet will not be kept readable there"
         )
     if data.settings == ("policy_gate",):
-        return f"nobody said what {whose} holds: `ratchet tenant apply FILE.toml` first"
+        return f"nobody said what {whose} holds: `ratchet tenant apply FILE.toml` first; nothing was erased"
     names = ", ".join(name.replace("_", ".") for name in data.settings)
-    return f"the topic ratchet.keyring would keep what it must lose: {names} (`ratchet doctor` says what they must be)"
+    return f"the topic ratchet.keyring would keep what it must lose: {names} (`ratchet doctor` says what they must be); nothing was erased"
 
 
 def moment(at_ms: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,45 @@ def test_what_is_no_token_is_never_plain(text: str) -> None:
     assert not text or text not in json.dumps(made, ensure_ascii=False)
     assert made["tenant"] == record.NOBODY
     assert made["id"] == "ratchet.requests[3]@17"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssn-123-45-6789", "a123-45-6789", "req_123.45.6789", "123-45-6789-x", "card-4111111111111111", "card_4111111111111111",
+        "x4111-1111-1111-1111", "req-4111.1111.1111.1111", "req-378282246310005", "r-3782-822463-10005", "4222222222222-x",
+        "r-20261122-6304000000000000000",
+    ],
+)  # fmt: skip
+def test_an_id_around_a_persons_number_is_committed_to(text: str) -> None:
+    """Letters beside it help nothing: neither as the request's id, nor the record's key, nor the event's own id."""
+    value = {"tenant": "acme", "route": "r", "request_id": text, "at_ms": 1}
+    headers = ((name, data.encode()) for name, data in (("ce_id", text), ("ce_type", "ratchet.request.submitted.v1")))
+    raw = Record("ratchet.requests", 3, 17, text.encode(), json.dumps(value).encode(), tuple(headers), 99)
+    made = json.loads(record.Draft(raw).build(KEY, KEY))
+    assert text not in json.dumps(made)
+    assert {"request", "key", "ce_id"} <= made["commit"].keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "demo-000123", "r-2026-11-22-0001", "r-2025-000123", "run-20261122-101112", "run-20261122101112", "req-1732269068123",
+        "evt-1732269068123456789", "order-0000000000123", "breach-2026-11-22", "6234567f-1234-4234-8234-123456789012",
+        "req-62345678-6234-4234-8234-623456789012", "q-" + "6234567890123456a" * 2, "sha256.c4111111111111111f",
+        "01JD9ZK3M4N5P6Q7R8S9T0V1W2",
+    ],
+)  # fmt: skip
+def test_ids_that_people_use_stand_in_plain(text: str) -> None:
+    """Counters, days, times, UUIDs and digests: an entry is found by them."""
+    assert entry({"tenant": "acme", "route": "r", "request_id": text, "at_ms": 1}, ce_id=text)["request"] == text
+    assert entry({"tenant": "acme"}, ce_id=text)["id"] == text
+
+
+@given(st.uuids())
+def test_every_uuid_stands_in_plain(value: UUID) -> None:
+    """With a word before it, too."""
+    assert entry({"tenant": "acme", "request_id": f"req-{value}"}, ce_id=str(value))["request"] == f"req-{value}"
 
 
 @pytest.mark.parametrize("value", [b"not json mary@example.org", b"\xff\xfe", b"[1]", None, b'{"a":"\\ud800"}', b""])

@@ -216,6 +216,24 @@ async def test_an_erasure_while_a_key_is_being_made(ring: Ring) -> None:
     assert second.epoch == 2
 
 
+async def test_a_key_behind_its_own_removal_is_taken_away(ring: Ring) -> None:
+    """An erasure that is committed while the key is wrapped stands before it: compaction would keep the key, so it is removed again."""
+    keyring = ring.open()
+    await keyring.make([])
+
+    class Between(LocalKek):
+        async def wrap(self, tenant: str, keys: Any) -> list[str]:
+            ring.erase(1, 10)
+            return await super().wrap(tenant, keys)
+
+    keyring._kek = Between(MASTER)
+    assert isinstance((await keyring.make([at(9)]))[at(9)], Erased)
+    own = [event.data for event in ring.broker.events("keyring") if event.key == f"acme/{ANNA}"]
+    assert [type(data) for data in own] == [KeyRemoved, KeyWrapped, KeyRemoved]
+    assert isinstance(own[-1], KeyRemoved)
+    assert own[-1].epoch == 1
+
+
 async def test_who_publishes_is_fenced(ring: Ring) -> None:
     """The older of two processes that make keys makes none any more."""
     older, newer = ring.open(), ring.open()

@@ -98,16 +98,27 @@ def test_the_tables_own_keyring_settings_pass() -> None:
 
 
 def test_unknown_and_erased_before() -> None:
-    """Without a key nothing is claimed: unknown, or erased before, by which command; the cut then moves on for what is not read yet."""
-    assert [name for name, _ in shred.decide(command(), "c-1", Known(), stand())] == ["kept"]
-    assert kept(shred.decide(command(), "c-1", Known(), stand())).reason == "unknown"
+    """Without a key nothing is claimed: unknown, or erased before, by which command; what is not read yet gets no key that lasts."""
+    made = shred.decide(command(), "c-1", Known(), stand(routes=[route()]))
+    assert [name for name, _ in made] == ["marker", "removed", "kept", "forget/cards"]
+    assert (kept(made).reason, kept(made).earlier) == ("unknown", "")
+    first = made[0][1]
+    assert isinstance(first, KeyErased)
+    assert (first.epoch, len(first.cut), first.erasure, first.receipt) == (1, 2, "c-1", False)
+    again = shred.decide(command(), "c-2", Known(marker=first), stand())
+    assert kept(again).reason == "unknown"  # there is no receipt that could be named
+    assert isinstance(again[1][1], KeyRemoved)
+    assert again[1][1].epoch == 2
+    later = shred.decide(command(), "c-3", Known(live=2, marker=first), stand())
+    assert (erased(later).keys, erased(later).epoch) == (1, 2)
     marker = KeyErased(tenant=TENANT, at_ms=NOW, subject=ANN, epoch=3, cut=(), erasure="c-0")
     made = shred.decide(command(), "c-1", Known(marker=marker), stand(routes=[route()]))
-    assert [name for name, _ in made] == ["marker", "kept", "forget/cards"]
+    assert [name for name, _ in made] == ["marker", "removed", "kept", "forget/cards"]
     assert (kept(made).reason, kept(made).earlier) == ("erased", "c-0")
-    moved = made[0][1]
+    moved, gone = made[0][1], made[1][1]
     assert isinstance(moved, KeyErased)
-    assert (moved.epoch, len(moved.cut), moved.erasure) == (3, 2, "c-0")
+    assert isinstance(gone, KeyRemoved)
+    assert (moved.epoch, gone.epoch, len(moved.cut), moved.erasure, moved.receipt) == (4, 4, 2, "c-0", True)
 
 
 def test_the_same_command_again_makes_nothing() -> None:
@@ -226,7 +237,7 @@ class Erasures(RuleBasedStateMachine):
         receipts = [payload for _, payload in out if isinstance(payload, SubjectErased)]
         marked = any(isinstance(payload, KeyErased) for _, payload in out)
         assert not (self.held and (receipts or marked))
-        assert bool(receipts) == any(isinstance(payload, KeyRemoved) for _, payload in out)
+        assert marked == any(isinstance(payload, KeyRemoved) for _, payload in out)
         if marked:
             self.cuts.append(dict(self.ends))
         for receipt in receipts:
@@ -242,6 +253,31 @@ class Erasures(RuleBasedStateMachine):
             for partition, end in cut.items():
                 if end:
                     assert isinstance(self.table.state(Wanted(TENANT, ANN, (partition, end - 1))), Erased)
+
+    @rule()
+    def somebody_erases_while_a_key_is_made(self) -> None:
+        """The key comes between the decision and what it made: it is gone with it, for it was made for what lies below the cut."""
+        before = self.known()
+        self.made += 1
+        out = shred.decide(
+            command(), f"c-{self.made}", before, stand(*self.held, now_ms=self.now, ends=dict(self.ends))
+        )
+        if not before.live:
+            self.put(wrapped(before.erased + 1))
+            self.keys += 1
+        for _, payload in out:
+            self.put(payload)
+        self.receipts += [payload for _, payload in out if isinstance(payload, SubjectErased)]
+        if out and any(isinstance(payload, KeyErased) for _, payload in out):
+            self.cuts.append(dict(self.ends))
+            self.keys -= 0 if before.live else 1  # it has no receipt: nobody knew of it
+            assert not self.known().live
+
+    @invariant()
+    def what_is_erased_lies_wrapped_no_more(self) -> None:
+        key, marker = self.topic.get(f"{TENANT}/{ANN}"), self.topic.get(f"{TENANT}/{ANN}/erased")
+        if isinstance(key, KeyWrapped) and marker is not None:
+            assert key.epoch > marker.epoch
 
     @invariant()
     def both_readers_agree(self) -> None:

@@ -66,6 +66,22 @@ async def test_a_command_said_twice_and_another_at_once() -> None:
         assert len(world.answers()) == 2
 
 
+async def test_an_unknown_subject_leaves_a_cut() -> None:
+    """Nothing is found; what came until then gets no key that lasts, and no receipt is claimed, however often it is said."""
+    other = "c" * 32
+    async with living(World()) as world:
+        ends = await world.standing.ends("requests")
+        for name in ("c-1", "c-2"):
+            world.broker.publish(command(other), event_id=name)
+        for row in await world.answered(2):
+            assert isinstance(row, SubjectKept)
+            assert (row.reason, row.earlier) == ("unknown", "")
+        markers = [row for row in world.of("keyring", KeyErased) if isinstance(row, KeyErased)]
+        assert [(row.epoch, row.receipt) for row in markers] == [(1, False), (2, False)]
+        assert {row.partition: row.offset for row in markers[0].cut} == ends
+        assert len(world.of("keyring", KeyRemoved)) == 2
+
+
 async def test_a_hold_and_its_end() -> None:
     """The newest policy of the tenant counts; what was held is erased when it is said again."""
     async with living(World()) as world:
@@ -83,7 +99,7 @@ async def test_a_hold_and_its_end() -> None:
 @pytest.mark.parametrize("action", ["exit", "lost", "fenced"])
 @pytest.mark.parametrize("point", POINTS)
 async def test_whole_or_not_at_all_wherever_it_breaks(point: str, action: str) -> None:
-    """Whatever breaks at any step of the transaction: after a restart there is one marker, one removal, one receipt, one forget."""
+    """Whatever breaks at any step of the transaction: after a restart each command's marker, removal, answer and forget is there once."""
     error = {"exit": Exit(), "lost": Lost("the answer is lost"), "fenced": Fenced("another owner")}[action]
     world = World(faults=Faults(point, 1, error))
     await world.start()
@@ -107,7 +123,7 @@ async def test_whole_or_not_at_all_wherever_it_breaks(point: str, action: str) -
         erased, kept = world.answers()
         assert isinstance(erased, SubjectErased)
         assert isinstance(kept, SubjectKept)
-        assert len(world.of("keyring", KeyRemoved)) == 1
+        assert len(world.of("keyring", KeyRemoved)) == 2
         assert [row.erasure for row in world.of("keyring", KeyErased) if isinstance(row, KeyErased)] == ["c-1", "c-1"]
         assert len(world.of("commands", CommandForget)) == 2
     finally:
