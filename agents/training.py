@@ -32,7 +32,7 @@ from schemas.payload import Payload
 from schemas.topics import PREFIX
 from streams.facts import Facts
 from streams.port import TP, Broker, BrokerError, OutOfRange
-from streams.restore import last_under
+from streams.restore import last_under, read_to
 from streams.runner import collect_rarely
 from streams.shapes import Record
 from streams.wire import partition_of
@@ -60,15 +60,13 @@ class KafkaCases:
 
     async def _read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]:
         tp = (PREFIX + "cases", partition)
-        reader = self._broker.reader({tp: first})
-        await reader.start()
         found: list[CaseClosed] = []
-        try:
-            while await reader.position(tp) <= last:
-                for records in (await reader.poll(timeout_s=0.5, max_records=1000)).values():
-                    found += [case for record in records if record.offset <= last for case in _case(record, route)]
-        finally:
-            await reader.stop()
+
+        async def take(records: Sequence[Record], position: int) -> bool:
+            found.extend(case for record in records if record.offset <= last for case in _case(record, route))
+            return True
+
+        await read_to(self._broker, tp, first, last + 1, take)
         return found
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from answering import KEYS, NOW, SECRET, SUBJECT, VALUES, Table, clinic, event_of, result, route, sealed, settled, trust
+from answering import KEYS, NOW, SECRET, SUBJECT, VALUES, clinic, event_of, result, route, sealed, settled, trust
+from gatekeeping import Table
 
 from agents.rules import ai_mark, answers
 from agents.rules.masking import MaskMap

@@ -248,7 +248,11 @@ def test_a_run_passes_only_when_it_showed_what_it_should(changes: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("shown", "alone"),
-    [({"routing", "chaos"}, "--routing"), ({"compliance", "useless"}, "--compliance"), ({"compliance", "routing"}, "--compliance")],
+    [
+        ({"routing", "chaos"}, "--routing"),
+        ({"compliance", "useless"}, "--compliance"),
+        ({"compliance", "routing"}, "--compliance"),
+    ],
 )
 def test_router_and_compliance_are_shown_alone(shown: set[str], alone: str) -> None:
     """Other damage would hide what the router answered, or the gate."""
