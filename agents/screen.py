@@ -20,19 +20,20 @@ class Screen:
     """Scans texts. Never raises for what a detector did: a scan that is not whole says so, and has no findings at all.
 
     So what an unfinished scan says does not depend on how far it came, and a replay that knows that it was late says the same.
-    `monotonic`: seconds that count against a scan. In a running agent they are the thread's own: on a machine whose processors are taken a
-    scan of microseconds may stand still for longer than it may take, and nothing would be wrong with the text.
+    `computed`: seconds that count against a scan, read by the thread that scans. In a running agent they are the thread's own: on a
+    machine whose processors are taken a scan of microseconds may stand still for longer than it may take, and nothing would be wrong
+    with the text. A detector that only waits spends none of them: it is given up.
     """
 
     def __init__(
         self,
         detect: Callable[[str], Sequence[Finding]],
-        monotonic: Callable[[], float],
+        computed: Callable[[], float],
         named: Callable[[str], Sequence[Finding]] | None = None,
     ) -> None:
         self._detect = detect
         self._named = named or detect
-        self._monotonic = monotonic
+        self._computed = computed
 
     async def scan(
         self, texts: Sequence[str], *, most_characters: int, budget_us: int, names: str | None = None
@@ -57,7 +58,7 @@ class Screen:
         return Scan(_nothing(work), characters, 0, failed=True)
 
     def _scanned(self, work: Work, characters: int, budget_us: int) -> Scan:
-        began = self._monotonic()
+        began = self._computed()
         found: list[tuple[Finding, ...]] = []
         for detect, text in work:
             try:
@@ -70,7 +71,7 @@ class Screen:
         return Scan(tuple(found), characters, self._spent_us(began))
 
     def _spent_us(self, began: float) -> int:
-        return round((self._monotonic() - began) * 1_000_000)
+        return round((self._computed() - began) * 1_000_000)
 
 
 def _nothing(work: Work) -> tuple[tuple[Finding, ...], ...]:

@@ -13,13 +13,11 @@ from typing import Any
 from agents.evidence.keyring import Keyring
 from agents.evidence.keytable import Erased, SubjectKey, Wanted
 from agents.rules.curation import Row
-from agents.screen import Screen
 from agents.trainer.dataset import Whose
 from agents.trainer.job import Ports, Progress, run
-from agents.wiring import ADAPTER_KEY, open_kek, open_process
+from agents.wiring import ADAPTER_KEY, open_kek, open_process, open_screen
 from infra.adapters import AdapterPredicate, AdapterVerifier, GoldenProbe, sign_adapter, write_probes
 from infra.artifacts import DirectoryStore
-from infra.detect import detect
 from infra.jobs import read_order
 from infra.secrets import SecretSource
 from infra.settings import Settings
@@ -34,6 +32,8 @@ from schemas.payload import Payload
 from schemas.topics import PREFIX
 from streams.facts import Facts
 from streams.port import TP, Broker, BrokerError, OutOfRange
+from streams.restore import last_under, read_to
+from streams.runner import collect_rarely
 from streams.shapes import Record
 from streams.wire import partition_of
 
@@ -60,15 +60,13 @@ class KafkaCases:
 
     async def _read(self, route: str, partition: int, first: int, last: int) -> Sequence[CaseClosed]:
         tp = (PREFIX + "cases", partition)
-        reader = self._broker.reader({tp: first})
-        await reader.start()
         found: list[CaseClosed] = []
-        try:
-            while await reader.position(tp) <= last:
-                for records in (await reader.poll(timeout_s=0.5, max_records=1000)).values():
-                    found += [case for record in records if record.offset <= last for case in _case(record, route)]
-        finally:
-            await reader.stop()
+
+        async def take(records: Sequence[Record], position: int) -> bool:
+            found.extend(case for record in records if record.offset <= last for case in _case(record, route))
+            return True
+
+        await read_to(self._broker, tp, first, last + 1, take)
         return found
 
 
@@ -105,25 +103,9 @@ class PolicyTenants:
             starts, ends = await admin.starts([tp]), await admin.ends([tp])
         finally:
             await admin.stop()
-        reader = self._broker.reader({tp: starts[tp]})
-        await reader.start()
-        found: GateTenant | None = None
-        try:
-            while await reader.position(tp) < ends[tp]:
-                for records in (await reader.poll(timeout_s=0.5, max_records=1000)).values():
-                    for record in records:
-                        if record.key == key:
-                            found = _permitted(record)
-        finally:
-            await reader.stop()
-        return found
-
-
-def _permitted(record: Record) -> GateTenant | None:
-    if record.value is None:
-        return None
-    policy = codec.decode_payload(PolicyGate, record.value)
-    return policy.settings if isinstance(policy, PolicyGate) else None
+        value = await last_under(self._broker, tp, starts[tp], ends[tp], key)
+        policy = None if value is None else codec.decode_payload(PolicyGate, value)
+        return policy.settings if isinstance(policy, PolicyGate) else None
 
 
 class KeyringKeys:
@@ -269,6 +251,7 @@ async def train(digest: str, settings: Settings) -> int:
     crashed, for then its next attempt goes on from there.
     """
     os.nice(NICE)
+    collect_rarely()  # what walks through every object of the libraries would count as the time of whichever row is scanned then
     async with open_process(settings, f"training-{os.getpid()}", user="jobs") as process:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -282,8 +265,7 @@ async def train(digest: str, settings: Settings) -> int:
             artifacts=process.artifacts,
             trainings=PeftTrainings(process.artifacts, process.secrets, checkpoints, stop),
             tenants=PolicyTenants(process.broker),
-            # By the processor's clock: nobody waits for a row, and a process that gives way to others would be late by theirs.
-            screen=Screen(detect, cpu_s),
+            screen=await open_screen(process.clock),
             keys=KeyringKeys(keyring),
             facts=TracedFacts(await process.facts("trainer-job"), named.traceparent),
             clock=process.clock,

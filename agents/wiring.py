@@ -53,6 +53,7 @@ from streams.wire import Decoder, Verify, speaker
 
 if TYPE_CHECKING:
     from agents.evidence.quorum import Quorum
+    from agents.screen import Screen
 
 STREAM_AGENTS = (
     "router",
@@ -227,11 +228,18 @@ async def open_guest(process: Process) -> EngineGuest:
     return RayGuest(ours, settings.ray_address, process.clock)
 
 
+async def open_screen(clock: SystemClock) -> "Screen":
+    """The gate's detectors, by the time that the scanning thread computes, and warm: the first text is scanned like any other."""
+    from agents.screen import Screen
+    from infra.detect import detect, named, warm
+
+    await asyncio.to_thread(warm)
+    return Screen(detect, clock.computed, named)
+
+
 async def _router(process: Process, runner: Runner) -> Transform:
     from agents.router.actor import Gatekeeper, Router
     from agents.router.around import StoreAround
-    from agents.screen import Screen
-    from infra.detect import detect, named
 
     store = await process.store()
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
@@ -246,7 +254,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
         process.clock,
         process.keys.pseudonym_key,
         artifact=process.artifacts.get_bytes,
-        gatekeeper=Gatekeeper(Screen(detect, process.clock.computed, named), keys.seal_map),
+        gatekeeper=Gatekeeper(await open_screen(process.clock), keys.seal_map),
     )
 
 
@@ -276,12 +284,10 @@ async def _inference(process: Process, runner: Runner) -> Transform:
 
 
 async def _trust(process: Process, runner: Runner) -> Transform:
-    from agents.screen import Screen
     from agents.trust.actor import Trust
-    from infra.detect import detect
 
     store = None if process.settings.redis_url is None else await process.store()
-    screen, keys = Screen(detect, process.clock.computed), await open_gate_keys(process.secrets)
+    screen, keys = await open_screen(process.clock), await open_gate_keys(process.secrets)
     return Trust(runner.view(VIEW), process.clock, screen, keys, store)
 
 

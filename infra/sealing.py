@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from schemas import canonical
 from schemas.errors import Refused
+from schemas.hkdf import hkdf
 
 GATE_SECRET: Final = "gate"  # noqa: S105  where it lies, not what it is
 KEY_BYTES: Final = 32
@@ -111,7 +110,7 @@ class GateKeys:
         info = canonical.encode({"purpose": purpose, "tenant": tenant, "v": 1})
         found = self._held.get(info)
         if found is None:
-            found = HKDF(hashes.SHA256(), KEY_BYTES, None, info).derive(self._master)
+            found = hkdf(self._master, info)
             if len(self._held) >= _MOST_HELD:  # whoever names tenants must not fill the memory
                 self._held.clear()
             self._held[info] = found

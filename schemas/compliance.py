@@ -5,9 +5,9 @@ A subject is always a pseudonym here: 16 bytes of HMAC under the tenant's key, a
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from schemas.events import AuditEvent, Observation
+from schemas.events import AuditEvent, Observation, Part
 from schemas.gate import GateTenant
 from schemas.payload import ID_PATTERN, Incoming, Payload, RouteEvent, Strict
 from schemas.policies import Policy
@@ -17,12 +17,6 @@ SUBJECT_PATTERN: Final = r"^[0-9a-f]{32}$"
 INCIDENT_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
 WORD_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,47}$"
 DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
-
-
-class Part(BaseModel):
-    """A part of a payload."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 # commands about a tenant: by operators

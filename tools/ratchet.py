@@ -872,11 +872,8 @@ def demo(
     """Live the whole loop on real data in front of you."""
     from tools.cli import delegate
 
-    if compliance:
-        if useless or chaos or rollback or routing:
-            raise typer.BadParameter("--compliance goes alone: it shows the gate, an incident and an erasure")
-        done(delegate.compliance(screen(as_json), keep=keep))
-    done(delegate.demo(screen(as_json), useless=useless, chaos=chaos, rollback=rollback, routing=routing, keep=keep))
+    shown = {"useless": useless, "chaos": chaos, "rollback": rollback, "routing": routing, "compliance": compliance}
+    done(delegate.demo(screen(as_json), **shown, keep=keep))
 
 
 def main() -> None:

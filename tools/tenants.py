@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from schemas.errors import Refused
 from schemas.gate import Exemption, Flow, GateTenant, Hold, Timed
+from schemas.topics import DAY_MS
 from tools.declared import errors, read_toml, refused
 
 KIND = "tenant-file"
-DAY_MS = 86_400_000
 SOON_MS = 30 * DAY_MS
 TIMES = ("from", "until")
 ACCEPTED = "a date or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z"

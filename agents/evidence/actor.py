@@ -10,7 +10,7 @@ from agents.evidence import coverage
 from agents.evidence.announce import Announcer
 from agents.evidence.building import Item, built, items
 from agents.evidence.keytable import Erased, Missing, SubjectKey, Wanted
-from agents.evidence.payloads import DAY_MS, FOLDER, files_of, written_before
+from agents.evidence.payloads import FOLDER, files_of, written_before
 from agents.evidence.ports import (
     Attestor,
     AuditPublisher,
@@ -24,6 +24,7 @@ from agents.evidence.ports import (
 )
 from agents.evidence.sequencer import MAX_BATCH, Beside, Sequencer, Signed
 from schemas.errors import Unavailable
+from schemas.topics import DAY_MS
 
 BATCH_S = 0.2
 LINGER_S = 0.5

@@ -6,7 +6,6 @@ Rules:
 3. Where nobody can tell what an erasure covers, all of it is erased.
 """
 
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,12 +13,13 @@ from typing import Any, Final
 import orjson
 
 from schemas.compliance import Cut, KeyErased, KeyRemoved, KeyWrapped
+from schemas.hkdf import hkdf
 from schemas.payload import Payload
 from schemas.topics import PREFIX
 from schemas.value import value
 
 KEY_BYTES: Final = 32
-COMMIT, PAYLOAD, ROWS = "commit/1", "payload/1", "rows/1"
+COMMIT, PAYLOAD, ROWS = b"commit/1", b"payload/1", b"rows/1"
 REQUESTS: Final = f"{PREFIX}requests"
 Place = tuple[int, int]
 """Where a request lies on `ratchet.requests`: (partition, offset)."""
@@ -146,7 +146,7 @@ def _covers(marker: Erased, place: Place | None) -> bool:
 
 
 class SubjectKey:
-    """A subject's key, opened, and the keys derived from it: HKDF-SHA-256 (RFC 5869), no salt. Its repr holds none of them."""
+    """A subject's key, opened, and the keys derived from it: HKDF without a salt. Its repr holds none of them."""
 
     __slots__ = ("_dek", "commit", "epoch", "payload")
 
@@ -155,24 +155,18 @@ class SubjectKey:
             raise ValueError(f"a key of {len(dek)} bytes; accepted: {KEY_BYTES}")
         self.epoch = epoch
         self._dek = dek
-        self.commit = derived(dek, COMMIT)
+        self.commit = hkdf(dek, COMMIT)
         """k_subject, under which texts are committed to."""
-        self.payload = derived(dek, PAYLOAD)
+        self.payload = hkdf(dek, PAYLOAD)
         """Seals payloads beside the log."""
 
     @property
     def rows(self) -> bytes:
         """Seals the subject's rows of training data."""
-        return derived(self._dek, ROWS)
+        return hkdf(self._dek, ROWS)
 
     def __repr__(self) -> str:
         return f"SubjectKey(epoch={self.epoch})"
-
-
-def derived(dek: bytes, purpose: str) -> bytes:
-    """HKDF-SHA-256 with 32 bytes out, an empty salt, and `purpose` as info."""
-    extracted = hmac.digest(bytes(32), dek, "sha256")
-    return hmac.digest(extracted, purpose.encode() + b"\x01", "sha256")
 
 
 def payload_aad(tenant: str, record_id: str) -> bytes:

@@ -27,7 +27,6 @@ from schemas.value import value
 from streams.shapes import Record
 
 FOLDER: Final = "payloads"
-DAY_MS: Final = 86_400_000
 _HEAD: Final = b"ratchet-payloads/1\n"
 _NAME = re.compile(r"([0-9]{15})-([0-9]{15})-[0-9a-f]{16}")
 

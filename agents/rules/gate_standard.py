@@ -98,8 +98,6 @@ STANDARD: Final = RuleSet(
             at={"request": "mask", "answer": "mask", "curation": "mask"},
             only_hipaa=True,
         ),
-        SizeRule(
-            id="soc2-pi1.2", words="A text is not longer than what is scanned whole, in time.", characters=200_000
-        ),
+        SizeRule(id="soc2-pi1.2", words="A text is not longer than what is scanned whole, in time.", characters=50_000),
     )
 )

@@ -63,6 +63,12 @@ def find(text: bytes) -> Iterator[Finding]:
                 yield from _found(rule, _RULES.allowed, text)
 
 
+def keywords() -> list[str]:
+    """What the rules look for before they look closer."""
+    rules = {rule.name: rule for rules in _RULES.by_keyword.values() for rule in rules}
+    return sorted({word.decode() for rule in rules.values() for word in rule.keywords})
+
+
 def _keywords(pattern: Pattern, lowered: bytes) -> set[bytes]:
     """The keywords in a text, those that overlap too: the search goes on one byte behind where the last one starts."""
     words: set[bytes] = set()

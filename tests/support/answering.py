@@ -1,6 +1,6 @@
 """Trust with real detectors and keys, and what it reads, for tests of what goes out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gates import CLINIC
@@ -15,7 +15,6 @@ from infra.sealing import GateKeys
 from schemas.compliance import PolicyGate
 from schemas.events import ResultCompleted, ReviewSettled
 from schemas.findings import Finding
-from schemas.payload import Payload
 from schemas.policies import PolicyRoute
 from schemas.routes import Arm, Route
 from streams.shapes import Event, P, Record, View
@@ -47,22 +46,6 @@ def looked(tenant: str = "default") -> Held:
 
 def sealed(request_id: str = "r1", known: MaskMap = VALUES, *, tenant: str = "clinic", event_id: str = "x0") -> str:
     return KEYS.seal_map(tenant, request_id, event_id, known)
-
-
-class Table:
-    """A view that holds what it was given."""
-
-    def __init__(self, *policies: Payload) -> None:
-        self.rows: dict[str, Event[Any]] = {policy.event_key(): event_of(policy) for policy in policies}
-
-    def get(self, model: type[P], key: str) -> Event[P] | None:
-        return self.rows.get(key)
-
-    def items(self, model: type[P]) -> Mapping[str, Event[P]]:
-        return {key: row for key, row in self.rows.items() if isinstance(row.data, model)}
-
-    def age_s(self) -> float:
-        return 0.0
 
 
 def event_of(payload: P, event_id: str = "x1") -> Event[P]:

@@ -176,6 +176,20 @@ class World:
         return [event for event in events if event.source == f"ratchet/{agent}"]
 
 
+class Faults:
+    """Raises `error` at the nth pass of one point, once."""
+
+    def __init__(self, point: str, nth: int, error: BaseException) -> None:
+        self.point, self.left, self.error, self.struck = point, nth, error, False
+
+    async def __call__(self, point: str, agent: str, partition: int) -> None:
+        if point == self.point:
+            self.left -= 1
+            if self.left == 0:
+                self.struck = True
+                raise self.error
+
+
 async def until(held: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Wait for a condition, TimeoutError when it does not come."""
     async with asyncio.timeout(timeout_s):

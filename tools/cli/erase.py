@@ -5,7 +5,6 @@ The person's id goes nowhere: the command names the pseudonym, and the shredder 
 
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from schemas.compliance import CommandErase, SubjectErased, SubjectKept
@@ -17,6 +16,7 @@ from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean
 from tools.cli.subject import Asked, pseudonym_asked
+from tools.tenants import instant
 
 __all__ = ["Asked", "erase", "pseudonym_asked"]
 
@@ -138,5 +138,6 @@ def _why(data: SubjectKept) -> str:
 
 def moment(at_ms: int) -> str:
     """A time in UTC, to the minute above: never earlier than it is."""
-    whole = min(-(-at_ms // 60_000) * 60, 253_402_300_740)  # the last minute that has four digits of a year
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return instant(
+        min(-(-at_ms // 60_000) * 60_000, 253_402_300_740_000)
+    )  # the last minute that has four digits of a year

@@ -57,17 +57,7 @@ async def try_it(settings: Settings, kill: Kill, folder: Path) -> None:
         code, rows = await replay(folder)
         flowing.cancel()
         assert (code, rows[-1]["equal"]) == (0, True), rows
-        assert [row["agent"] for row in rows[:-1]] == [
-            "router",
-            "trust",
-            "cases",
-            "ladder",
-            "judge",
-            "trainer",
-            "estimator",
-            "learner",
-            "compliance",
-        ]
+        assert [row["agent"] for row in rows[:-1]] == [*AGENTS]
         assert all(row["events"] > 10 and row["equal"] for row in rows[:-1])
         assert sum(row["state_keys"] for row in rows[:-1]) > 20
         log, _ = await record_log(KafkaBroker(bootstrap), folder / "recorded.xz")

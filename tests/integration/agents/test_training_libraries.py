@@ -10,14 +10,13 @@ import pytest
 from agents.evidence.keyring import Keyring
 from agents.evidence.keytable import Wanted
 from agents.rules.curation import curate
-from agents.screen import Screen
 from agents.trainer.dataset import read
 from agents.trainer.job import Ports, run
-from agents.training import ADAPTER_KEY, KafkaCases, KeyringKeys, PeftTrainings, PolicyTenants, TracedFacts, cpu_s
+from agents.training import ADAPTER_KEY, KafkaCases, KeyringKeys, PeftTrainings, PolicyTenants, TracedFacts
+from agents.wiring import open_screen
 from infra.adapters import AdapterVerifier, read_probes
 from infra.artifacts import DirectoryStore
 from infra.clock import SystemClock
-from infra.detect import detect
 from infra.kek import LocalKek
 from infra.secrets import LocalSecrets
 from infra.training import BaseSettings, Example, train_base
@@ -107,7 +106,7 @@ async def test_a_job_on_its_real_libraries(tmp_path: Path) -> None:
     keyring = Keyring(broker, kek, clock)
     ports = Ports(
         cases=KafkaCases(broker), artifacts=store, trainings=trainings, tenants=PolicyTenants(broker),
-        screen=Screen(detect, cpu_s), keys=KeyringKeys(keyring), facts=TracedFacts(facts, TRACE), clock=clock,
+        screen=await open_screen(clock), keys=KeyringKeys(keyring), facts=TracedFacts(facts, TRACE), clock=clock,
     )  # fmt: skip
     came = await run(order, ports)
     await facts.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from recorded_events import OneKey
 
 from agents.evidence.actor import Collector
 from agents.evidence.coverage import frontiers
@@ -31,15 +32,6 @@ from tools import verify_evidence
 
 PARTITIONS = 2
 TABLE_PARTITIONS = 4  # of the table's topics on the shared broker, the same for every test
-
-
-class Keys:
-    """One key for every tenant."""
-
-    def commitment_key(self, tenant: str) -> bytes:
-        return bytes(32)
-
-    pseudonym_key = commitment_key
 
 
 @dataclass
@@ -109,7 +101,7 @@ async def collect(source: Source, root: Path, until: dict[tuple[str, int], int])
     await fence.start()
     sequencer = await open_log(root, notary, fence)
     keyring = Keyring(source.broker, LocalKek(bytes(32)), SystemClock())
-    collector = Collector(sequencer, reader, Keys(), keyring, publisher, SystemClock())
+    collector = Collector(sequencer, reader, OneKey(), keyring, publisher, SystemClock())
     stop = asyncio.Event()
     running = asyncio.create_task(collector.run(stop))
     try:

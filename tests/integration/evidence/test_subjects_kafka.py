@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_events import OneKey
 
 from agents.evidence.actor import Collector
 from agents.evidence.keyring import TOPIC, Keyring, open_rows_key
@@ -41,15 +42,6 @@ from tools.stack.vault import VaultServer
 PARTITIONS = 4  # of the table's topics on the shared broker, the same for every test
 ANNA, BERT = "a" * 32, "b" * 32
 TEXT = "hush-5c1d"
-
-
-class Keys:
-    """One key for every tenant."""
-
-    def commitment_key(self, tenant: str) -> bytes:
-        return bytes(32)
-
-    pseudonym_key = commitment_key
 
 
 @dataclass
@@ -130,7 +122,7 @@ class World:
         sequencer = await Sequencer.open(
             LogDirectory(self.root), notary=notary, fence=fence, check=verify, attester=attester
         )
-        collector = Collector(sequencer, reader, Keys(), await self.keyring(), publisher, SystemClock())
+        collector = Collector(sequencer, reader, OneKey(), await self.keyring(), publisher, SystemClock())
         stop = asyncio.Event()
         running = asyncio.create_task(collector.run(stop))
         try:
@@ -173,14 +165,14 @@ async def test_erased_stays_erased(world: World, tmp_path: Path, caplog: pytest.
     running = await world.keyring()
     for index, entry in world.entries().values():
         assert TEXT.encode() in await Payloads(world.root, running).open(index, entry)
-        assert await opening_key(entry, "text", Keys(), running)
+        assert await opening_key(entry, "text", OneKey(), running)
     await world.erase(ANNA, 1, cut=5)
     for keyring in (running, await world.keyring()):
         index, entry = world.entries()[0]
         with pytest.raises(SubjectErased):
             await Payloads(world.root, keyring).open(index, entry)
         with pytest.raises(SubjectErased):
-            await opening_key(entry, "text", Keys(), keyring)
+            await opening_key(entry, "text", OneKey(), keyring)
         assert await Payloads(world.root, keyring).open(*world.entries()[1])
     job = await world.keyring(TRAINING_ROLE)
     with pytest.raises(SubjectErased):

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas.compliance import KeyWrapped
 from streams.kafka import KafkaBroker
 from tools.cli import commands, submit, tenants
@@ -18,7 +18,7 @@ from tools.cli.erase import erase
 from tools.cli.evidence import open_log
 from tools.cli.place import open_bus
 from tools.cli.screen import Exit, Screen
-from tools.stack import down, up
+from tools.stack import up
 from tools.stack.secure import administration
 
 ROUTE = Path(__file__).parents[3] / "docs" / "examples" / "banking.toml"
@@ -37,16 +37,6 @@ HOLD = """
 [[holds]]
 id = "court-7"
 """
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A state folder of the test's own, which the commands find by the environment."""
-    own = Settings(state_dir=tmp_path / "state", cache_dir=load().resolved().cache_dir, engine="scripted", partitions=2)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(own.state_dir))
-    yield own
-    if (own.state_dir / "stack.json").exists():
-        down(settings=own)
 
 
 def test_from_a_request_to_a_receipt_in_the_log(

@@ -2,34 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from agents.evidence.snapshot import Snapshot, parsed
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas.errors import Unavailable
 from streams.kafka import KafkaBroker
 from tools.cli import check, drill, trials_roles
 from tools.cli.bus import Bus
 from tools.cli.place import open_broker, open_bus
 from tools.cli.screen import Exit, Screen
-from tools.stack import AGENT_GROUPS, down, up
+from tools.stack import AGENT_GROUPS, up
 
 DAYS = 365
 SEEN_S = 30.0
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A state folder of the test's own, which the commands find by the environment."""
-    own = Settings(state_dir=tmp_path / "state", cache_dir=load().resolved().cache_dir, engine="scripted", partitions=2)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(own.state_dir))
-    yield own
-    if (own.state_dir / "stack.json").exists():
-        down(settings=own)
 
 
 def ran(command: Callable[[Screen], Awaitable[int]], capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas.errors import Refused
 from streams.acl import Acl, Right, principal_of
 from streams.kafka_acl import KafkaAccess
@@ -26,16 +26,6 @@ from tools.stack.vault import VaultServer
 ROUTE = Path(__file__).parents[3] / "docs" / "examples" / "banking.toml"
 AGENTS = (("router", "trust"), ("cases", "ladder", "judge"), ("inference",))
 PROCESSES = [",".join(group) for group in AGENTS]
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """A state folder of the test's own, which the commands find by the environment."""
-    own = Settings(state_dir=tmp_path / "state", cache_dir=load().resolved().cache_dir, engine="scripted", partitions=2)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(own.state_dir))
-    yield own
-    if (own.state_dir / "stack.json").exists():
-        down(settings=own)
 
 
 def ran(

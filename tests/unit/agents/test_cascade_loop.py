@@ -1,11 +1,11 @@
 """Router, inference, trust and cases over the broker in memory, every first answer escalated: one answer, one case each."""
 
 import asyncio
-import contextlib
 from collections import Counter
 from typing import Any
 
 from answering import trust
+from living import working
 
 from agents.cases.fold import Cases
 from agents.inference.actor import Inference
@@ -65,18 +65,11 @@ async def test_every_escalated_request_has_one_answer_and_one_case() -> None:
         broker.publish(RequestSubmitted(at_ms=now, route="bank", request_id=name, messages=said))
         told = {"at_ms": now, "route": "bank", "request_id": name, "by": "ref", "kind": "reference", "corrected": "x"}
         broker.publish(VerdictGiven.model_validate(told))
-    tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
-    try:
+    async with working(runner.run(), inference.follow()):
         async with asyncio.timeout(25):
             while sum(event.data.TYPE == "case.closed" for event in broker.events("ratchet.cases")) < 20:  # noqa: ASYNC110  watched from outside
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
     told = [event.data for event in broker.events("ratchet.answers")]
     assert Counter(answer.request_id for answer in told) == Counter(names)
     assert {(answer.TYPE, answer.arm) for answer in told} == {("answer.released", "strong")}

@@ -17,7 +17,7 @@ FINDINGS = st.builds(
 SCANS = st.builds(
     Scan,
     st.lists(FINDINGS, max_size=5).map(lambda found: (tuple(found),)),
-    st.sampled_from((500, 200_001)),
+    st.sampled_from((500, 50_001)),
     st.sampled_from((90, 20_001)),
     st.sampled_from((False, False, False, True)),
 )

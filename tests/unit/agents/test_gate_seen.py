@@ -107,7 +107,7 @@ def test_the_same_again_from_the_recorded_word(failed: bool, spent_us: int, word
 
 def test_limits_are_those_of_the_rules_in_force() -> None:
     """The least of all size rules in force; without one nothing may be scanned, and the gate is closed anyway."""
-    assert limits(BOOK, NOW) == (200_000, 20_000)
+    assert limits(BOOK, NOW) == (50_000, 20_000)
     size = next(rule for rule in STANDARD.rules if isinstance(rule, SizeRule))
     less = size.model_copy(update={"id": "less", "characters": 10})
     assert limits(Book((size, less), ""), NOW) == (10, 20_000)

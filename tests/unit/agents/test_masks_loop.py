@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from answering import KEYS, SECRET, trust
+from living import working
 
 from agents.cases.fold import Cases
 from agents.inference.actor import Inference
@@ -122,15 +123,8 @@ class Loop:
                 runner.add_transform(agent)
         if "cases" in names:
             runner.add_fold(Cases())
-        tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
-        try:
+        async with working(runner.run(), inference.follow()):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
 
     def begin(self) -> None:
         now = SystemClock().now_ms()

@@ -1,7 +1,6 @@
 """The gate on the real runtime over the broker in memory: what it denies is nowhere behind it, and a replay denies the same."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from answering import trust
 from gatekeeping import CARD, HEALTH, KEYS, SECRET, TENANT
+from living import working
 from prometheus_client import generate_latest
 
 from agents.cases.fold import Cases
@@ -114,18 +114,11 @@ async def played() -> tuple[MemoryBroker, MemoryStore, Telemetry]:
         } | asked
         said = (Message(role="user", content=told.pop("text")),)
         broker.publish(RequestSubmitted.model_validate(told | {"messages": said}))
-    tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
-    try:
+    async with working(runner.run(), inference.follow()):
         async with asyncio.timeout(25):
             while len(broker.records("answers")) < len(REQUESTS):  # noqa: ASYNC110  watched from outside
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.2)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
     return broker, store, telemetry
 
 

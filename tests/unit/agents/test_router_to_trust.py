@@ -1,10 +1,10 @@
 """Router, inference, trust and ladder on the real runtime over the broker in memory: every request has one answer."""
 
 import asyncio
-import contextlib
 from collections import Counter
 
 from answering import trust
+from living import working
 
 from agents.inference.actor import Inference
 from agents.router.actor import Router
@@ -74,18 +74,11 @@ async def test_good_and_bad_requests_each_have_one_answer_or_dead_letter():
     headers = (("ce_type", RequestSubmitted.ce_type().encode()),)
     broker.put("ratchet.requests", b"bad2", b'{"route":"bank"}', headers)
     broker.put("ratchet.requests", b"bad3", b"{", headers)
-    tasks = [asyncio.create_task(runner.run()), asyncio.create_task(inference.follow())]
-    try:
+    async with working(runner.run(), inference.follow()):
         async with asyncio.timeout(20):
             while len(broker.records("ratchet.scores")) < 120 or len(broker.records("ratchet.answers")) < 62:  # noqa: ASYNC110  watched from outside
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.2)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
     answers = broker.events("ratchet.answers")
     assert Counter(event.data.request_id for event in answers) == Counter(
         [f"r{n}" for n in range(60)] + ["bad1", "bad2"]

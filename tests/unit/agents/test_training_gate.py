@@ -66,7 +66,7 @@ async def test_what_must_be_masked_is_masked_in_text_and_label(tmp_path: Path) -
         case(900, f"my card is {CARD}"),
         case(900, "hello", f"your card is {CARD}"),
         case(900, "hello", "the key is AKIAIOSFODNN7EXAMPLQ"),
-        case(900, "x" * 200_001),
+        case(900, "x" * 50_001),
     ],
     ids=["account", "account in the label", "secret", "too long"],
 )

@@ -7,7 +7,7 @@ import pytest
 from erasing import ANN, PARTITIONS, TENANT, World, command, hold, policy
 from living import living
 from spoken import Ears, credential, encoded, ring_of
-from streams_contract import until
+from streams_contract import Faults, until
 
 from schemas import ids
 from schemas.compliance import CommandForget, KeyErased, KeyRemoved, SubjectErased, SubjectKept
@@ -22,20 +22,6 @@ RING = ring_of({"op": ("operator",), "shredder": ("shredder",), "trainer": ("ups
 
 class Exit(BaseException):
     """The process is gone."""
-
-
-class Faults:
-    """Raises `error` at the nth pass of one point, once."""
-
-    def __init__(self, point: str, nth: int, error: BaseException) -> None:
-        self.point, self.left, self.error, self.struck = point, nth, error, False
-
-    async def __call__(self, point: str, agent: str, partition: int) -> None:
-        if point == self.point:
-            self.left -= 1
-            if self.left == 0:
-                self.struck = True
-                raise self.error
 
 
 async def test_an_erasure() -> None:

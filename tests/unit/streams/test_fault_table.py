@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from streams_contract import FAST, Count, Echo, World, chain_of, request, until
+from streams_contract import FAST, Count, Echo, Faults, World, chain_of, request, until
 
 from infra.clock import SystemClock
 from schemas.events import AnswerRefused
@@ -19,21 +19,6 @@ EACH = 6
 
 class Exit(BaseException):
     """The process is gone."""
-
-
-class Faults:
-    """Raises `error` at the nth pass of one point, once."""
-
-    def __init__(self, point: str, nth: int, error: BaseException) -> None:
-        self.point, self.left, self.error = point, nth, error
-        self.struck = False
-
-    async def __call__(self, point: str, agent: str, partition: int) -> None:
-        if point == self.point:
-            self.left -= 1
-            if self.left == 0:
-                self.struck = True
-                raise self.error
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answering import KEYS, NOW, Table, clinic, event_of, result, route, settled, trust
+from answering import KEYS, NOW, clinic, event_of, result, route, settled, trust
+from gatekeeping import Table
 
 from infra.clock import ManualClock
 from infra.sealing import GATE_SECRET, GateKeys

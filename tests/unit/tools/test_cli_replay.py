@@ -43,17 +43,7 @@ def test_the_same_is_said_and_ends_with_0(ratchet: Run) -> None:
     code, out, err = ratchet("--log", str(LOOP), "--json")
     *agents, whole = rows(out)
     assert (code, err) == (0, "")
-    assert [row["agent"] for row in agents] == [
-        "router",
-        "trust",
-        "cases",
-        "ladder",
-        "judge",
-        "trainer",
-        "estimator",
-        "learner",
-        "compliance",
-    ]
+    assert [row["agent"] for row in agents] == [*agents_of(())]
     assert all(row["equal"] and len(row["sha256"]) == 64 for row in agents)
     assert whole["equal"]
     assert set(whole["excluded_headers"]) == {"ratchet-dlq-at", "ratchet-dlq-attempts"}

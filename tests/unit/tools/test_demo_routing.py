@@ -246,7 +246,17 @@ def test_a_run_passes_only_when_it_showed_what_it_should(changes: dict[str, Any]
     assert passed(report(**changes)) is whole
 
 
-def test_the_router_is_shown_alone() -> None:
-    """Other damage would hide what the router answered."""
-    with pytest.raises(Refused, match="--routing goes alone"):
-        demo(Screen(as_json=True), useless=False, chaos=True, rollback=False, routing=True, keep=False)
+@pytest.mark.parametrize(
+    ("shown", "alone"),
+    [
+        ({"routing", "chaos"}, "--routing"),
+        ({"compliance", "useless"}, "--compliance"),
+        ({"compliance", "routing"}, "--compliance"),
+    ],
+)
+def test_router_and_compliance_are_shown_alone(shown: set[str], alone: str) -> None:
+    """Other damage would hide what the router answered, or the gate."""
+    flags = {name: name in shown for name in ("useless", "chaos", "rollback", "routing", "compliance")}
+    with pytest.raises(Refused, match=f"{alone} goes alone") as refused:
+        demo(Screen(as_json=True), **flags, keep=False)
+    assert refused.value.kind == "usage"

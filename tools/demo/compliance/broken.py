@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from agents.rules.incidents import HOUR_MS
 from schemas.errors import Unavailable
 from schemas.topics import full
 from tools.demo.compliance.gated import request_id, submit
@@ -18,7 +19,6 @@ READERS = ("trust", "cases")  # of results, beside the log
 LOST = Asks("lost", "a question whose result is deleted", "Is there a lift?")
 IN_FLIGHT_S = 1.5  # what a reader had asked for before it was stopped comes empty by then
 FOUND_S = 60
-HOUR_MS = 3_600_000
 
 
 def observing(tale: Tale) -> None:

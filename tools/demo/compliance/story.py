@@ -11,6 +11,7 @@ from infra import banking77
 from schemas.gate import GateTenant
 from schemas.routes import Arm, JudgeSettings, Route, TrainingSettings
 from schemas.routing import RoutingSettings
+from schemas.topics import DAY_MS
 
 TENANT: Final = "clinic"
 ROUTE: Final = "clinic.front-desk"
@@ -20,7 +21,6 @@ HOUSE, OUTSIDE, OVERSEAS = "house", "outside", "overseas"
 PATIENT: Final = "patient-0117"
 OTHER_PATIENT: Final = "patient-0118"
 HOLD: Final = "court-2026-114"
-DAY_MS: Final = 86_400_000
 
 CARD: Final = "4111 1111 1111 1111"
 EMAIL: Final = "anna.schmidt@example.org"
