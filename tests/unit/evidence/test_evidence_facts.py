@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -276,6 +276,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TABLE)), st.data(), st.integers(-(2**63), 2**63 - 1))
 def test_any_record_has_a_canonical_entry(name: str, data: st.DataObject, at_ms: int) -> None:
     """Valid or garbage, a record gives RFC 8785's own bytes, the same again, within the schema, without a canary; commitments open."""
