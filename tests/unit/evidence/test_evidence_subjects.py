@@ -15,11 +15,12 @@ from agents.evidence.actor import Collector
 from agents.evidence.keyring import Keyring
 from agents.evidence.keytable import Wanted, wanted_of
 from agents.evidence.log import LogDirectory, export
-from agents.evidence.payloads import DAY_MS, FOLDER, Payloads, opening_key
+from agents.evidence.payloads import FOLDER, Payloads, opening_key
 from agents.evidence.record import Draft, committed_bytes, pseudonym
 from infra.kek import LocalKek
 from schemas.compliance import Cut, KeyErased, KeyRemoved
 from schemas.errors import Refused, SubjectErased, Unavailable
+from schemas.topics import DAY_MS
 from streams.fence import Publisher
 from streams.shapes import Record
 from tools import verify_evidence
