@@ -22,7 +22,7 @@ from schemas.events import AdapterLive, AuditCheckpoint
 from schemas.export import SENDERS
 from schemas.payload import REGISTRY
 from schemas.principal import Prove
-from schemas.topics import DAY_MS, PREFIX, deferred_topic, order_topic, plans, state_topic
+from schemas.topics import DAY_MS, PREFIX, deferred_topic, order_topic, plans, recorded, state_topic
 from streams.acl import Acl, Right, Work, compare, rights
 from streams.admin import ensure_groups, ensure_topics
 from streams.facts import Facts
@@ -224,7 +224,7 @@ async def test_evidence_does_its_work(secured: Secured) -> None:
     """It reads every offset of all that is recorded, takes its fence, and publishes a checkpoint with its cursor."""
     broker = secured.as_("evidence")
     reader, fence, publisher = (
-        EveryOffset(broker, WORKS["evidence"].reads, lambda _: ""),
+        EveryOffset(broker, recorded(), lambda _: ""),
         Fence(broker),
         Publisher(broker, 1),
     )

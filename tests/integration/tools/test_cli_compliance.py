@@ -62,6 +62,13 @@ def ratchet(kafka: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+def open_ones(ratchet: Run) -> list[str]:
+    """The tenant's incidents that nobody has closed; the broker is shared, and others' violations are incidents too."""
+    code, rows = ratchet("incident", "list")
+    assert code == 0
+    return [row["incident"] for row in rows if row["tenant"] == "clinic"]
+
+
 @pytest.mark.usefixtures("agent")
 @pytest.mark.timeout(180)
 def test_a_tenant_is_configured_and_an_incident_goes_through_its_states(ratchet: Run, tmp_path: Path) -> None:
@@ -86,10 +93,10 @@ def test_a_tenant_is_configured_and_an_incident_goes_through_its_states(ratchet:
     code, (row,) = ratchet("incident", "notify", *named, "--nature", "--contact", "--consequences")
     assert (code, row["event"]["data"]["late"], row["now"]["missing"]) == (0, False, ["measures"])
     assert ratchet("incident", "notify", *named, "--measures")[1][0]["now"]["missing"] == []
-    assert [one["incident"] for one in ratchet("incident")[1]] == ["cli-breach"]
+    assert open_ones(ratchet) == ["cli-breach"]
     for word in ("tell", "contain", "close"):
         assert ratchet("incident", word, *named)[0] == 0
-    assert ratchet("incident", "list") == (0, [])
+    assert open_ones(ratchet) == []
     code, (row,) = ratchet("incident", "show", "cli-breach")
     assert (code, row["state"], row["told"], row["late"]) == (0, "closed", True, False)
     assert [event["type"].removeprefix("incident.") for event in row["history"]] == [
