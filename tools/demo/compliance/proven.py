@@ -55,7 +55,7 @@ def proving(tale: Tale) -> None:
     tale.claim(
         "the exported bundle is accepted offline",
         accepted(said),
-        f"{said.get('size', '?')} entries; {said.get('problems', '')}",
+        "; ".join((f"{said.get('size', '?')} entries", *(str(row) for row in said.get("problems") or ()))),
     )
     tale.claim("and refused with one bit changed", bool(said.get("refused")), str(said.get("refused", "")))
     own = tale.folder / "evidence-clinic"
