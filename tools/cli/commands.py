@@ -31,6 +31,7 @@ from schemas.topics import BY_NAME
 from tools.cli.bus import Bus, now_ms
 from tools.cli.effects import Word, meaning
 from tools.cli.events import as_row, one_line
+from tools.cli.gating import policy_of, warn, warnings
 from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Progress, Screen, clean
@@ -138,10 +139,12 @@ async def apply_route(
     prove: Prove = unproven,
 ) -> int:
     """The same for a route already read."""
-    before = await route_of(bus, route.route)
+    before, gate = await route_of(bus, route.route), await policy_of(bus, route.tenant)
+    loud = warnings(route, None if gate is None else gate.settings, now_ms())
     if before is not None and before.settings == route:
-        row = {"applied": route.route, "version": before.version, "changed": False}
+        row = {"applied": route.route, "version": before.version, "changed": False, "warnings": loud}
         screen.line(row, f"{clean(route.route)} already has these settings (version {before.version})")
+        warn(screen, route.route, loud)
         return Exit.DONE
     command = CommandApply(
         route=route.route, tenant=route.tenant, at_ms=now_ms(), operator=by, reason=reason, settings=route
@@ -158,9 +161,10 @@ async def apply_route(
     if done:
         version = rows[-1]["data"]["version"]
         screen.line(
-            {"applied": route.route, "version": version, "changed": True},
+            {"applied": route.route, "version": version, "changed": True, "warnings": loud},
             f"[green]applied[/] {clean(route.route)}, version {version}: running agents follow by themselves",
         )
+        warn(screen, route.route, loud)
         return Exit.DONE
     return not_done(screen, rows, f"apply {route.route}", wait_s)
 

@@ -173,13 +173,14 @@ async def apply(bus: Bus, route: Route, wait_s: float = 15) -> int:
 
 
 async def test_apply_waits_for_the_policy(bus: Bus, capsys: pytest.CaptureFixture[str]) -> None:
-    """Away is 3; taken is 0 with the version; the same again changes nothing; a dead letter is 1 with the reason."""
+    """Away is 3; taken is 0 with the version, loudly without a gate; the same again changes nothing; a dead letter is 1 with the reason."""
     assert await apply(bus, ROUTE, wait_s=0.5) == 3
     async with played(play_judge(bus, await bus.ends(["ratchet.commands"]))):
         assert await apply(bus, ROUTE) == 0
-    capsys.readouterr()
+    assert ["NO GATE" in words for words in json.loads(capsys.readouterr().out.splitlines()[-1])["warnings"]] == [True]
     assert await apply(bus, ROUTE) == 0
-    assert json.loads(capsys.readouterr().out)["changed"] is False
+    again = json.loads(capsys.readouterr().out)
+    assert (again["changed"], len(again["warnings"])) == (False, 1)
     async with played(play_judge(bus, await bus.ends(["ratchet.commands"]), refuse=True)):
         assert await apply(bus, ROUTE.model_copy(update={"window_s": 99.0, "deadline_s": 5.0})) == 1
     assert json.loads(capsys.readouterr().out)["reason"] == "cooling down"
