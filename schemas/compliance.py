@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from schemas.events import AuditEvent, Observation, Part
+from schemas.events import AuditEvent, Observation, Part, TenantCommand
 from schemas.gate import GateTenant
 from schemas.payload import ID_PATTERN, Incoming, Payload, RouteEvent, Strict
 from schemas.policies import Policy
@@ -20,18 +20,6 @@ DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
 
 
 # commands about a tenant: by operators
-
-
-class TenantCommand(Incoming):
-    """Keyed by tenant."""
-
-    TOPIC = "commands"
-
-    operator: str = Field(pattern=ID_PATTERN)
-    reason: str = Field(default="", max_length=2000)
-
-    def event_key(self) -> str:
-        return self.tenant
 
 
 class CommandTenant(TenantCommand):

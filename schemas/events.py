@@ -913,19 +913,24 @@ class CommandCancel(Command):
 # commands about records: by operators, each in one transaction with the deed that it tells of
 
 
-class RepairCommand(Incoming):
-    """What an operator did to records. No agent acts on it: what became of a dead letter is read from these."""
+class TenantCommand(Incoming):
+    """Keyed by tenant."""
 
     TOPIC = "commands"
 
     operator: str = Field(pattern=ID_PATTERN)
     reason: str = Field(default="", max_length=2000)
-    agent: str = Field(pattern=ID_PATTERN, description="Whose dead letter, lane or group.")
-    topic: str = Field(pattern=TOPIC_PATTERN, description="The agent's input.")
-    partition: int = Field(ge=0)
 
     def event_key(self) -> str:
         return self.tenant
+
+
+class RepairCommand(TenantCommand):
+    """What an operator did to records. No agent acts on it: what became of a dead letter is read from these."""
+
+    agent: str = Field(pattern=ID_PATTERN, description="Whose dead letter, lane or group.")
+    topic: str = Field(pattern=TOPIC_PATTERN, description="The agent's input.")
+    partition: int = Field(ge=0)
 
 
 class LetterCommand(RepairCommand):

@@ -19,9 +19,9 @@ from typing import Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codec import Encoded, Headers
-from schemas.compliance import CommandForget, CommandTenant, TenantCommand
+from schemas.compliance import CommandForget, CommandTenant
 from schemas.errors import Refused
-from schemas.events import Command, CommandApply, RepairCommand, VerdictGiven
+from schemas.events import Command, CommandApply, TenantCommand, VerdictGiven
 from schemas.payload import ID_PATTERN, Payload
 from schemas.topics import BY_NAME
 
@@ -112,7 +112,7 @@ class Speaker:
                 _refuse("wrong-principal", "by", f"{self.name!r} speaks for judge models only", f"{GRADES}<arm>")
         elif isinstance(payload, VerdictGiven):
             named = ("by", payload.by)
-        elif isinstance(payload, Command | RepairCommand | TenantCommand):
+        elif isinstance(payload, Command | TenantCommand):
             named = ("operator", payload.operator)
         if named is not None and named[1] != self.name:
             _refuse("wrong-principal", named[0], f"is not {self.name!r}, who proved it", f"{self.name!r}")

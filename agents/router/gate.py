@@ -12,16 +12,15 @@ from typing import Final
 
 from agents.router.masks import rank
 from agents.router.observed import Denied, Gated, Policies
-from agents.rules.gate import Asked, Book, Fired, Place, closed
+from agents.rules.gate import Asked, Fired, Place, closed
 from agents.rules.gate_seen import Checked, asked_of, check, failed, limits, seen
-from agents.rules.gate_standard import STANDARD
+from agents.rules.gate_standard import BOOK
 from agents.rules.masking import MaskMap
 from schemas.events import GateSeen, RequestSubmitted
 from schemas.findings import Finding, Kind
 from schemas.gate import GateTenant, Scan
 from schemas.routes import Route
 
-BOOK: Final = Book.of(STANDARD)
 GONE: Final = "[DENIED]"  # in the place of a denied text
 OF_PEOPLE: Final = frozenset({Kind.EMAIL, Kind.CARD, Kind.IBAN, Kind.SSN, Kind.SECRET})
 _FIELDS: Final[Mapping[str, str]] = {

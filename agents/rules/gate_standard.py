@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from agents.rules.gate import Book
 from schemas.findings import Kind
 from schemas.gate import (
     BasisRule,
@@ -101,3 +102,6 @@ STANDARD: Final = RuleSet(
         SizeRule(id="soc2-pi1.2", words="A text is not longer than what is scanned whole, in time.", characters=50_000),
     )
 )
+
+BOOK: Final = Book.of(STANDARD)
+"""The same, made ready: what router, trust and training jobs decide by."""

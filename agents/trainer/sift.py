@@ -12,15 +12,13 @@ from typing import Protocol
 from agents.rules import deid
 from agents.rules.curation import Row
 from agents.rules.curation_gate import asked_to_train, permitted, texts_of
-from agents.rules.gate import Book
 from agents.rules.gate_seen import limits
-from agents.rules.gate_standard import STANDARD
+from agents.rules.gate_standard import BOOK
 from agents.screen import Screen
 from schemas.errors import Refused
 from schemas.events import TrainingOrdered
 from schemas.gate import GateTenant
 
-BOOK = Book.of(STANDARD)
 DENIED = "denied by the gate"
 _AT_ONCE = 200  # rows between two looks at the event loop
 

@@ -12,9 +12,9 @@ from typing import Final
 
 from agents.rules import ai_mark
 from agents.rules.ai_mark import Origins
-from agents.rules.gate import CLOSED, Asked, Book, decide
+from agents.rules.gate import CLOSED, Asked, decide
 from agents.rules.gate_seen import failed, limits, seen
-from agents.rules.gate_standard import STANDARD
+from agents.rules.gate_standard import BOOK
 from agents.rules.masking import MaskMap, redact, unmask
 from schemas.compliance import PolicyGate
 from schemas.events import AiMark, AnswerReleased, AnswerWithheld, GateSeen
@@ -23,7 +23,6 @@ from schemas.policies import PolicyRoute
 from schemas.value import value
 from streams.shapes import Event
 
-BOOK: Final = Book.of(STANDARD)
 UNOPENED: Final = "gate-map"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from schemas import codec, ids
 from schemas.codec import Encoded
-from schemas.compliance import TenantCommand
 from schemas.events import (
     Command,
     CommandApply,
@@ -23,6 +22,7 @@ from schemas.events import (
     CommandRollback,
     CommandTrain,
     CommandTrust,
+    TenantCommand,
 )
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.principal import Prove

@@ -143,53 +143,27 @@ def incident_notify(
     _take("notify", incident, tenant, operator, reason, wait=wait, as_json=as_json, notice=notice)
 
 
-@incident_app.command("not-notifiable")
-def incident_not_notifiable(
-    incident: Name,
-    tenant: Tenant = None,
-    operator: By = None,
-    reason: Reason = "",
-    wait: Wait = 15,
-    as_json: Json = False,
-) -> None:
-    """Say that nobody has to be notified. Where personal data is concerned: why not, with --reason."""
-    _take("not_notifiable", incident, tenant, operator, reason, wait=wait, as_json=as_json)
+def _plain(word: str, step: str, told: str) -> None:
+    """A step that says no more than that it was taken."""
+
+    def taken(
+        incident: Name,
+        tenant: Tenant = None,
+        operator: By = None,
+        reason: Reason = "",
+        wait: Wait = 15,
+        as_json: Json = False,
+    ) -> None:
+        _take(step, incident, tenant, operator, reason, wait=wait, as_json=as_json)
+
+    incident_app.command(word, help=told)(taken)
 
 
-@incident_app.command("tell")
-def incident_tell(
-    incident: Name,
-    tenant: Tenant = None,
-    operator: By = None,
-    reason: Reason = "",
-    wait: Wait = 15,
-    as_json: Json = False,
-) -> None:
-    """Say that the people concerned were told (GDPR Art. 34). Needs an assessed high risk."""
-    _take("tell", incident, tenant, operator, reason, wait=wait, as_json=as_json)
-
-
-@incident_app.command("contain")
-def incident_contain(
-    incident: Name,
-    tenant: Tenant = None,
-    operator: By = None,
-    reason: Reason = "",
-    wait: Wait = 15,
-    as_json: Json = False,
-) -> None:
-    """Say that it spreads no further."""
-    _take("contain", incident, tenant, operator, reason, wait=wait, as_json=as_json)
-
-
-@incident_app.command("close")
-def incident_close(
-    incident: Name,
-    tenant: Tenant = None,
-    operator: By = None,
-    reason: Reason = "",
-    wait: Wait = 15,
-    as_json: Json = False,
-) -> None:
-    """End it: once it is contained, and notified or not notifiable."""
-    _take("close", incident, tenant, operator, reason, wait=wait, as_json=as_json)
+_plain(
+    "not-notifiable",
+    "not_notifiable",
+    "Say that nobody has to be notified. Where personal data is concerned: why not, with --reason.",
+)
+_plain("tell", "tell", "Say that the people concerned were told (GDPR Art. 34). Needs an assessed high risk.")
+_plain("contain", "contain", "Say that it spreads no further.")
+_plain("close", "close", "End it: once it is contained, and notified or not notifiable.")

@@ -28,8 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.router import decide, gate
-from agents.router.gate import BOOK
 from agents.router.observed import Observed, Policies
+from agents.rules.gate_standard import BOOK
 from infra.detect import detect, named
 from schemas.compliance import PolicyGate
 from schemas.events import AnswerRefused, DecisionRouted, ResultCompleted, ScoreAssigned, ShadowOrdered

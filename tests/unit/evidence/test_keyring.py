@@ -198,17 +198,24 @@ async def test_a_later_request_opens_the_next_epoch(ring: Ring) -> None:
     assert await open_rows_key(keyring, "acme", ANNA, (1, 10)) == second.rows
 
 
+class ErasedMeanwhile(LocalKek):
+    """While it wraps, the subject is erased."""
+
+    def __init__(self, ring: Ring) -> None:
+        super().__init__(MASTER)
+        self._ring = ring
+
+    async def wrap(self, tenant: str, keys: Any) -> list[str]:
+        self._ring.erase(1, 10)
+        return await super().wrap(tenant, keys)
+
+
 async def test_an_erasure_while_a_key_is_being_made(ring: Ring) -> None:
     """A marker that comes between reading and publishing is seen before the key is used: the request is erased."""
     keyring = ring.open()
     await keyring.make([])
 
-    class Between(LocalKek):
-        async def wrap(self, tenant: str, keys: Any) -> list[str]:
-            ring.erase(1, 10)
-            return await super().wrap(tenant, keys)
-
-    keyring._kek = Between(MASTER)
+    keyring._kek = ErasedMeanwhile(ring)
     found = await keyring.make([at(9), at(12)])
     assert isinstance(found[at(9)], Erased)
     second = found[at(12)]
@@ -221,12 +228,7 @@ async def test_a_key_behind_its_own_removal_is_taken_away(ring: Ring) -> None:
     keyring = ring.open()
     await keyring.make([])
 
-    class Between(LocalKek):
-        async def wrap(self, tenant: str, keys: Any) -> list[str]:
-            ring.erase(1, 10)
-            return await super().wrap(tenant, keys)
-
-    keyring._kek = Between(MASTER)
+    keyring._kek = ErasedMeanwhile(ring)
     assert isinstance((await keyring.make([at(9)]))[at(9)], Erased)
     own = [event.data for event in ring.broker.events("keyring") if event.key == f"acme/{ANNA}"]
     assert [type(data) for data in own] == [KeyRemoved, KeyWrapped, KeyRemoved]
