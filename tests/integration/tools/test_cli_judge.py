@@ -86,7 +86,9 @@ async def test_the_loop_of_commands(
         assert (
             await commands.apply_route(screen, bus, ROUTE, by="ann", reason="", wait_s=30, progress=Progress(None)) == 0
         )
-        assert said(capsys)[-1] == {"applied": "cli.judged", "version": 1, "changed": True}
+        row = said(capsys)[-1]
+        assert ["NO GATE" in words for words in row.pop("warnings")] == [True]
+        assert row == {"applied": "cli.judged", "version": 1, "changed": True}
 
         given = Defaults("cli.judged", None, None, None, f"bad-{SystemClock().now_ms()}", SystemClock().now_ms())
         bad = [
