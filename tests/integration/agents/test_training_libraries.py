@@ -12,7 +12,8 @@ from agents.evidence.keytable import Wanted
 from agents.rules.curation import curate
 from agents.trainer.dataset import read
 from agents.trainer.job import Ports, run
-from agents.training import ADAPTER_KEY, KafkaCases, KeyringKeys, PeftTrainings, PolicyTenants, TracedFacts
+from agents.training import ADAPTER_KEY, PeftTrainings
+from agents.training_ports import KafkaCases, KeyringKeys, PolicyTenants, TracedFacts
 from agents.wiring import open_screen
 from infra.adapters import AdapterVerifier, read_probes
 from infra.artifacts import DirectoryStore

@@ -7,7 +7,7 @@ import pytest
 
 from agents.evidence.keyring import Keyring
 from agents.evidence.keytable import Wanted
-from agents.training import KeyringKeys, PolicyTenants, sweep
+from agents.training_ports import KeyringKeys, PolicyTenants, sweep
 from infra.clock import ManualClock
 from infra.kek import LocalKek
 from schemas.codec import encode
