@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # The tests of a project of many small tensors gain nothing from more threads than cores.
 export OMP_NUM_THREADS ?= 2
+# What is imported is compiled once and kept, whatever the shell says: else each of the hundred processes of a test run compiles torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test unit integration check bench faults up down lock clean
 

@@ -30,7 +30,7 @@ TENANT = "acme"
 ANN = "a" * 32
 SEGMENT_MS = 7 * DAY_MS
 PARTITIONS = 2
-FAST = RuntimeSettings(linger_s=0.002, retry_s=0.05, defer_s=0.05, tick_s=60)
+FAST = RuntimeSettings(linger_s=0.002, retry_s=0.05, defer_s=0.05, fenced_wait_s=0.02, tick_s=60)
 RECEIPTS = (SubjectErased, SubjectKept)
 
 
