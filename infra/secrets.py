@@ -171,7 +171,7 @@ class LocalSecrets:
     async def patch(self, path: str, before: Collection[str], changes: Mapping[str, str | None]) -> bool:
         with _locked(self._file):
             held = await self.get(path)
-            if held.keys() != frozenset(before):
+            if set(held) != set(before):
                 return False
             merged = {**held, **changes}
             self._put(path, {name: text for name, text in merged.items() if text is not None})
@@ -299,7 +299,7 @@ class VaultSecrets:
         """By Vault's check-and-set: the version that had the fields `before`."""
         self._check()
         version, held = await self._fields(path)
-        if held != frozenset(before):
+        if held != set(before):
             return False
         try:
             await self._call(

@@ -130,7 +130,7 @@ class Bus:
         """Everything from the positions to the ends as they are now, by record time."""
         return sorted([record async for record in self.each(positions)], key=lambda r: r.timestamp_ms)
 
-    async def each(self, positions: Mapping[TP, int]) -> AsyncGenerator[Record]:
+    async def each(self, positions: Mapping[TP, int]) -> AsyncGenerator[Record, None]:
         """The same record by record, of each partition in its order: for more than memory holds."""
         with translated(self.bootstrap):
             ends = await self.admin.ends(list(positions))

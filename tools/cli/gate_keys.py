@@ -1,14 +1,14 @@
 """`ratchet gate`: the keys that masks are sealed and answers marked with. A key itself is shown nowhere, and read by none of this."""
 
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from infra import gate_keys
 from infra.gate_keys import Listed
-from infra.sealing import FIRST, map_key
+from infra.sealing import FIRST, GATE_SECRET, map_key
 from schemas.errors import Unavailable
 from schemas.topics import full
 from streams.shapes import Record
@@ -19,6 +19,7 @@ from tools.voice import open_store
 
 DECISIONS, ANSWERS = full("decisions"), full("answers")
 NAMED = 10
+SKEW_MS = 3_600_000  # between the clocks of two agents
 
 
 async def listed(screen: Screen) -> int:
@@ -47,13 +48,13 @@ async def rotate(screen: Screen) -> int:
     return Exit.DONE
 
 
-async def retire(screen: Screen, name: str, *, anyway: bool) -> int:
+async def retire(screen: Screen, name: str, *, anyway: bool, bus: Bus | None = None) -> int:
     """`retire`: a key that only opens goes. Not while answers are under way under it, unless `anyway`."""
     async with _store() as store:
         row = await gate_keys.to_retire(store, name, now_ms())
         if row.state == "retired":
             return _told(screen, row, "is retired already: nothing was done")
-        waiting = [] if anyway else await _under_way(screen, row.key_id)
+        waiting = [] if anyway else await _under_way(screen, row.key_id, bus or open_bus())
         if waiting:
             screen.line(
                 {"retired": False, **row_of(row), "under_way": len(waiting), "requests": waiting[:NAMED]},
@@ -71,14 +72,13 @@ def _told(screen: Screen, row: Listed, words: str) -> int:
     return Exit.DONE
 
 
-async def _under_way(screen: Screen, key_id: int) -> list[str]:
+async def _under_way(screen: Screen, key_id: int, bus: Bus) -> list[str]:
     """Requests that were decided under the key and have no answer yet."""
-    with screen.progress("reading decisions and answers") as progress:
-        async with open_bus() as bus:
-            progress.say("reading decisions")
+    with screen.progress("reading decisions") as progress:
+        async with bus:
             waiting = await _decided(bus, key_id)
             progress.say(f"reading answers: {len(waiting)} requests were masked under the key")
-            async for record in bus.each(await bus.starts([ANSWERS], key_id or None)):
+            async for record in bus.each(await bus.starts([ANSWERS], _since(key_id))):
                 waiting.discard(_key(record))
     return sorted(waiting)
 
@@ -86,9 +86,13 @@ async def _under_way(screen: Screen, key_id: int) -> list[str]:
 async def _decided(bus: Bus, key_id: int) -> set[str]:
     return {
         _key(record)
-        async for record in bus.each(await bus.starts([DECISIONS], key_id or None))
+        async for record in bus.each(await bus.starts([DECISIONS], _since(key_id)))
         if sealed_by(record) == key_id
     }
+
+
+def _since(key_id: int) -> int | None:
+    return None if key_id == FIRST else key_id - SKEW_MS
 
 
 def sealed_by(record: Record) -> int | None:
@@ -111,8 +115,14 @@ def _key(record: Record) -> str:
 
 
 @asynccontextmanager
-async def _store() -> AsyncGenerator[gate_keys.Changes]:
-    async with open_store(settings()) as source:
+async def _store() -> AsyncGenerator[gate_keys.Changes, None]:
+    found = settings()
+    if found.secrets == "vault" and found.vault_token is None:
+        raise Unavailable(
+            "the gate's keys are in Vault, and there is no token to change them with: set RATCHET_VAULT_TOKEN to one that may read "
+            f"{found.vault_mount}/subkeys/{GATE_SECRET} and patch {found.vault_mount}/data/{GATE_SECRET}"
+        )
+    async with open_store(found) as source:
         if source is None:
             raise Unavailable("there is no secret store here yet: `ratchet up` makes one, or set RATCHET_SECRETS=vault")
         yield source
