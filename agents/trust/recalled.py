@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from agents.rules import ai_mark
 from agents.rules.ai_mark import FIRST_KEY, key_of
 from agents.rules.masking import MaskMap, literals
 from agents.trust.actor import KEY_GONE, Trust
@@ -114,11 +115,18 @@ class AsRecorded:
         shut = sealed != "" and self._keys.shut(sealed)
         if shut and isinstance(text, str) and _fits(literals(answer.text), text):
             self._notes[PUT_BACK] += 1
-            answer = answer.model_copy(update={"text": text})
+            answer = answer.model_copy(update={"text": text, "mark": self._marked(mark, answer.tenant, text)})
         if isinstance(binding, str) and self._keys.away(key_of(mark.binding)):
             self._notes[BOUND] += 1
             answer = answer.model_copy(update={"mark": AiMark(statement=mark.statement, binding=binding)})
         return Emit(answer, out.identity)
+
+    def _marked(self, mark: AiMark, tenant: str, text: str) -> AiMark:
+        """The mark of this text in the place of another's."""
+        key_id = key_of(mark.binding)
+        origins = ai_mark.origins_of(ai_mark.Mark(mark.statement, mark.binding))
+        made = ai_mark.mark(origins, text, self._keys.mark_key(tenant, key_id), key_id)
+        return AiMark(statement=made.statement, binding=made.binding)
 
 
 def _key_named(binding: str) -> int | None:
