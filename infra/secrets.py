@@ -447,7 +447,7 @@ def _log_in(client: Any, role_id: str | None, wrapped_secret_id: str | None, tok
             data = client.auth.token.lookup_self()["data"]
         except Forbidden as fault:
             raise Refused("Vault does not accept the token RATCHET_VAULT_TOKEN", kind="secrets") from fault
-        return float(data["ttl"]) or float("inf"), bool(data["renewable"])
+        return float(data["ttl"]) or float("inf"), bool(data.get("renewable"))  # a root token does not say
     if role_id is None or wrapped_secret_id is None:
         raise Refused("Vault needs RATCHET_VAULT_ROLE_ID and RATCHET_VAULT_WRAPPED_SECRET_ID", kind="secrets")
     try:

@@ -58,8 +58,8 @@ async def retire(screen: Screen, name: str, *, anyway: bool, bus: Bus | None = N
         if waiting:
             screen.line(
                 {"retired": False, **row_of(row), "under_way": len(waiting), "requests": waiting[:NAMED]},
-                f"[yellow]{len(waiting)} answers are under way[/] under {name}: {', '.join(map(clean, waiting[:NAMED]))}"
-                f"{', …' if len(waiting) > NAMED else ''}; nothing was done: say it again when they are out, or with --yes, "
+                f"[yellow]answers under way[/] under {name}: {len(waiting)} ({', '.join(map(clean, waiting[:NAMED]))}"
+                f"{', …' if len(waiting) > NAMED else ''}); nothing was done: say it again when they are out, or with --yes, "
                 "and they are withheld",
             )
             return Exit.NO
