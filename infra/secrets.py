@@ -299,7 +299,7 @@ class VaultSecrets:
         """By Vault's check-and-set: the version that had the fields `before`."""
         self._check()
         version, held = await self._fields(path)
-        if held != set(before):
+        if held != frozenset(before):
             return False
         try:
             await self._call(

@@ -35,7 +35,7 @@ class Keys(Protocol):
 
 Learn = Callable[[str], Awaitable[None]]
 """Asks where keys come from for that of a sealed map which is not held. Raises `Unavailable` where nobody answers."""
-KEY_GONE = "gate-key"
+KEY_GONE = "gate-key"  # the kind of a refusal: the key of what was sealed is not held
 AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
 
