@@ -32,7 +32,7 @@ from agents.router.observed import NEVER, Hit, Like
 from agents.rules.gate_seen import Word, again
 from agents.rules.masking import MaskMap
 from agents.screen import Screen
-from agents.trust.actor import Trust
+from agents.trust.actor import AWAY, NOT_OUT, Trust
 from agents.trust.recalled import AsRecorded, RecalledKeys
 from agents.wiring import FOLDS, groups
 from infra.detect import detect, named
@@ -300,17 +300,26 @@ class Recalling:
 
 
 class TrustRecall(Recalling):
-    """Trust keeps nothing: clock, policies, how scans ended, which key marked, and where a key is not at hand what it gave."""
+    """Trust keeps nothing: clock, policies, how scans ended, which key marked, where a key is not at hand what it gave, and that one
+    could not be looked up."""
 
     def __init__(self, log: RecordedLog, policies: Policies, keys: GateKeys | None) -> None:
         super().__init__(log, policies)
         recalled = RecalledKeys(keys, map_key)
-        self.transform = self._trust = AsRecorded(
-            Trust(policies, self.clock, self.screen, recalled), recalled, self.notes
-        )
+        trust = Trust(policies, self.clock, self.screen, recalled, learn=self._learn)
+        self.transform = self._trust = AsRecorded(trust, recalled, self.notes)
+        self._away: str | None = None
+
+    async def _learn(self, sealed: str) -> None:
+        if self._away is not None:
+            raise Unavailable(self._away)
 
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
         self._trust.recall(payloads(recorded))
+        letters = (dict(row.headers) for row in recorded if is_letter(row.topic))
+        away = (said for said in letters if said.get("ratchet-dlq-kind") == AWAY.encode())
+        said = next((said.get("ratchet-dlq-message", b"").decode("utf-8", "replace") for said in away), None)
+        self._away = None if said is None else said.removeprefix(NOT_OUT)
         return super().recall(record, recorded)
 
 

@@ -36,6 +36,7 @@ class Keys(Protocol):
 Learn = Callable[[str], Awaitable[None]]
 """Asks where keys come from for that of a sealed map which is not held. Raises `Unavailable` where nobody answers."""
 KEY_GONE = "gate-key"  # the kind of a refusal: the key of what was sealed is not held
+AWAY, NOT_OUT = "unavailable", "nothing was let out: "
 AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
 
@@ -90,7 +91,7 @@ class Trust:
 
     def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
         """Where the key of a map could not be looked up for long: nothing goes out until somebody sends it back."""
-        return (DeadLetter(event.record, "unavailable", f"nothing was let out: {error}"),)
+        return (DeadLetter(event.record, AWAY, f"{NOT_OUT}{error}"),)
 
     async def _keep(
         self, result_id: str, result: ResultCompleted, policies: decide.Policies, emits: Sequence[Emit]

@@ -29,7 +29,7 @@ from infra.sealing import FIRST, GateKeys, map_key
 from infra.store import MemoryStore
 from schemas import ids
 from schemas.compliance import PolicyGate
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from schemas.events import CaseAnswered, CaseClosed, Message, RequestSubmitted, ReviewRequested
 from schemas.gate import Flow, GateTenant
 from schemas.payload import REGISTRY, DerivedEvent
@@ -41,9 +41,14 @@ from streams.reader import ByPlace
 from streams.recorded import RecordedLog
 from streams.replay import Window
 from streams.runner import Runner
+from streams.surroundings import RuntimeSettings
+from tools.cli import letters
+from tools.cli.bus import Bus
 from tools.cli.marks import checked
+from tools.cli.repairs import By
 from tools.cli.replay import record_log, replay_broker, replay_log
 from tools.cli.review_desk import verdict
+from tools.cli.screen import Screen as Voice
 
 TENANT = "shop"
 KEY = {TENANT: b"key"}
@@ -116,11 +121,12 @@ class Loop:
     opens: Keys = KEYS
     """Those of trust."""
     learn: Learn | None = None
+    patience: RuntimeSettings | None = None
 
     @contextlib.asynccontextmanager
     async def running(self, *names: str) -> AsyncGenerator[None, None]:
         broker, clock, store = self.broker, SystemClock(), self.store
-        runner = Runner(broker, clock)
+        runner = Runner(broker, clock, settings=self.patience)
         view = runner.view("ratchet.policies")
         inference = Inference(view, self.engine, store, Facts(broker), clock, "i1")
         gatekeeper = Gatekeeper(Screen(detect, still), self.seals.seal_map)
@@ -395,6 +401,42 @@ async def test_a_rotation_loses_no_answer(first: str) -> None:
         assert any("taken as recorded" in note for gave in found for note in gave.notes) == noted
     found = await replay_broker(loop.broker, ("router", "trust"), Window(), key_of=KEY.__getitem__, gate_keys=KEYS)
     assert {gave.agent for gave in found if gave.kinds} == {"router", "trust"}, "a key that was never there is found"
+
+
+async def test_an_answer_whose_key_nobody_can_look_up_can_be_sent_back() -> None:
+    """It becomes a dead letter, which says why; a replay says the same; and when the store answers again it goes out."""
+    at_ms = SystemClock().now_ms()
+    both = GateKeys(FORMER, {at_ms: NEW})
+
+    async def away(sealed: str) -> None:
+        raise Unavailable("Vault does not serve: it is sealed")
+
+    loop = Loop(seals=both, learn=away)
+    loop.begin()
+    loop.ask("quick", "masked")
+    async with loop.running(*ROUTER_ON):
+        await loop.until(lambda: any(not row.shadow for row in loop.events("results")))
+    loop.patience = RuntimeSettings(retry_s=0, rounds=0)
+    async with loop.running("trust"):
+        await loop.until(lambda: len(loop.broker.records("ratchet.results.dlq")) == 1)
+    (letter,) = loop.broker.records("ratchet.results.dlq")
+    assert loop.answers() == {}
+    said = "nothing was let out: Vault does not serve: it is sealed"
+    assert (dict(letter.headers)["ratchet-dlq-kind"], dict(letter.headers)["ratchet-dlq-message"].decode()) == (
+        b"unavailable", said,
+    )  # fmt: skip
+    for keys in (both, None):
+        (gave,) = await replay_broker(loop.broker, ["trust"], Window(), gate_keys=keys)
+        assert [str(row) for row in gave.found] == []
+    loop.opens, loop.learn = both, None
+    async with Bus(loop.broker, "memory") as bus:
+        found, by = await letters.find(bus, letter.place), By("ann", "Vault is back")
+        assert await letters.send(Voice(as_json=True), loop.broker, bus, found, by, None, edit=None, again=False) == 0
+    async with loop.running("trust"):
+        await loop.until(lambda: len(loop.answers()) == 1)
+    assert loop.answers()["quick-masked"].text == f"You said: {ASKED}"
+    (gave,) = await replay_broker(loop.broker, ["trust"], Window(), gate_keys=both)
+    assert [str(row) for row in gave.found] == []
 
 
 def other_key(said: dict[str, Any]) -> None:
