@@ -12,7 +12,8 @@ Folds need nothing but their inputs. What router and trust ask outside their inp
 * whether the store answered: `store_seen`;
 * how a scan of the gate ended: `gate.scan`; what detectors find is found again;
 * the tenant's key: where it is not at hand, the pseudonyms of session and subject as the decision names them;
-* the gate's keys: where they are not at hand, sealed maps, a mark's binding and the values that were put back (`agents.trust.recalled`);
+* the gate's keys: which of them sealed and marked; where that one was retired, or none is at hand, sealed maps, a mark's binding and
+  the values that were put back (`agents.trust.recalled`);
 * whether a principal's proof held (keys come and go), whether the world was away too long, and an operator's `skip`.
 
 Results and a judge model's verdicts come from the log: inference, jobs and the grader are not replayed.
@@ -31,11 +32,11 @@ from agents.router.observed import NEVER, Hit, Like
 from agents.rules.gate_seen import Word, again
 from agents.rules.masking import MaskMap
 from agents.screen import Screen
-from agents.trust.actor import Trust
-from agents.trust.recalled import AsRecorded, NoKeys
+from agents.trust.actor import AWAY, NOT_OUT, Trust
+from agents.trust.recalled import AsRecorded, RecalledKeys
 from agents.wiring import FOLDS, groups
 from infra.detect import detect, named
-from infra.sealing import GateKeys
+from infra.sealing import GateKeys, map_key
 from schemas.errors import Refused, Unavailable
 from schemas.events import CachedAnswer, DecisionRouted, Noticed
 from schemas.export import SENDERS
@@ -299,18 +300,26 @@ class Recalling:
 
 
 class TrustRecall(Recalling):
-    """Trust keeps nothing: clock, policies, how scans ended, and where it has no keys what they gave."""
+    """Trust keeps nothing: clock, policies, how scans ended, which key marked, where a key is not at hand what it gave, and that one
+    could not be looked up."""
 
     def __init__(self, log: RecordedLog, policies: Policies, keys: GateKeys | None) -> None:
         super().__init__(log, policies)
-        none = NoKeys()
-        trust = Trust(policies, self.clock, self.screen, keys or none)
-        self._keyless = None if keys is not None else AsRecorded(trust, none, self.notes)
-        self.transform = self._keyless or trust
+        recalled = RecalledKeys(keys, map_key)
+        trust = Trust(policies, self.clock, self.screen, recalled, learn=self._learn)
+        self.transform = self._trust = AsRecorded(trust, recalled, self.notes)
+        self._away: str | None = None
+
+    async def _learn(self, sealed: str) -> None:
+        if self._away is not None:
+            raise Unavailable(self._away)
 
     def recall(self, record: Record, recorded: Sequence[Record]) -> str | None:
-        if self._keyless is not None:
-            self._keyless.recall(payloads(recorded))
+        self._trust.recall(payloads(recorded))
+        letters = (dict(row.headers) for row in recorded if is_letter(row.topic))
+        away = (said for said in letters if said.get("ratchet-dlq-kind") == AWAY.encode())
+        said = next((said.get("ratchet-dlq-message", b"").decode("utf-8", "replace") for said in away), None)
+        self._away = None if said is None else said.removeprefix(NOT_OUT)
         return super().recall(record, recorded)
 
 
@@ -356,10 +365,13 @@ class RouterRecall(Recalling):
             return keyed(key, label, text)
         return self._pseudonyms.get(label) or ABSENT_PSEUDONYM
 
-    def _sealed(self, tenant: str, request_id: str, event_id: str, found: MaskMap) -> str:
-        """Where the keys are unknown: the decision's own, so that whether there is one is compared, and not what it holds."""
-        if self._gate_keys is not None:
-            return self._gate_keys.seal_map(tenant, request_id, event_id, found)
+    def _sealed(self, tenant: str, request_id: str, event_id: str, found: MaskMap, at_ms: int) -> str:
+        """By the key that sealed the decision's own. Where that is away the decision's own, so that whether there is one is compared,
+        and not what it holds."""
+        keys, key_id = self._gate_keys, map_key(self._map)
+        if keys is not None and not (self._map and key_id in keys.retired):
+            at_ms = key_id if self._map and key_id in keys else at_ms
+            return keys.seal_map(tenant, request_id, event_id, found, at_ms)
         self.notes[SEALED] += 1
         return self._map or ABSENT_MAP
 

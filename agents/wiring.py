@@ -22,6 +22,7 @@ from infra.clock import SystemClock
 from infra.engine import Engine, EngineGuest
 from infra.engine_mixed import MixedEngine
 from infra.engine_scripted import Script, ScriptedEngine, ScriptedGuest
+from infra.gate_keys import GateKeyring
 from infra.kek import Kek, LocalKek, VaultKek
 from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
@@ -31,7 +32,6 @@ from infra.provider_http import HttpCaller
 from infra.provider_keys import ProviderKeys
 from infra.provider_openai import Azure, OpenAiHttp
 from infra.provider_stand_in import NoStandIn, StandIn
-from infra.sealing import open_gate_keys
 from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
 from infra.store import RedisStore
@@ -121,6 +121,7 @@ class Process:
     companions: list[Callable[[], Coroutine[Any, Any, None]]] = field(
         default_factory=list[Callable[[], Coroutine[Any, Any, None]]]
     )
+    _gate_keys: GateKeyring | None = None
 
     @property
     def artifacts(self) -> DirectoryStore:
@@ -132,6 +133,13 @@ class Process:
         store = RedisStore(self.settings.redis_url, timeout_s=self.settings.redis_timeout_ms / 1000)
         self.stack.push_async_callback(store.close)
         return store
+
+    async def gate_keys(self) -> GateKeyring:
+        """One ring for all agents of the process, followed for as long as it runs."""
+        if self._gate_keys is None:
+            self._gate_keys = await GateKeyring.open(self.secrets)
+            self.companions.append(self._gate_keys.follow)
+        return self._gate_keys
 
     async def facts(self, name: str) -> Facts:
         facts = Facts(self.broker, name)
@@ -245,7 +253,7 @@ async def _router(process: Process, runner: Runner) -> Transform:
     around = StoreAround(store, process.clock, f"{process.settings.instance}-{process.settings.ordinal}")
     again = ByPlace(process.broker)
     process.stack.push_async_callback(again.stop)
-    keys = await open_gate_keys(process.secrets)
+    keys = await process.gate_keys()
     return Router(
         runner.view(VIEW),
         store,
@@ -287,8 +295,8 @@ async def _trust(process: Process, runner: Runner) -> Transform:
     from agents.trust.actor import Trust
 
     store = None if process.settings.redis_url is None else await process.store()
-    screen, keys = await open_screen(process.clock), await open_gate_keys(process.secrets)
-    return Trust(runner.view(VIEW), process.clock, screen, keys, store)
+    screen, keys = await open_screen(process.clock), await process.gate_keys()
+    return Trust(runner.view(VIEW), process.clock, screen, keys, store, keys.learn)
 
 
 async def _jobs(process: Process, runner: Runner) -> Transform:

@@ -2,6 +2,9 @@
 
 The form is a version byte, a 12-byte nonce, the ciphertext with its tag. Whoever opens says what it belongs to (the associated
 data): sealed for one place, it opens in no other. What is wrong with sealed bytes is never said: key, place, damage look the same.
+
+A mask map says besides which of the gate's keys sealed it: the version byte 2 and the key's id (8 bytes) stand before that form. The
+first key's maps have no more than the form, as they had when there was no other key.
 """
 
 import base64
@@ -9,7 +12,8 @@ import binascii
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -20,12 +24,20 @@ from schemas.errors import Refused
 from schemas.hkdf import hkdf
 
 GATE_SECRET: Final = "gate"  # noqa: S105  where it lies, not what it is
+FIRST: Final = 0
+"""The id of the field `key`; of any other key it is the time from which it seals, in epoch milliseconds."""
+KEY_GONE: Final = "gate-key"
+"""The kind of refusal of what was sealed under a key that is not held."""
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _VERSION: Final = b"\x01"
+_NAMES_KEY: Final = b"\x02"
+_ID_BYTES: Final = 8
 _MOST_HELD: Final = 1024
 _MAP: Final = "mask-map/1"
+_KEY, _RETIRED = "key", "retired"
+_TIME_DIGITS: Final = 13
 
 
 class Reads(Protocol):
@@ -66,71 +78,149 @@ def open_sealed(key: bytes, data: bytes, aad: bytes) -> bytes:
 
 
 class GateKeys:
-    """Keys of the gate per tenant, derived from one master (HKDF-SHA-256): a tenant never seen before has some too.
+    """Keys of the gate per tenant, derived from masters (HKDF-SHA-256): a tenant never seen before has some too.
 
-    For routers and trust alone: who holds the master reads what placeholders stand for, and marks answers.
+    The newest master whose time has come seals and marks, the others open and check: so who decides, and who decides again with the
+    times of the log, choose the same one. `retired`: ids of those that were taken away on purpose.
+
+    For routers and trust alone: who holds a master reads what placeholders stand for, and marks answers.
     """
 
-    def __init__(self, master: bytes) -> None:
-        if len(master) != KEY_BYTES:
-            raise ValueError(f"a master key of {len(master)} bytes; accepted: {KEY_BYTES}")
-        self._master = master
-        self._held: dict[bytes, bytes] = {}  # derived before
+    def __init__(
+        self, first: bytes | None, later: Mapping[int, bytes] = MappingProxyType({}), retired: Collection[int] = ()
+    ) -> None:
+        self.masters: Mapping[int, bytes] = {**({} if first is None else {FIRST: first}), **later}
+        self.retired = frozenset(retired) - self.masters.keys()
+        for key_id, master in self.masters.items():
+            if len(master) != KEY_BYTES or not FIRST <= key_id < 1 << 53:
+                raise ValueError(f"a master key of {len(master)} bytes, id {key_id}; accepted: {KEY_BYTES}, a time")
+        if not self.masters:
+            raise ValueError("no master key; accepted: one or more")
+        self._held: dict[tuple[int, bytes], bytes] = {}  # derived before
 
     def __repr__(self) -> str:
         return "GateKeys()"
 
-    def mask_key(self, tenant: str) -> bytes:
+    def __contains__(self, key_id: object) -> bool:
+        return key_id in self.masters
+
+    def key_at(self, at_ms: int) -> int:
+        """The id of the key that seals and marks at a time; before the first one's time it is the first."""
+        return max((key_id for key_id in self.masters if key_id <= at_ms), default=min(self.masters))
+
+    def mask_key(self, tenant: str, key_id: int = FIRST) -> bytes:
         """Seals what placeholders stand for."""
-        return self._key("mask", tenant)
+        return self._key("mask", tenant, key_id)
 
-    def mark_key(self, tenant: str) -> bytes:
+    def mark_key(self, tenant: str, key_id: int = FIRST) -> bytes:
         """Binds the AI mark to an answer's text."""
-        return self._key("mark", tenant)
+        return self._key("mark", tenant, key_id)
 
-    def seal_map(self, tenant: str, request_id: str, event_id: str, found: Encodes) -> str:
-        """A request's mask map in base64. The same arguments give the same text, so a decision taken again is the same.
+    def seal_map(self, tenant: str, request_id: str, event_id: str, found: Encodes, at_ms: int = FIRST) -> str:
+        """A request's mask map in base64, under the key of that time. The same arguments give the same text, so a decision taken
+        again is the same.
 
         Its nonce is a keyed digest of all that it seals (as in SIV modes): it comes again only with the very same content.
         """
+        key_id = self.key_at(at_ms)
         data, aad = found.encode(), _belonging(tenant, request_id)
         said = b"".join(len(part).to_bytes(8, "big") + part for part in (aad, event_id.encode(), data))
-        nonce = hmac.new(self._key("mask-nonce", tenant), said, hashlib.sha256).digest()[:NONCE_BYTES]
-        return base64.b64encode(seal(self.mask_key(tenant), data, aad, nonce)).decode()
+        nonce = hmac.new(self._key("mask-nonce", tenant, key_id), said, hashlib.sha256).digest()[:NONCE_BYTES]
+        named = b"" if key_id == FIRST else _NAMES_KEY + key_id.to_bytes(_ID_BYTES, "big")
+        return base64.b64encode(named + seal(self.mask_key(tenant, key_id), data, aad, nonce)).decode()
 
     def open_map(self, tenant: str, request_id: str, sealed: str) -> bytes:
-        """The bytes of a request's mask map. Raises `Refused` of the kind `sealed` where they do not open."""
-        try:
-            data = base64.b64decode(sealed.encode(), validate=True)
-        except (binascii.Error, UnicodeEncodeError):
-            data = b""
-        return open_sealed(self.mask_key(tenant), data, _belonging(tenant, request_id))
+        """The bytes of a request's mask map. Raises `Refused`: of the kind `gate-key` where its key is not held, else `sealed`."""
+        key_id, data = _split(sealed)
+        if key_id not in self:
+            raise Refused(self.gone(key_id), kind=KEY_GONE)
+        return open_sealed(self.mask_key(tenant, key_id), data, _belonging(tenant, request_id))
 
-    def _key(self, purpose: str, tenant: str) -> bytes:
+    def gone(self, key_id: int) -> str:
+        """Of a key that is not held, why, in a sentence."""
+        name = field_of(key_id)
+        return f"The gate's {name} was retired." if key_id in self.retired else f"The gate has no {name}."
+
+    def _key(self, purpose: str, tenant: str, key_id: int) -> bytes:
         info = canonical.encode({"purpose": purpose, "tenant": tenant, "v": 1})
-        found = self._held.get(info)
+        found = self._held.get((key_id, info))
         if found is None:
-            found = hkdf(self._master, info)
+            found = hkdf(self.masters[key_id], info)
             if len(self._held) >= _MOST_HELD:  # whoever names tenants must not fill the memory
                 self._held.clear()
-            self._held[info] = found
+            self._held[key_id, info] = found
         return found
+
+
+def map_key(sealed: str) -> int:
+    """The id of the key that sealed a mask map, by the map's own word; `FIRST` where it says none."""
+    return _split(sealed)[0]
+
+
+def _split(sealed: str) -> tuple[int, bytes]:
+    try:
+        data = base64.b64decode(sealed.encode(), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return FIRST, b""
+    if data[:1] != _NAMES_KEY or len(data) <= 1 + _ID_BYTES:
+        return FIRST, data
+    key_id = int.from_bytes(data[1 : 1 + _ID_BYTES], "big")
+    # The first key's maps name none: under another form of the same key nothing opens.
+    return (FIRST, b"") if key_id == FIRST else (key_id, data[1 + _ID_BYTES :])
+
+
+def field_of(key_id: int) -> str:
+    """The secret's field that holds the key."""
+    return _KEY if key_id == FIRST else f"{_KEY}-{key_id}"
+
+
+def ids_of(fields: Collection[str]) -> tuple[list[int], list[int]]:
+    """The ids of keys, and of retired ones, that the secret's fields name, oldest first. Raises `Refused` for one that names no time."""
+    held = [_id_in(field, _KEY) for field in fields if field == _KEY or field.startswith(f"{_KEY}-")]
+    gone = [_id_in(field, _RETIRED) for field in fields if field.startswith(f"{_RETIRED}-")]
+    return sorted(held), sorted(set(gone) - {*held})
+
+
+def retired_field(key_id: int) -> str:
+    """The field that says of a key that it was retired."""
+    return f"{_RETIRED}-{key_id}"
+
+
+def _id_in(field: str, prefix: str) -> int:
+    text = field.removeprefix(prefix).removeprefix("-")
+    if field == _KEY or (prefix == _RETIRED and text == str(FIRST)):
+        return FIRST
+    if not (text.isascii() and text.isdecimal() and len(text) == _TIME_DIGITS and text[0] != "0"):
+        raise Refused(
+            f"the secret {GATE_SECRET!r} has a field {field!r}; accepted: {_KEY}, and {_KEY}-TIME with the time from which it "
+            f"seals in {_TIME_DIGITS} digits of epoch milliseconds: `ratchet gate rotate` makes it (docs/gate.md)",
+            kind="secrets",
+        )
+    return int(text)
 
 
 async def open_gate_keys(source: Reads) -> GateKeys:
     """The keys from the secret source. Raises `Refused` where it has none, or lets this role read none."""
-    held = (await source.get(GATE_SECRET)).get("key", "")
-    try:
-        master = bytes.fromhex(held)
-    except ValueError:
-        master = b""
-    if len(master) != KEY_BYTES:
-        raise Refused(
-            f"the secret {GATE_SECRET!r} has no field key of {2 * KEY_BYTES} hex digits: `ratchet up` makes it; in a Vault of "
-            "your own put one there (docs/security.md)",
-            kind="secrets",
-        )
-    return GateKeys(master)
+    return gate_keys(await source.get(GATE_SECRET))
+
+
+def gate_keys(fields: Mapping[str, str]) -> GateKeys:
+    """The keys that the secret's fields hold. Raises `Refused` that names the field, and nothing that is in it."""
+    held, gone = ids_of(fields)
+    masters: dict[int, bytes] = {}
+    for key_id in held or [FIRST]:
+        try:
+            masters[key_id] = bytes.fromhex(fields.get(field_of(key_id), ""))
+        except ValueError:
+            masters[key_id] = b""
+        if len(masters[key_id]) != KEY_BYTES:
+            raise Refused(
+                f"the secret {GATE_SECRET!r} has no field {field_of(key_id)} of {2 * KEY_BYTES} hex digits: `ratchet up` makes "
+                "the first, `ratchet gate rotate` others; in a Vault of your own put one there (docs/security.md)",
+                kind="secrets",
+            )
+    first = masters.pop(FIRST, None)
+    return GateKeys(first, masters, gone)
 
 
 def _belonging(tenant: str, request_id: str) -> bytes:

@@ -18,7 +18,7 @@ import secrets as entropy
 import stat
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,12 +61,24 @@ class SecretSource(Protocol):
         """What is kept under `path`; empty when there is nothing. Remembered for as long as the adapter's lease allows."""
         ...
 
+    async def latest(self, path: str) -> Mapping[str, str]:
+        """As `get`, and never what is remembered: raises `Unavailable` where it cannot be asked for now."""
+        ...
+
     async def commitment_key(self, tenant: str) -> bytes:
         """32 bytes, for ever the same for a tenant: the key of its commitments and pseudonyms."""
         ...
 
     async def swap(self, path: str, before: Mapping[str, str], after: Mapping[str, str]) -> bool:
         """Keep `after` under `path` if `before` is what is there now; False where it is not. For operators: agents only read."""
+        ...
+
+    async def fields(self, path: str) -> frozenset[str]:
+        """The names of the fields under `path`, for operators who may not read what is in them; empty when there is nothing."""
+        ...
+
+    async def patch(self, path: str, before: Collection[str], changes: Mapping[str, str | None]) -> bool:
+        """Set fields (None: remove) and leave all others as they are, unread; False where `before` are not the fields there now."""
         ...
 
     async def sign(self, key: str, body: bytes) -> bytes:
@@ -148,6 +160,21 @@ class LocalSecrets:
             if await self.get(path) != dict(before):
                 return False
             self._put(path, after)
+            return True
+
+    async def latest(self, path: str) -> Mapping[str, str]:
+        return await self.get(path)
+
+    async def fields(self, path: str) -> frozenset[str]:
+        return frozenset(await self.get(path))
+
+    async def patch(self, path: str, before: Collection[str], changes: Mapping[str, str | None]) -> bool:
+        with _locked(self._file):
+            held = await self.get(path)
+            if set(held) != set(before):
+                return False
+            merged = {**held, **changes}
+            self._put(path, {name: text for name, text in merged.items() if text is not None})
             return True
 
     def _make_gate_key(self) -> None:
@@ -249,6 +276,42 @@ class VaultSecrets:
             if path not in self._held:
                 raise
         return self._held[path]
+
+    async def latest(self, path: str) -> Mapping[str, str]:
+        self._check()
+        _, self._held[path] = await self._latest(path)
+        return self._held[path]
+
+    async def fields(self, path: str) -> frozenset[str]:
+        self._check()
+        return (await self._fields(path))[1]
+
+    async def _fields(self, path: str) -> tuple[int, frozenset[str]]:
+        """The secret's version and the names of its fields; version 0 where there is none."""
+        url = f"/v1/{self._mount}/subkeys/{path}"
+        try:
+            answer = await self._call(self._client.adapter.get, url, params={"depth": 1})
+        except InvalidPath:
+            return 0, frozenset()
+        return int(answer["data"]["metadata"]["version"]), frozenset(answer["data"]["subkeys"] or ())
+
+    async def patch(self, path: str, before: Collection[str], changes: Mapping[str, str | None]) -> bool:
+        """By Vault's check-and-set: the version that had the fields `before`."""
+        self._check()
+        version, held = await self._fields(path)
+        if held != frozenset(before):
+            return False
+        try:
+            await self._call(
+                self._client.adapter.request,
+                "patch",
+                f"/v1/{self._mount}/data/{path}",
+                json={"data": dict(changes), "options": {"cas": version}},
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+        except (InvalidRequest, InvalidPath):  # another version meanwhile, or it is gone
+            return False
+        return True
 
     async def _latest(self, path: str) -> tuple[int, dict[str, str]]:
         """The secret's version and fields; version 0 where there is none."""
@@ -384,7 +447,7 @@ def _log_in(client: Any, role_id: str | None, wrapped_secret_id: str | None, tok
             data = client.auth.token.lookup_self()["data"]
         except Forbidden as fault:
             raise Refused("Vault does not accept the token RATCHET_VAULT_TOKEN", kind="secrets") from fault
-        return float(data["ttl"]) or float("inf"), bool(data["renewable"])
+        return float(data["ttl"]) or float("inf"), bool(data.get("renewable"))  # a root token does not say
     if role_id is None or wrapped_secret_id is None:
         raise Refused("Vault needs RATCHET_VAULT_ROLE_ID and RATCHET_VAULT_WRAPPED_SECRET_ID", kind="secrets")
     try:

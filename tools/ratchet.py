@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from tools.cli.compliance_words import incident_app, tenant_app
+from tools.cli.compliance_words import gate_app, incident_app, tenant_app
 from tools.cli.repair_words import dlq_app, offsets
 from tools.cli.words import By, Json, Reason, done, run, screen
 
@@ -42,6 +42,7 @@ app.add_typer(trust_app, name="trust", rich_help_panel="Decisions")
 app.add_typer(principal_app, name="principal", rich_help_panel="Stack")
 app.add_typer(evidence_app, name="evidence", rich_help_panel="Evidence")
 app.add_typer(tenant_app, name="tenant", rich_help_panel="Compliance")
+app.add_typer(gate_app, name="gate", rich_help_panel="Compliance")
 app.add_typer(incident_app, name="incident", rich_help_panel="Compliance")
 
 INTERRUPTED = 130

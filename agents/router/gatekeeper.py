@@ -10,8 +10,8 @@ from agents.rules.masking import MaskMap
 from schemas.events import RequestSubmitted
 from schemas.gate import Scan
 
-SealMap = Callable[[str, str, str, MaskMap], str]
-"""(tenant, request id, event id, map) -> the map sealed, the same for the same arguments."""
+SealMap = Callable[[str, str, str, MaskMap, int], str]
+"""(tenant, request id, event id, map, when) -> the map sealed, the same for the same arguments."""
 
 
 class Scans(Protocol):
@@ -41,4 +41,4 @@ class Gatekeeper:
         gated = gate.gated(request, policies, scan, now_ms)
         if not gated.map.values:
             return gated, ""
-        return gated, self.seal_map(request.tenant, request.request_id, event_id, gated.map)
+        return gated, self.seal_map(request.tenant, request.request_id, event_id, gated.map, now_ms)

@@ -1,7 +1,8 @@
 """The mark on an answer: a machine made it, which one, and whether a person decided on it (AI Act, Art. 50). Pure.
 
 It stands beside the text, never in it: answers are often read by programs. Who copies the text alone leaves the mark behind.
-`binding` ties it to the text under a key, so the mark may stand in the log without being a dictionary of its texts.
+`binding` ties it to the text under a key, so the mark may stand in the log without being a dictionary of its texts. It names the
+key: `KEY:` and 64 hex digits; the digits alone are the first key's.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ from schemas.value import value
 VERSION: Final = 1
 Origin = Literal["model", "person"]
 Review = Literal["none", "approved"]
+FIRST_KEY: Final = 0
 _LEAST_KEY: Final = 16
+_MOST_DIGITS: Final = 16
 _WORDS: Final = {
     "tenant": "tenant",
     "request_id": "request",
@@ -42,13 +45,13 @@ class Origins:
 
 @value
 class Mark:
-    """The statement in canonical JSON, and what binds it to the text: 64 hex digits."""
+    """The statement in canonical JSON, and what binds it to the text."""
 
     statement: str
     binding: str
 
 
-def mark(origins: Origins, text: str, key: bytes) -> Mark:
+def mark(origins: Origins, text: str, key: bytes, key_id: int = FIRST_KEY) -> Mark:
     """The mark of an answer's text. The same arguments give the same mark. Raises ValueError for a key below 16 bytes."""
     if len(key) < _LEAST_KEY:
         raise ValueError(f"a key of {len(key)} bytes; accepted: at least {_LEAST_KEY}")
@@ -65,12 +68,23 @@ def mark(origins: Origins, text: str, key: bytes) -> Mark:
             "review": origins.review,
         }
     )
-    return Mark(statement.decode(), _bound(statement, text, key))
+    named = "" if key_id == FIRST_KEY else f"{key_id}:"
+    return Mark(statement.decode(), named + _bound(statement, text, key))
+
+
+def key_of(binding: str) -> int:
+    """Which key a binding says that it is under. Raises ValueError where it names something else."""
+    name, colon, _ = binding.partition(":")
+    if not colon:
+        return FIRST_KEY
+    if not (name.isascii() and name.isdecimal() and name[0] != "0" and len(name) <= _MOST_DIGITS):
+        raise ValueError("the mark's binding names no key")
+    return int(name)
 
 
 def holds(found: Mark, origins: Origins, text: str, key: bytes) -> bool:
-    """Whether this is the mark of exactly this answer."""
-    due = mark(origins, text, key)
+    """Whether this is the mark of exactly this answer. `key`: the one that the binding names."""
+    due = mark(origins, text, key, key_of(found.binding))
     return found.statement == due.statement and hmac.compare_digest(found.binding.encode(), due.binding.encode())
 
 

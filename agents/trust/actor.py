@@ -2,7 +2,7 @@
 where the router finds them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from agents.ports import Clock, Store
@@ -16,19 +16,27 @@ from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerReleased, ResultCompleted, ResultFailed, ReviewSettled
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute, PolicyTrust
-from streams.shapes import Emit, Event, Out, P, Record, View
+from streams.shapes import DeadLetter, Emit, Event, Out, P, Record, View
 
 
 class Keys(Protocol):
     """A tenant's keys: of the mark, and of what placeholders stand for."""
 
-    def mark_key(self, tenant: str) -> bytes: ...
+    def key_at(self, at_ms: int) -> int:
+        """The id of the key that marks at a time."""
+        ...
+
+    def mark_key(self, tenant: str, key_id: int) -> bytes: ...
 
     def open_map(self, tenant: str, request_id: str, sealed: str) -> bytes:
-        """Raises `Refused` where it does not open."""
+        """Raises `Refused` where it does not open, of the kind `gate-key` where its key is not held."""
         ...
 
 
+Learn = Callable[[str], Awaitable[None]]
+"""Asks where keys come from for that of a sealed map which is not held. Raises `Unavailable` where nobody answers."""
+KEY_GONE = "gate-key"  # the kind of a refusal: the key of what was sealed is not held
+AWAY, NOT_OUT = "unavailable", "nothing was let out: "
 AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
 
@@ -42,12 +50,21 @@ class Trust:
     name = decide.NAME
     inputs: Sequence[str] = ("ratchet.results", "ratchet.reviews")
 
-    def __init__(self, policies: View, clock: Clock, screen: Screen, keys: Keys, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        policies: View,
+        clock: Clock,
+        screen: Screen,
+        keys: Keys,
+        store: Store | None = None,
+        learn: Learn | None = None,
+    ) -> None:
         self._policies = policies
         self._clock = clock
         self._screen = screen
         self._keys = keys
         self._store = store
+        self._learn = learn
         self._away_until_s = float("-inf")
 
     async def __call__(self, event: Event[Payload]) -> Sequence[Out]:
@@ -73,7 +90,8 @@ class Trust:
         return None
 
     def expired(self, event: Event[Payload], error: Exception) -> Sequence[Out]:
-        return ()
+        """Where the key of a map could not be looked up for long: nothing goes out until somebody sends it back."""
+        return (DeadLetter(event.record, AWAY, f"{NOT_OUT}{error}"),)
 
     async def _keep(
         self, result_id: str, result: ResultCompleted, policies: decide.Policies, emits: Sequence[Emit]
@@ -96,16 +114,22 @@ class Trust:
         if not Gate.of(policies.route, policies.gate).off:
             characters, microseconds = budget(now_ms)
             scan = await self._screen.scan((told.text,), most_characters=characters, budget_us=microseconds)
-        return Held(scan, self._opened(told), self._keys.mark_key(told.tenant))
+        known, unopened = await self._opened(told)
+        key_id = self._keys.key_at(now_ms)
+        return Held(scan, known, self._keys.mark_key(told.tenant, key_id), key_id, unopened)
 
-    def _opened(self, told: ResultCompleted | ReviewSettled) -> MaskMap | None:
-        """What placeholders stand for; None where it does not open. Nothing is said of why: the answer says that it is so."""
+    async def _opened(self, told: ResultCompleted | ReviewSettled) -> tuple[MaskMap | None, str]:
+        """What placeholders stand for; None where it does not open. More is said of why only where its key is not held."""
         if not told.mask_map:
-            return MaskMap()
+            return MaskMap(), ""
         try:
-            return MaskMap.decode(self._keys.open_map(told.tenant, told.request_id, told.mask_map))
-        except (Refused, ValueError):
-            return None
+            if self._learn is not None:
+                await self._learn(told.mask_map)
+            return MaskMap.decode(self._keys.open_map(told.tenant, told.request_id, told.mask_map)), ""
+        except Refused as error:
+            return None, str(error) if error.kind == KEY_GONE else ""
+        except ValueError:
+            return None, ""
 
     def _read(self, told: ResultCompleted | ResultFailed | ReviewSettled) -> decide.Policies:
         route = self._policies.get(PolicyRoute, f"route/{told.route}")

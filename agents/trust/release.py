@@ -24,6 +24,8 @@ from schemas.value import value
 from streams.shapes import Event
 
 UNOPENED: Final = "gate-map"
+NOT_OPENED: Final = f"{UNOPENED}: {CLOSED[UNOPENED]}"
+"""What an answer says whose map did not open, before it says why."""
 
 
 @value
@@ -41,7 +43,8 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Held:
-    """What the shell found out of one answer. `scan` None: nobody looked. `known` None: the map did not open. `key`: of the mark.
+    """What the shell found out of one answer. `scan` None: nobody looked. `known` None: the map did not open; `unopened` says more of
+    why, where there is more to say. `key`, `key_id`: of the mark.
 
     Shows nothing of itself.
     """
@@ -49,6 +52,8 @@ class Held:
     scan: Scan | None
     known: MaskMap | None
     key: bytes
+    key_id: int = ai_mark.FIRST_KEY
+    unopened: str = ""
 
 
 def budget(now_ms: int) -> tuple[int, int]:
@@ -66,9 +71,9 @@ def let_out(answer: AnswerReleased, origins: Origins, gate: Gate, held: Held) ->
     if held.known is None:
         rules = (UNOPENED,) if said is None else tuple(sorted({*said.rules, UNOPENED}))
         closed = (said or GateSeen(action="deny")).model_copy(update={"action": "deny", "rules": rules, "masked": ()})
-        return _withheld(answer, closed, f"{UNOPENED}: {CLOSED[UNOPENED]}")
+        return _withheld(answer, closed, f"{NOT_OPENED} {held.unopened}".rstrip())
     text = unmask(text, held.known)
-    made = ai_mark.mark(origins, text, held.key)
+    made = ai_mark.mark(origins, text, held.key, held.key_id)
     told = AiMark(statement=made.statement, binding=made.binding)
     return answer.model_copy(update={"text": text, "gate": said, "marked": True, "mark": told})
 

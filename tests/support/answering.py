@@ -8,7 +8,7 @@ from gates import CLINIC
 from agents.ports import Clock, Store
 from agents.rules.masking import MaskMap
 from agents.screen import Screen
-from agents.trust.actor import Trust
+from agents.trust.actor import Keys, Learn, Trust
 from agents.trust.release import Held
 from infra.detect import detect
 from infra.sealing import GateKeys
@@ -31,12 +31,13 @@ def trust(
     clock: Clock,
     store: Store | None = None,
     *,
-    keys: GateKeys = KEYS,
+    keys: Keys = KEYS,
     look: Callable[[str], Sequence[Finding]] = detect,
     monotonic: Callable[[], float] | None = None,
+    learn: Learn | None = None,
 ) -> Trust:
     """Trust as wiring makes it."""
-    return Trust(view, clock, Screen(look, monotonic or clock.monotonic), keys, store)
+    return Trust(view, clock, Screen(look, monotonic or clock.monotonic), keys, store, learn)
 
 
 def looked(tenant: str = "default") -> Held:

@@ -128,25 +128,29 @@ class Bus:
 
     async def read(self, positions: Mapping[TP, int]) -> list[Record]:
         """Everything from the positions to the ends as they are now, by record time."""
+        return sorted([record async for record in self.each(positions)], key=lambda r: r.timestamp_ms)
+
+    async def each(self, positions: Mapping[TP, int]) -> AsyncGenerator[Record, None]:
+        """The same record by record, of each partition in its order: for more than memory holds."""
         with translated(self.bootstrap):
             ends = await self.admin.ends(list(positions))
         wanted = {tp: at for tp, at in positions.items() if at < ends.get(tp, 0)}
         if not wanted:
-            return []
+            return
         reader = self._broker.reader(wanted)
-        found: list[Record] = []
         with translated(self.bootstrap):
             await reader.start()
             try:
                 left = set(wanted)
                 while left:
                     for tp, records in (await reader.poll(timeout_s=0.2, max_records=2000)).items():
-                        found += [record for record in records if record.offset < ends[tp]]
+                        for record in records:
+                            if record.offset < ends[tp]:
+                                yield record
                     left = {tp for tp in left if await reader.position(tp) < ends[tp]}
                     await asyncio.sleep(0)
             finally:
                 await reader.stop()
-        return sorted(found, key=lambda r: r.timestamp_ms)
 
     async def newest(self, topic: str, keys: Collection[str]) -> dict[str, Record]:
         """The newest record of each of the keys on a compacted topic."""

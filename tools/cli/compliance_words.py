@@ -1,4 +1,5 @@
-"""The words of `ratchet tenant` and `ratchet incident`. What they do is in `tenants.py` and `incidents.py`, imported when called."""
+"""The words of `ratchet tenant`, `ratchet gate` and `ratchet incident`. What they do is in `tenants.py`, `gate_keys.py` and
+`incidents.py`, imported when called."""
 
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -8,6 +9,9 @@ import typer
 from tools.cli.words import By, Json, Reason, run, screen
 
 tenant_app = typer.Typer(no_args_is_help=True, help="What the gate permits a tenant: show it, change it by a file.")
+gate_app = typer.Typer(
+    no_args_is_help=True, help="The keys that the gate seals masks and marks answers with: list, rotate, retire."
+)
 incident_app = typer.Typer(
     invoke_without_command=True,
     help="Incidents and their clocks: list, open, assess, notify, close. Nobody outside is told by this: it records that you did.",
@@ -41,6 +45,36 @@ def tenant_show(
     from tools.cli import tenants
 
     run(tenants.show(screen(as_json), tenant))
+
+
+@gate_app.command("keys")
+def gate_list(as_json: Json = False) -> None:
+    """Which key seals, which ones open what is under way, which were retired. The keys themselves are shown nowhere."""
+    from tools.cli import gate_keys
+
+    run(gate_keys.listed(screen(as_json)))
+
+
+@gate_app.command("rotate")
+def gate_rotate(as_json: Json = False) -> None:
+    """Make a new key, which seals ten seconds later. What the former ones sealed goes on opening; nothing has to be restarted."""
+    from tools.cli import gate_keys
+
+    run(gate_keys.rotate(screen(as_json)))
+
+
+@gate_app.command("retire")
+def gate_retire(
+    key: Annotated[str, typer.Argument(help="A key of `ratchet gate keys`.", show_default=False)],
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Also where answers are under way under it: they are withheld.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take away a key that only opens, when every answer under it is out. Exit 1 where some are not: nothing was done then."""
+    from tools.cli import gate_keys
+
+    run(gate_keys.retire(screen(as_json), key, anyway=yes))
 
 
 def _listed(tenant: str | None, every: bool, as_json: bool) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from agents.rules.ai_mark import Mark, holds, origins_of, told
+from agents.rules.ai_mark import Mark, holds, key_of, origins_of, told
 from infra.sealing import GateKeys, open_gate_keys
 from infra.settings import Settings
 from schemas.errors import Refused, Unavailable
@@ -40,7 +40,7 @@ def checked(data: Mapping[str, Any], keys: GateKeys | None) -> tuple[Verdict, st
         mark = None if answer.mark is None else Mark(answer.mark.statement, answer.mark.binding)
         if mark is None:
             return "none", WORDS["none"]
-        said, words = origins_of(mark), told(mark)
+        said, words, key_id = origins_of(mark), told(mark), key_of(mark.binding)
     except (ValidationError, ValueError):
         return "broken", WORDS["broken"]
     named = (said.tenant, said.request_id, said.result_id, said.arm)
@@ -48,6 +48,8 @@ def checked(data: Mapping[str, Any], keys: GateKeys | None) -> tuple[Verdict, st
     if named == (answer.tenant, answer.request_id, answer.result_id, answer.arm):
         if keys is None:
             found = "unchecked"
-        elif holds(mark, said, answer.text, keys.mark_key(answer.tenant)):
+        elif key_id in keys.retired:
+            return "unchecked", f"{words} The mark was not checked: its key was retired."
+        elif key_id in keys and holds(mark, said, answer.text, keys.mark_key(answer.tenant, key_id)):
             found = "holds"
     return found, f"{words} {WORDS[found][0].upper()}{WORDS[found][1:]}."

@@ -78,11 +78,13 @@ def policies(evidence_password: str = EVIDENCE_PASSWORD, shredder_password: str 
         + _path(f"{MOUNT}/data/kafka/privacy", "read")
         + _path(f"transit/decrypt/{SUBJECT_KEYS}", "update"),
         # The command line's, whose user owns this stack: hands out principals' keys, proves with them, puts providers' keys there,
-        # connects as Kafka's users, checks signatures. Nothing is ever removed, nothing signed.
+        # connects as Kafka's users, rotates the gate's keys unread, checks signatures. It signs nothing, and removes nothing but those.
         "ratchet-operator": _path(f"{MOUNT}/data/principals", "create", "read", "update")
         + _path(f"{MOUNT}/data/principals/*", "create", "read", "update")
         + _path(f"{MOUNT}/data/kafka/*", "read")
         + _path(f"{MOUNT}/data/providers/*", "create", "update")
+        + _path(f"{MOUNT}/subkeys/{GATE_SECRET}", "read")  # the names of the gate's keys
+        + _path(f"{MOUNT}/data/{GATE_SECRET}", "patch")  # adds and retires them, and reads none
         + public,
     }
 

@@ -99,6 +99,24 @@ async def test_swap_keeps_only_what_nobody_changed(side: Side) -> None:
     await keeper.close()
 
 
+async def test_a_patch_changes_fields_unread(side: Side) -> None:
+    """Those that it names, where the fields are as they were said to be; what is in the others stays, and need not be known."""
+    path = f"things/{entropy.token_hex(4)}"
+    keeper = side.source
+    if side.server is not None:
+        keeper = await VaultSecrets.open(side.server.addr, token=side.server.root_token)
+    assert await keeper.fields(path) == frozenset()
+    assert not await keeper.patch(path, ["a"], {"a": "1"})
+    await side.put(path, {"a": "1", "b": "2"})
+    assert await keeper.fields(path) == {"a", "b"}
+    assert await keeper.patch(path, ["b", "a"], {"c": "3", "a": None})
+    assert dict(await side.source.latest(path)) == {"b": "2", "c": "3"}
+    assert not await keeper.patch(path, ["a", "b"], {"d": "4"})
+    assert dict(await side.source.get(path)) == {"b": "2", "c": "3"}
+    if keeper is not side.source:
+        await keeper.close()
+
+
 @pytest.mark.parametrize("key", [NOTARY_KEY, ATTESTER_KEY, MANIFEST_KEY])
 async def test_signatures_verify_offline(side: Side, key: str) -> None:
     """Raw ed25519 over the very bytes, checked with the public key alone."""
@@ -204,6 +222,21 @@ async def test_policy_that_says_no_is_refused_not_away(vault: VaultServer) -> No
     with pytest.raises(Refused, match="policy"):
         await source.sign("notary", b"x")
     assert source.status().usable
+    await source.close()
+
+
+async def test_the_latest_is_never_what_is_remembered(vault: VaultServer) -> None:
+    """Sealed: `get` serves on what it has read, `latest` says that nobody can be asked."""
+    source = await opened(vault)
+    held = await source.get("commitment")
+    assert await source.latest("commitment") == held
+    vault.seal()
+    try:
+        assert await source.get("commitment") == held
+        with pytest.raises(Unavailable, match="sealed"):
+            await source.latest("commitment")
+    finally:
+        vault.unseal()
     await source.close()
 
 

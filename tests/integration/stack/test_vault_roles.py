@@ -7,9 +7,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hvac.exceptions import Forbidden
 
+from agents.rules.masking import MaskMap
+from infra import gate_keys
+from infra.clock import SystemClock
+from infra.gate_keys import GateKeyring
 from infra.notary import VaultNotary
+from infra.sealing import GateKeys, map_key
 from infra.secrets import ATTESTER_KEY, MANIFEST_KEY, NOTARY_KEY, WITNESS_KEY, VaultSecrets
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from tools.stack.roles import (
     EVIDENCE_ROLE,
     GATE_ROLE,
@@ -52,6 +57,7 @@ READS = {
 }
 PUBLIC = {role: frozenset(SIGNING_KEYS) for role in (ROLE, GATE_ROLE, TRAINING_ROLE)}
 KEK = "kek-roles"
+MAP = MaskMap({"[EMAIL_1]": "anna@example.org"})
 OPENS = {EVIDENCE_ROLE: {"encrypt", "decrypt"}, TRAINING_ROLE: {"decrypt"}}
 
 
@@ -153,6 +159,55 @@ async def test_what_the_gate_seals_with(vault: VaultServer, role: str) -> None:
                 vault.call("GET", "ratchet/metadata/gate", token=source.client.token)
     finally:
         await source.close()
+
+
+async def test_the_operator_rotates_the_gates_keys_unread_and_router_and_trust_learn_them(vault: VaultServer) -> None:
+    """Its token adds and retires, and reads none; who seals and opens reads all, and changes none."""
+    before = vault.call("GET", "ratchet/data/gate")["data"]["data"]
+    operator = await VaultSecrets.open(vault.addr, token=vault.operator_token())
+    agent = await logged_in(vault, GATE_ROLE)
+    now_ms = SystemClock().now_ms()
+    try:
+        ring = await GateKeyring.open(agent)
+        first = ring.seal_map("clinic", "r1", "e1", MAP, now_ms)
+        with pytest.raises(Refused, match="Vault's policy does not let this role do that"):
+            await operator.get("gate")
+        made = [await gate_keys.rotate(operator, now_ms - ago_ms) for ago_ms in (120_000, 60_000)]
+        other = await GateKeyring.open(agent)  # another process, which was started later
+        second = other.seal_map("clinic", "r1", "e1", MAP, now_ms)
+        assert map_key(second) == made[-1].key_id
+        await ring.learn(second)
+        assert [ring.open_map("clinic", "r1", sealed) for sealed in (first, second)] == [MAP.encode()] * 2
+        for name in (made[0].name, "key"):
+            assert (await gate_keys.retire(operator, name, now_ms)).state == "retired"
+        await ring.refresh()
+        with pytest.raises(Refused, match="The gate's key was retired"):
+            ring.open_map("clinic", "r1", first)
+        assert ring.open_map("clinic", "r1", second) == MAP.encode()
+        for role in ROLES:
+            source = await logged_in(vault, role)
+            for act in (gate_keys.rotate(source, now_ms + 1), source.patch("gate", [made[-1].name], {"x": "y"})):
+                with pytest.raises(Refused, match="Vault's policy does not let this role do that"):
+                    await act
+            merged = {"json": {"data": {"x": "y"}}, "headers": {"Content-Type": "application/merge-patch+json"}}
+            with pytest.raises(Forbidden):
+                source.client.adapter.request("patch", "/v1/ratchet/data/gate", **merged)
+            for method, path in (("POST", "data"), ("DELETE", "data"), ("DELETE", "metadata")):
+                with pytest.raises(Refused, match="permission denied"):
+                    vault.call(method, f"ratchet/{path}/gate", {"data": {"x": "y"}}, token=source.client.token)
+            await source.close()
+        vault.seal()
+        try:
+            with pytest.raises(Unavailable, match="sealed"):
+                await ring.learn(
+                    GateKeys(None, {now_ms + 1: bytes(32)}).seal_map("clinic", "r1", "e1", MAP, now_ms + 1)
+                )
+        finally:
+            vault.unseal()
+    finally:
+        await agent.close()
+        await operator.close()
+        vault.put("gate", before)
 
 
 @pytest.mark.parametrize("role", [*ROLES, "administrator"])

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ from agents.router.actor import Gatekeeper, Router, keyed
 from agents.router.around import StoreAround
 from agents.rules import ai_mark
 from agents.screen import Screen
+from agents.trust.actor import Keys, Learn
 from infra.clock import SystemClock
 from infra.detect import detect
 from infra.engine import Generation
 from infra.engine_scripted import ScriptedEngine
+from infra.gate_keys import GateKeyring
+from infra.sealing import FIRST, GateKeys, map_key
 from infra.store import MemoryStore
 from schemas import ids
 from schemas.compliance import PolicyGate
-from schemas.errors import Refused
+from schemas.errors import Refused, Unavailable
 from schemas.events import CaseAnswered, CaseClosed, Message, RequestSubmitted, ReviewRequested
 from schemas.gate import Flow, GateTenant
 from schemas.payload import REGISTRY, DerivedEvent
@@ -38,9 +41,14 @@ from streams.reader import ByPlace
 from streams.recorded import RecordedLog
 from streams.replay import Window
 from streams.runner import Runner
+from streams.surroundings import RuntimeSettings
+from tools.cli import letters
+from tools.cli.bus import Bus
 from tools.cli.marks import checked
+from tools.cli.repairs import By
 from tools.cli.replay import record_log, replay_broker, replay_log
 from tools.cli.review_desk import verdict
+from tools.cli.screen import Screen as Voice
 
 TENANT = "shop"
 KEY = {TENANT: b"key"}
@@ -108,17 +116,24 @@ class Loop:
     broker: MemoryBroker = field(default_factory=lambda: MemoryBroker(2))
     store: MemoryStore = field(default_factory=MemoryStore)
     engine: Echo = field(default_factory=Echo)
+    seals: GateKeys = KEYS
+    """The router's."""
+    opens: Keys = KEYS
+    """Those of trust."""
+    learn: Learn | None = None
+    patience: RuntimeSettings | None = None
 
     @contextlib.asynccontextmanager
     async def running(self, *names: str) -> AsyncGenerator[None, None]:
         broker, clock, store = self.broker, SystemClock(), self.store
-        runner = Runner(broker, clock)
+        runner = Runner(broker, clock, settings=self.patience)
         view = runner.view("ratchet.policies")
         inference = Inference(view, self.engine, store, Facts(broker), clock, "i1")
-        gatekeeper = Gatekeeper(Screen(detect, still), KEYS.seal_map)
+        gatekeeper = Gatekeeper(Screen(detect, still), self.seals.seal_map)
         around = StoreAround(store, clock)
         router = Router(view, store, around, ByPlace(broker), clock, KEY.__getitem__, gatekeeper=gatekeeper)
-        for agent in (router, inference, trust(view, clock, store, monotonic=still)):
+        out = trust(view, clock, store, keys=self.opens, monotonic=still, learn=self.learn)
+        for agent in (router, inference, out):
             if agent.name in names:
                 runner.add_transform(agent)
         if "cases" in names:
@@ -309,6 +324,125 @@ async def test_a_replay_decides_the_same(loop: Loop, keys: Any) -> None:
     assert any("values put back" in note for note in trusted.notes) == (keys is None)
 
 
+@dataclass
+class Secret:
+    """The secret `gate`, which nobody has read since the rotation."""
+
+    fields: dict[str, str]
+
+    async def get(self, path: str) -> Mapping[str, str]:
+        raise AssertionError("not in this time")
+
+    async def latest(self, path: str) -> Mapping[str, str]:
+        return self.fields
+
+
+NEW = bytes(range(32, 64))
+FORMER = bytes(range(32))
+
+
+async def rotated(first: str) -> tuple[Loop, int]:
+    """Requests are masked and decided under one key, others under the next, which `first` learns of first; then all are answered."""
+    loop = Loop()
+    loop.begin()
+    for route in ("quick", "held"):
+        loop.ask(route, "masked")
+    async with loop.running("router"):
+        await loop.until(lambda: len(loop.events("decisions")) == 2)
+    at_ms = SystemClock().now_ms()
+    both = GateKeys(FORMER, {at_ms: NEW})
+    if first == "trust":
+        loop.opens = both
+    else:
+        ring = GateKeyring(Secret({"key": FORMER.hex(), f"key-{at_ms}": NEW.hex()}), KEYS)
+        loop.opens, loop.learn = ring, ring.learn
+        loop.seals = both
+    for route in ("quick", "held"):
+        loop.ask(route, "own")
+    async with loop.running(*ROUTER_ON):
+        await loop.until(lambda: sum(not row.shadow for row in loop.events("results")) == 4)
+    loop.seals = both
+    loop.ask("twice", "masked")
+    async with loop.running(*ALL):
+        await loop.until(lambda: len(loop.events("reviews")) >= 2 and len(loop.answers()) == 3)
+    loop.judge()
+    async with loop.running(*ALL):
+        await loop.until(lambda: len(loop.answers()) == 5)
+    return loop, at_ms
+
+
+@pytest.mark.parametrize("first", ["trust", "router"])
+async def test_a_rotation_loses_no_answer(first: str) -> None:
+    """Whoever learns of the key first: what was under way under the former one comes back, what is new is under the new one, every mark
+    holds; and a replay gives the same bytes, with both keys, without one that was retired, and with none."""
+    loop, at_ms = await rotated(first)
+    answers, both = loop.answers(), GateKeys(FORMER, {at_ms: NEW})
+    assert {answer.TYPE for answer in answers.values()} == {"answer.released"}
+    for name in ("quick-masked", "held-masked", "twice-masked"):
+        assert answers[name].text == f"You said: {ASKED}"
+    assert answers["held-own"].text == f"Dear {EMAIL}, write to [EMAIL]."
+    under = {decision.request_id: map_key(decision.mask_map) for decision in loop.events("decisions")}
+    owns = at_ms if first == "router" else FIRST
+    assert under == {
+        "quick-masked": FIRST,
+        "held-masked": FIRST,
+        "quick-own": owns,
+        "held-own": owns,
+        "twice-masked": at_ms,
+    }
+    for answer in answers.values():
+        assert checked(answer.model_dump(mode="json"), both)[0] == "holds"
+        assert checked(answer.model_dump(mode="json"), GateKeys(NEW))[0] == "broken"
+    assert answers["twice-masked"].mark.binding.startswith(f"{at_ms}:")
+    of_new = GateKeys(None, {at_ms: NEW}, [FIRST])
+    for keys, noted in ((both, False), (of_new, True), (None, True)):
+        found = await replay_broker(loop.broker, ("router", "trust"), Window(), key_of=KEY.__getitem__, gate_keys=keys)  # type: ignore[arg-type]
+        assert [str(row) for gave in found for row in gave.found] == []
+        assert any("taken as recorded" in note for gave in found for note in gave.notes) == noted
+    found = await replay_broker(loop.broker, ("router", "trust"), Window(), key_of=KEY.__getitem__, gate_keys=KEYS)
+    assert {gave.agent for gave in found if gave.kinds} == {"router", "trust"}, "a key that was never there is found"
+
+
+async def test_an_answer_whose_key_nobody_can_look_up_can_be_sent_back() -> None:
+    """It becomes a dead letter, which says why; a replay says the same; and when the store answers again it goes out."""
+    at_ms = SystemClock().now_ms()
+    both = GateKeys(FORMER, {at_ms: NEW})
+
+    async def away(sealed: str) -> None:
+        raise Unavailable("Vault does not serve: it is sealed")
+
+    loop = Loop(seals=both, learn=away)
+    loop.begin()
+    loop.ask("quick", "masked")
+    async with loop.running(*ROUTER_ON):
+        await loop.until(lambda: any(not row.shadow for row in loop.events("results")))
+    loop.patience = RuntimeSettings(retry_s=0, rounds=0)
+    async with loop.running("trust"):
+        await loop.until(lambda: len(loop.broker.records("ratchet.results.dlq")) == 1)
+    (letter,) = loop.broker.records("ratchet.results.dlq")
+    assert loop.answers() == {}
+    said = "nothing was let out: Vault does not serve: it is sealed"
+    assert (dict(letter.headers)["ratchet-dlq-kind"], dict(letter.headers)["ratchet-dlq-message"].decode()) == (
+        b"unavailable", said,
+    )  # fmt: skip
+    for keys in (both, None):
+        (gave,) = await replay_broker(loop.broker, ["trust"], Window(), gate_keys=keys)
+        assert [str(row) for row in gave.found] == []
+    loop.opens, loop.learn = both, None
+    async with Bus(loop.broker, "memory") as bus:
+        found, by = await letters.find(bus, letter.place), By("ann", "Vault is back")
+        assert await letters.send(Voice(as_json=True), loop.broker, bus, found, by, None, edit=None, again=False) == 0
+    async with loop.running("trust"):
+        await loop.until(lambda: len(loop.answers()) == 1)
+    assert loop.answers()["quick-masked"].text == f"You said: {ASKED}"
+    (gave,) = await replay_broker(loop.broker, ["trust"], Window(), gate_keys=both)
+    assert [str(row) for row in gave.found] == []
+
+
+def other_key(said: dict[str, Any]) -> None:
+    said["mark"]["binding"] = "1799999999999:" + said["mark"]["binding"]
+
+
 def other_text(said: dict[str, Any]) -> None:
     said["text"] = said["text"].replace("You said", "They said")
 
@@ -328,7 +462,7 @@ def other_statement(said: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [(other_text, (True, True)), (other_statement, (True, True)), (other_value, (True, False)),
-     (other_binding, (True, False))],
+     (other_binding, (True, False)), (other_key, (True, False))],
 )  # fmt: skip
 async def test_a_replay_finds_a_changed_answer(
     loop: Loop, tmp_path: Path, change: Callable[[dict[str, Any]], None], found: tuple[bool, bool]

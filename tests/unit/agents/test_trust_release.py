@@ -14,10 +14,11 @@ from agents.rules.masking import MaskMap
 from infra.clock import ManualClock
 from infra.sealing import GateKeys
 from infra.store import MemoryStore
+from schemas.errors import Unavailable
 from schemas.events import AnswerReleased, AnswerWithheld, ScoreAssigned
 from schemas.findings import Finding, Kind
 from schemas.payload import Payload
-from streams.shapes import Emit
+from streams.shapes import DeadLetter, Emit
 
 OWN = "Write to otto@example.com, or ask [EMAIL_1]."
 
@@ -188,6 +189,77 @@ async def test_a_map_that_does_not_open_withholds(mask_map: str, compliance: str
     assert answer.gate is not None
     assert "gate-map" in answer.gate.rules
     assert answer.detail == "gate-map: What placeholders stand for could not be opened."
+
+
+LATER = NOW - 1000
+ROTATED = GateKeys(bytes(range(32)), {LATER: bytes(range(32, 64))})
+UNKNOWN = ROTATED.seal_map("clinic", "r1", "x0", VALUES, LATER)
+
+
+async def test_after_a_rotation_both_keys_maps_open_and_the_new_one_marks() -> None:
+    """What was sealed before goes out as what is sealed now does."""
+    for mask_map in (sealed(), UNKNOWN):
+        answer = await released(result("ask [EMAIL_1]", mask_map=mask_map), keys=ROTATED)
+        assert answer.text == "ask anna@example.org"
+        assert answer.mark is not None
+        assert answer.mark.binding.startswith(f"{LATER}:")
+        found = ai_mark.Mark(answer.mark.statement, answer.mark.binding)
+        assert ai_mark.holds(found, origins(), answer.text, ROTATED.mark_key("clinic", LATER))
+        assert not ai_mark.holds(found, origins(), answer.text, ROTATED.mark_key("clinic"))
+
+
+@pytest.mark.parametrize("compliance", ["standard", "off"])
+async def test_an_unknown_or_retired_key_withholds_and_says_so(compliance: str) -> None:
+    """As any map that does not open; the key is named by its time, and nothing of what it sealed."""
+    retired = GateKeys(bytes(32), retired=[LATER])
+    for keys, why in ((KEYS, f"The gate has no key-{LATER}."), (retired, f"The gate's key-{LATER} was retired.")):
+        answer = await withheld(
+            result("ask [EMAIL_1]", mask_map=UNKNOWN), route(compliance=compliance), clinic(), keys=keys
+        )
+        assert answer.gate is not None
+        assert answer.gate.rules[-1:] == ("gate-map",)
+        assert answer.detail == f"gate-map: What placeholders stand for could not be opened. {why}"
+
+
+async def test_a_key_is_asked_for_before_an_answer_is_withheld() -> None:
+    """A router may have learned of it first: trust learns it, and the answer goes out. Where nothing was replaced nobody is asked."""
+    held = KEYS
+    asked: list[str] = []
+
+    class Ring:
+        def key_at(self, at_ms: int) -> int:
+            return held.key_at(at_ms)
+
+        def mark_key(self, tenant: str, key_id: int) -> bytes:
+            return held.mark_key(tenant, key_id)
+
+        def open_map(self, tenant: str, request_id: str, sealed: str) -> bytes:
+            return held.open_map(tenant, request_id, sealed)
+
+    async def learn(sealed: str) -> None:
+        nonlocal held
+        asked.append(sealed)
+        held = ROTATED
+
+    await released(result("hello"), keys=Ring(), learn=learn)
+    assert asked == []
+    answer = await released(result("ask [EMAIL_1]", mask_map=UNKNOWN), keys=Ring(), learn=learn)
+    assert (answer.text, asked) == ("ask anna@example.org", [UNKNOWN])
+
+
+async def test_while_nobody_says_whether_there_is_the_key_the_answer_waits() -> None:
+    """It is neither withheld nor lost: tried again, and at last a dead letter that can be sent back."""
+
+    async def away(sealed: str) -> None:
+        raise Unavailable("Vault does not serve: it is sealed")
+
+    shell = trust(Table(route(), clinic()), ManualClock(NOW), learn=away)
+    event = event_of(result("ask [EMAIL_1]", mask_map=UNKNOWN))
+    with pytest.raises(Unavailable) as fault:
+        await shell(event)
+    (letter,) = shell.expired(event, fault.value)
+    assert isinstance(letter, DeadLetter)
+    assert (letter.record, letter.kind) == (event.record, "unavailable")
 
 
 async def test_a_route_without_a_gate_marks_and_puts_back_and_does_not_look() -> None:

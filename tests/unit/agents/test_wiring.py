@@ -84,6 +84,8 @@ async def test_router_and_trust_alone_hold_the_gates_keys(tmp_path: Path, agent:
         await TRANSFORMS[agent](made, Runner(broker, clock))
         assert (GATE_SECRET in secrets.read) == reads
         if reads:
+            assert made.companions == [(await made.gate_keys()).follow]
             await secrets.put(GATE_SECRET, {})
+            made = Process(settings, clock, None, secrets, TenantKeys(b"k"), broker, stack)
             with pytest.raises(Refused, match="64 hex digits"):
                 await TRANSFORMS[agent](made, Runner(broker, clock))

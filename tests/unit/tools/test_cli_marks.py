@@ -15,8 +15,8 @@ from tools.cli.marks import checked, keys_of
 from tools.cli.trace import draw
 
 
-async def answer(told: Any) -> dict[str, Any]:
-    emits = await trust(Table(route(), clinic()), ManualClock(NOW))(event_of(told))
+async def answer(told: Any, **more: Any) -> dict[str, Any]:
+    emits = await trust(Table(route(), clinic()), ManualClock(NOW), **more)(event_of(told))
     return emits[-1].payload.model_dump(mode="json")  # type: ignore[union-attr]
 
 
@@ -55,6 +55,31 @@ async def test_without_a_key_or_a_mark_it_says_so() -> None:
     assert checked(data, None)[0] == "unchecked"
     assert checked(data | {"mark": None}, KEYS) == ("none", "it bears no mark")
     assert checked({"at_ms": "x"}, KEYS)[0] == "broken"
+
+
+async def test_a_mark_is_checked_with_the_key_that_it_names() -> None:
+    """Whatever key seals today; one that was retired checks nothing, and one that was never there is no key of ours."""
+    later = NOW - 1000
+    rotated = GateKeys(bytes(range(32)), {later: bytes(32)})
+    former = await answer(result("Take two."))
+    assert checked(former, rotated)[0] == "holds"
+    data = await answer(result("Take two."), keys=rotated)
+    assert checked(data, rotated)[0] == "holds"
+    assert checked(data, GateKeys(bytes(32), retired=[later])) == (
+        "unchecked",
+        "A machine wrote this answer. The mark was not checked: its key was retired.",
+    )
+    statement, binding = data["mark"]["statement"], data["mark"]["binding"]
+    _, _, digits = binding.partition(":")
+    for other in (
+        digits,
+        f"{later + 1}:{digits}",
+        f"0:{digits}",
+        f":{digits}",
+        f"{later}:{digits[::-1]}",
+        f"x{binding}",
+    ):
+        assert checked(data | {"mark": {"statement": statement, "binding": other}}, rotated)[0] == "broken"
 
 
 async def test_keys_come_from_the_local_file_or_not_at_all(tmp_path: Path) -> None:
