@@ -144,7 +144,9 @@ def test_an_erasure_is_remembered_as_long_as_its_cases_may_come() -> None:
     """Twice the window, and the longest outage; then the next erasure lets go of it."""
     folding = lane(min_rows=100)
     folding.take(forget(ANN, below=3))
-    kept_ms = 2 * int(folding.cells["r"].record.settings.window_s * 1000) + 31 * DAY_MS
+    known = folding.cells["r"].record
+    assert isinstance(known, Trains)
+    kept_ms = 2 * int(known.settings.window_s * 1000) + 31 * DAY_MS
     folding.take(forget(BEN, below=3, at_ms=T + 1000 + kept_ms))
     assert {name for name in folding.cells["r"].entries if name.startswith(ERASED)} == {ERASED + ANN, ERASED + BEN}
     folding.take(forget(BEN, below=3, at_ms=T + 1001 + kept_ms))
