@@ -42,6 +42,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
 from schemas.tlog.policy import parse_policy
 from schemas.tlog.strict import Malformed
+from streams import snapshot
 from streams.acl import principal_of
 from streams.facts import Facts
 from streams.fence import Fence, Publisher
@@ -331,7 +332,11 @@ async def _shredder(process: Process, runner: Runner) -> Transform:
         await runner.ready.wait()
         await agent.keep_touching()
 
-    process.companions.append(touch)
+    async def expire() -> None:
+        await runner.ready.wait()
+        await agent.keep_expiring(partial(process.artifacts.expire, snapshot.BEGINS))
+
+    process.companions += (touch, expire)
     return agent
 
 

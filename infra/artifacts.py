@@ -5,9 +5,12 @@ and digest per file. What a digest names never changes: writing it again changes
 
     blobs/<first two>/<hex>     the bytes
     trees/<hex>/                the files of the tree; the manifest itself is a blob
-    tmp/                        what a crash left half done: never read, swept by nobody but a person
+    tmp/                        what a crash left half done: never read
+
+Nothing is removed but what `expire` is asked to.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -132,6 +135,20 @@ class DirectoryStore:
             raise ArtifactCorrupt(f"artifact tree {digest}: {name} is not as its digest names it", name)
         return target
 
+    def expire(self, begins: bytes, before_s: float) -> int:
+        """Remove the blobs that begin so and were written before that time (seconds since 1970), and what was left half done before it.
+
+        For content that is never put twice: what is there already does not become younger. Says how many went; may be repeated.
+        """
+        blobs = [path for path in self._root.glob("blobs/*/*") if _written_s(path) < before_s and _begins(path, begins)]
+        parts = [path for path in self._root.glob("tmp/*") if _written_s(path, *path.rglob("*")) < before_s]
+        for path in (*blobs, *parts):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return len(blobs) + len(parts)
+
     def _blob(self, hexdigest: str) -> Path:
         return self._root / "blobs" / hexdigest[:2] / hexdigest
 
@@ -181,6 +198,23 @@ def _hex(digest: str) -> str:
     if match is None:
         raise Refused(f"{digest[:80]!r} is no digest", kind="digest", field="digest", accepted="sha256:<64 hex digits>")
     return match.group(1)
+
+
+def _written_s(*paths: Path) -> float:
+    """When the newest of them was written; what is gone meanwhile never was."""
+    found = [0.0]
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat().st_mtime)
+    return max(found)
+
+
+def _begins(path: Path, begins: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(begins)) == begins
+    except FileNotFoundError:
+        return False
 
 
 def _write(path: Path, data: bytes) -> None:

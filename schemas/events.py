@@ -15,13 +15,13 @@ from schemas.routing import Sensitivity
 class Part(BaseModel):
     """A part of a payload made by our agents."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class IncomingPart(BaseModel):
     """A part of a payload that people or upstream send."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Message(IncomingPart):

@@ -14,7 +14,7 @@ TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 class Strict(BaseModel):
     """A part that people write. Frozen; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Payload(BaseModel):
@@ -24,7 +24,7 @@ class Payload(BaseModel):
     and upstream (`Incoming`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
     TYPE: ClassVar[str] = ""
     TOPIC: ClassVar[str] = ""
@@ -53,7 +53,7 @@ class Payload(BaseModel):
 class Incoming(Payload):
     """What people and upstream send: an unknown field is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class RouteEvent(Payload):

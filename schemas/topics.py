@@ -6,6 +6,7 @@ from typing import Literal
 
 PREFIX = "ratchet."
 DAY_MS = 86_400_000
+LONGEST_OUTAGE_MS = 31 * DAY_MS  # what topics of texts keep: who was away for longer has lost records anyway
 Kept = Literal["time", "long", "compact"]
 # What an erased key's record may still be read for is `segment.ms` + `max.compaction.lag.ms`; a reader that was away for less than
 # `delete.retention.ms` misses no removal. The longest outage that is allowed is what topics of `time` keep.
@@ -97,11 +98,18 @@ def recorded() -> tuple[str, ...]:
 
 
 def with_texts() -> tuple[str, ...]:
-    """Full names of every topic that may hold texts of requests or answers: what is kept by time, their letters, what agents parked,
-    and the state of the Fold that joins cases. Training's topic names rows by digests, and policies are nobody's data."""
+    """Full names of every topic by which texts of requests or answers are kept: what is kept by time, their letters, what agents
+    parked, and the states of Folds, for cases hold texts and the trainer digests of them. Snapshots of these states lie in the
+    artifact store for as long as the order topics name them. Training's topic names rows by digests, and policies are nobody's data."""
     rows = [topic for topic in TOPICS if topic.kept == "time"]
     letters = tuple(topic.dlq for topic in rows if topic.dead_letters)
-    return (*(topic.full for topic in rows), *letters, *map(deferred_topic, TRANSFORMS), state_topic("cases"))
+    folded = (*map(state_topic, FOLDS), *with_snapshots())
+    return (*(topic.full for topic in rows), *letters, *map(deferred_topic, TRANSFORMS), *folded)
+
+
+def with_snapshots() -> tuple[str, ...]:
+    """Full names of the topics that name snapshots of Folds' states: a snapshot that none of them names any more serves nobody."""
+    return tuple(map(order_topic, FOLDS))
 
 
 def compacted() -> frozenset[str]:

@@ -50,6 +50,8 @@ class FoldLane(Lane):
         self._orders: list[bytes] = []  # order records that stand before those runs
         self._kept: list[Outgoing] = []  # changelog rows of the lane itself
         self._ticked = False
+        self._touch = False
+        self._said_s = 0.0  # when the changelog was written last
         self._waiting: dict[str, int] = {}
         self._work_ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,7 +111,8 @@ class FoldLane(Lane):
         if not self.snapshot_ms and self.around.artifacts is not None:
             spread = ids.coin(f"{self.agent}-{self.partition}", "snapshot") / 65_536  # not all lanes at once
             self._count_from(self.around.clock.now_ms() - int(spread * self.settings.snapshot_s * 1000))
-        self._ticked = False
+        self._ticked = self._touch = False
+        self._said_s = self.around.clock.monotonic()
         self._waiting = {}
         self._work_ready = asyncio.Event()
         self._tasks = [asyncio.create_task(self._fold_forever()), asyncio.create_task(self._tick_forever())]
@@ -247,6 +250,9 @@ class FoldLane(Lane):
         clock, tps = self.around.clock, [(topic, self.partition) for topic in self.inputs]
         while True:
             await clock.sleep(LOOK_S)
+            if clock.monotonic() >= self._said_s + self.settings.touch_s and not self.finished():
+                self._touch = True  # what was removed from a quiet state stays in it otherwise
+                self.moved()
             now, due_ms = clock.now_ms(), self.table.next_due_ms()
             if due_ms is None or due_ms > now or now < self.last_tick_ms + self.settings.tick_s * 1000 or self._ticked:
                 continue
@@ -271,7 +277,7 @@ class FoldLane(Lane):
         return self._waiting.get(topic, 0)
 
     def finished(self) -> int:
-        return self._pending.events + len(self._orders)
+        return self._pending.events + len(self._orders) + self._touch
 
     def idle(self) -> bool:
         return super().idle() and not self.finished()
@@ -279,8 +285,8 @@ class FoldLane(Lane):
     def cut(self) -> Prefix:
         prefix, self._pending = self._pending, Prefix(0, {})
         orders, self._orders = [*self._orders, *([encode_runs(self._runs)] if self._runs else [])], []
-        kept, self._kept, self._runs = self._kept, [], []
-        if not prefix.following:  # a tick alone moves no offset; its transaction names them all the same
+        kept, self._kept, self._runs, self._touch = self._kept, [], [], False
+        if not prefix.following:  # a tick or a touch alone moves no offset; its transaction names them all the same
             prefix.following = {(topic, self.partition): self.position[topic] for topic in self.inputs}
         position = Position(self.position, self.last_tick_ms, self.version)
         rows = [*self.table.changes(), *kept, Outgoing(POSITION, position.encode())]
@@ -290,6 +296,7 @@ class FoldLane(Lane):
         return prefix
 
     def advance(self, prefix: Prefix) -> None:
+        self._said_s = self.around.clock.monotonic()
         self._waiting = {}
         for item in self.queue:
             if isinstance(item, Record):

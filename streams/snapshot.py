@@ -15,6 +15,9 @@ from streams.port import Outgoing
 from streams.shapes import Headers, Record
 from streams.state import DUE, VERSION
 
+BEGINS = b'{"agent": "'
+"""How every snapshot begins, and nothing else in the artifact store: what is canonical has no space there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -17,7 +17,7 @@ from streams.shapes import DeadLetter, Emit, Held, Out
 class CaseRecord(BaseModel):
     """How far a case has come."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     first_ms: int
     route: str
@@ -34,7 +34,7 @@ class CasePart(BaseModel):
     `result_id`: the id of the result's event, or the verdict's. `held`: the verdict's untouched record.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     decision: DecisionRouted | None = None
     completed: ResultCompleted | None = None

@@ -267,14 +267,14 @@ def _concerns(value: Mapping[str, Any], plan: Plan) -> bool:
 
 
 @contextmanager
-def beside(out: Path) -> Generator[Path]:
-    """A folder beside `out` that takes its name at the end, and is gone when something goes wrong."""
+def beside(out: Path, mode: int = 0o777) -> Generator[Path]:
+    """A folder beside `out` that takes its name at the end, and is gone when something goes wrong. `mode`: less the user's mask."""
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise Refused(f"{out} exists; give a folder that does not, or an empty one", kind="usage")
     temp = out.parent / f".{out.name}.partial"
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temp.mkdir()
+        temp.mkdir(mode)
     except FileExistsError as exc:
         raise Refused(
             f"{temp} stands there: another export is being made, or one was killed; remove it in that case",

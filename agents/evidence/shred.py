@@ -24,11 +24,10 @@ from schemas.compliance import (
 from schemas.gate import GateTenant
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute
-from schemas.topics import BY_NAME, DAY_MS
+from schemas.topics import BY_NAME, DAY_MS, LONGEST_OUTAGE_MS
 from schemas.value import value
 
 KEYRING = BY_NAME["keyring"].full
-LONGEST_OUTAGE_MS = 31 * DAY_MS  # what topics of texts keep: who was away for longer has lost records anyway
 NO_POLICY = "policy_gate"  # of `settings`: nobody said what is held
 NEVER = 1 << 62
 TOUCH_MS = 3_600_000  # how often something is appended to the keyring, so that its segments end
@@ -100,20 +99,27 @@ def horizons(stand: Stand) -> Horizons:
     """Until when what was there before `now_ms` may be read or confirmed, by what keeps it.
 
     A case repeats its texts until twice its window, so what keeps texts counts from then. A record goes when the last one of its
-    segment is old enough. A segment of the keyring ends when something is appended, which happens each `TOUCH_MS` at least.
+    segment is old enough. A segment of the keyring, or of a state, ends when something is appended, which happens each `TOUCH_MS` at
+    least; so often snapshots are looked for that have had their time.
     """
     routes = [row.settings for row in stand.routes]
     repeated = stand.now_ms + 2 * max((_whole_ms(route.window_s) for route in routes), default=0)
     texts = max((_kept(row) for name, row in stand.configs.items() if name != KEYRING), default=NEVER)
+    gone = repeated + texts + TOUCH_MS
     ring = stand.configs.get(KEYRING, {})
     removed = stand.now_ms + _ms(ring, "segment.ms") + _ms(ring, "max.compaction.lag.ms") + TOUCH_MS
     cached = max((_whole_ms(route.routing.cache.ttl_s) for route in routes), default=0)
     return Horizons(
-        backup_ms=_day(max(removed, repeated + texts) + stand.backup_ms) if stand.backup_ms else 0,
-        payload_ms=_day(repeated + texts),
+        backup_ms=_day(max(removed, gone) + stand.backup_ms) if stand.backup_ms else 0,
+        payload_ms=_day(gone),
         compaction_ms=_day(removed),
         cache_ms=_day(stand.now_ms + max(cached, KEPT_MS)),
     )
+
+
+def snapshots_kept(configs: Mapping[str, Mapping[str, str]]) -> int:
+    """For how long snapshots are kept, in milliseconds: as long as topics name them. At least `NEVER`: for ever."""
+    return max((_ms(row, "retention.ms") for row in configs.values()), default=NEVER)
 
 
 def decide(command: CommandErase, erasure: str, keys: Known, stand: Stand) -> tuple[tuple[str, Payload], ...]:

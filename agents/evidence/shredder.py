@@ -4,8 +4,9 @@ One Kafka transaction holds the command's offset, the marker, the key's removal,
 crash all of it is there, or none and the command is read again.
 """
 
+import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from agents.evidence import shred
@@ -15,7 +16,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute
 from schemas.principal import Prove
-from schemas.topics import BY_NAME, with_texts
+from schemas.topics import BY_NAME, with_snapshots, with_texts
 from streams.shapes import DeadLetter, Emit, Event, Out, Place, Record, View
 
 NAME = "shredder"
@@ -24,6 +25,8 @@ LONGEST_ID = 64
 CATCH_UP_S = 10.0
 DECIDED_S = 60.0  # by then a transaction was committed or is none
 LOOK_S = 0.05
+Expire = Callable[[float], object]
+"""Removes snapshots that were taken before that time, in seconds since 1970."""
 log = logging.getLogger("ratchet")
 
 
@@ -93,11 +96,27 @@ class Shredder:
 
     async def keep_touching(self) -> None:
         """For ever: have the keyring's segments end in their time, also where nobody writes. A companion of the process."""
+        await self._keep(
+            lambda: self._standing.touch(shred.KEYRING),
+            "removed keys are compacted later than receipts say while this lasts",
+        )
+
+    async def keep_expiring(self, expire: Expire) -> None:
+        """For ever: remove snapshots of Folds' states, which hold texts, once no topic names them. A companion of the process."""
+
+        async def sweep() -> None:
+            kept_ms = shred.snapshots_kept(await self._standing.configs(with_snapshots()))
+            if kept_ms < shred.NEVER:
+                await asyncio.to_thread(expire, (self._clock.now_ms() - kept_ms) / 1000)
+
+        await self._keep(sweep, "snapshots of states with texts are kept longer than receipts say while this lasts")
+
+    async def _keep(self, do: Callable[[], Awaitable[None]], lasting: str) -> None:
         while True:
             try:
-                await self._standing.touch(shred.KEYRING)
-            except Unavailable as error:
-                log.warning("removed keys are compacted later than receipts say while this lasts: %s", error)
+                await do()
+            except (Unavailable, OSError) as error:
+                log.warning("%s: %s", lasting, error)
                 await self._clock.sleep(60)
             else:
                 await self._clock.sleep(shred.TOUCH_MS / 2000)

@@ -132,7 +132,7 @@ class Trainer:
                 pass
 
     def _row(self, step: Step, case: CaseClosed) -> None:
-        if not usable(case) or isinstance(step.event, Tick):
+        if not usable(case) or isinstance(step.event, Tick) or forget.is_gone(step, case):
             return
         place = step.event.place
         key, label = _short(text_of(case)), _short(case.label or "")

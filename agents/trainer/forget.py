@@ -1,6 +1,7 @@
 """What the trainer does when a subject is erased: rows go, what used them is marked, what uses them now begins again. Pure.
 
-1. A row that an erasure covers leaves the index. That no later data set holds it sees the job to, by the keyring.
+1. A row that an erasure covers leaves the index, and none that comes later enters it: the index names rows by a digest of their text,
+   which beside a pseudonym would confirm a guess of it. That no later data set holds it sees the job to, by the keyring.
 2. Who used such rows is what jobs said, row by row, before they trained. So what is marked is what was used.
 3. Each adapter is marked once for each erasure whose rows it used, also one whose order had been cancelled and whose job was quicker.
 4. An adapter at work that is marked is trained again without these rows, in the way of an operator's command: it waits for an open order
@@ -10,9 +11,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from agents.trainer.state import KEPT_ADAPTERS, KEPT_OTHERS, USED, Forgotten, Made, Slot, Step
+from agents.trainer.state import ERASED, KEPT_ADAPTERS, KEPT_OTHERS, USED, Forgotten, Gone, Made, Slot, Step
 from schemas.compliance import AdapterMarked, CommandForget
-from schemas.events import TrainingCancelled, TrainingCompleted, TrainingProgressed, UsedRow
+from schemas.events import CaseClosed, TrainingCancelled, TrainingCompleted, TrainingProgressed, UsedRow
+from schemas.topics import LONGEST_OUTAGE_MS
 
 MOST_ERASURES = 256  # since an order without an adapter was given; past that nobody can say what its job uses
 CANCELLED = "it uses rows of an erased subject"
@@ -25,6 +27,7 @@ def forget(step: Step, command: CommandForget) -> list[str]:
         erasure=command.erasure,
         cut={cut.partition: cut.offset for cut in command.cut},
     )
+    _remember(step, command)
     for order_id, made in step.orders():
         hit = _counted(step, order_id, [erasure])
         if made.adapter:
@@ -37,6 +40,27 @@ def forget(step: Step, command: CommandForget) -> list[str]:
     return sorted(
         name for name, slot in step.rows() if slot.subject is not None and erasure.covers(slot.subject, *slot.request)
     )
+
+
+def is_gone(step: Step, case: CaseClosed) -> bool:
+    """Whether a case that comes now is of a request that is erased."""
+    slot = step.state.entries.get(f"{ERASED}{case.subject}")
+    cut = slot.gone.cut if slot is not None and slot.gone is not None else {}
+    return case.request_offset < cut.get(case.request_partition, 0)
+
+
+def _remember(step: Step, command: CommandForget) -> None:
+    """For as long as cases from before may come: a case repeats until twice its window, and whoever was away for longer than the
+    longest outage has lost it."""
+    kept_ms = int(2000 * step.record.settings.window_s) + LONGEST_OUTAGE_MS
+    known = {name: slot.gone for name, slot in step.state.entries.items() if slot.gone is not None}
+    step.drop += [name for name, gone in known.items() if gone.at_ms < step.now_ms - kept_ms]
+    name = ERASED + command.subject
+    cut = dict(known[name].cut) if name in known else {}
+    for row in command.cut:
+        cut[row.partition] = max(row.offset, cut.get(row.partition, 0))
+    step.drop = [one for one in step.drop if one != name]
+    step.put[name] = Slot(gone=Gone(at_ms=step.now_ms, cut=cut))
 
 
 def ordered(step: Step, order_id: str) -> None:

@@ -1,22 +1,22 @@
 """What the trainer keeps of a route, and one event being folded into it. Pure.
 
 Entries of a route, by name: `index`; a text's hash, for the row that it is; `order ID`; `used ID STEP`, for whose rows that order's job
-said that it uses. Of orders the newest `KEPT_ADAPTERS` with an adapter are kept and the newest `KEPT_OTHERS` without one, beside what
-serves, is judged or is under way.
+said that it uses; `erased SUBJECT`, for an erasure below which cases may still come. Of orders the newest `KEPT_ADAPTERS` with an
+adapter are kept and the newest `KEPT_OTHERS` without one, beside what serves, is judged or is under way.
 """
 
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events import TrainingOrdered
 from schemas.payload import Payload
 from schemas.routes import Arm, Route
 from streams.shapes import Emit, Event, KeyState, Out, Tick
 
-INDEX, ORDER, USED = "index", "order ", "used "
+INDEX, ORDER, USED, ERASED = "index", "order ", "used ", "erased "
 KEPT_ADAPTERS, KEPT_OTHERS = 32, 8
 
 
@@ -65,8 +65,18 @@ class Made(BaseModel):
     hits: tuple[Forgotten, ...] = ()
 
 
+class Gone(BaseModel):
+    """Partition -> offset of requests below which a subject is erased, and when that was said last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_ms: int
+    cut: dict[int, int]
+
+
 class Slot(BaseModel):
-    """An entry: the index, an order, whose rows it uses, or one text's label with the offset of its newest case and where its request lies.
+    """An entry: the index, an order, whose rows it uses, an erasure; or one text's label, the offset of its newest case, and where its
+    request lies.
 
     `used`: lines of subject, partition and offset; a text, for there are many.
     """
@@ -80,6 +90,7 @@ class Slot(BaseModel):
     offset: int = -1
     subject: str | None = None
     request: tuple[int, int] = (0, 0)
+    gone: Gone | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class Trains(BaseModel):

@@ -5,6 +5,7 @@ What an agent does because of a command names the command as its cause (`ratchet
 
 import asyncio
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ async def send_and_wait(
                 rows.append(row)
             if answered:
                 return True, rows
+    except asyncio.CancelledError:
+        sys.stderr.write(
+            f"{command.TYPE} was sent and is done all the same\n"
+        )  # who presses Ctrl-C may think otherwise
+        raise
     finally:
         await followed.aclose()
     return False, rows

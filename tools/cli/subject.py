@@ -60,7 +60,7 @@ def run(screen: Screen, asked: Asked, out: Path, folder: Path | None) -> int:
         expected = _expected(log, asked.tenant, subject, progress.say)
         texts = Texts(why=ELSEWHERE) if folder is not None else asyncio.run(open_texts(log.folder, found, progress.say))
         progress.say(f"writing {len(found)} entries")
-        with beside(out) as temp:
+        with beside(out, 0o700) as temp:
             summary = _write(log, found, requests, texts, temp, {"tenant": asked.tenant, "subject": subject})
             files = _digests(temp)
             data = _text(summary | {"files": files}).encode()

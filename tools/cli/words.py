@@ -15,7 +15,18 @@ By = Annotated[
         show_default=False,
     ),
 ]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the command.", show_default=False)]
+MOST_REASON = 2000  # what a command takes
+
+
+def _a_reason(text: str) -> str:
+    if len(text) > MOST_REASON:
+        raise typer.BadParameter(f"{len(text)} characters; accepted: {MOST_REASON}")
+    return text
+
+
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why; kept with the command.", show_default=False, callback=_a_reason)
+]
 
 
 def done(code: int) -> NoReturn:

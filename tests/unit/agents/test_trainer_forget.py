@@ -17,7 +17,7 @@ from trained import Keys, Library, Range, Sent, T, ports
 from agents.trainer import job
 from agents.trainer.fold import SILENT_MS, Trainer
 from agents.trainer.forget import MOST_ERASURES
-from agents.trainer.state import KEPT_ADAPTERS, KEPT_OTHERS, ORDER, USED, Slot, Trains
+from agents.trainer.state import ERASED, KEPT_ADAPTERS, KEPT_OTHERS, ORDER, USED, Slot, Trains
 from schemas.compliance import AdapterMarked, CommandForget, Cut
 from schemas.events import (
     AdapterRegistered,
@@ -38,6 +38,7 @@ from schemas.events import (
 )
 from schemas.payload import Payload
 from schemas.routes import Arm, Route, TrainingSettings
+from schemas.topics import DAY_MS
 
 BY: dict[str, Any] = {"route": "r", "operator": "ann"}
 ANN, BEN = "a" * 32, "b" * 32
@@ -123,6 +124,33 @@ def test_rows_below_the_cut_leave_the_index() -> None:
     assert sorted(index.classes.values()) == [1, 1]
     assert index.first == before.first + 3
     assert folding.emitted == []
+
+
+def test_a_case_that_closes_after_its_erasure_is_no_row() -> None:
+    """Its text's digest, beside the pseudonym, would stay in the state and confirm a guess; from the cut on, and others', are rows."""
+    folding = lane(min_rows=100)
+    folding.take(forget(ANN, below=3))
+    folding.take(forget(ANN, below=2, erasure="e0"))  # a later one with a lower cut takes nothing back
+    before = dict(folding.cells["r"].entries)
+    folding.take(case(1, ANN))
+    folding.take(case(2, ANN))
+    assert folding.cells["r"].entries == before
+    folding.take(case(2, BEN))
+    folding.take(case(3, ANN))
+    assert index_of(folding).rows == 2
+
+
+def test_an_erasure_is_remembered_as_long_as_its_cases_may_come() -> None:
+    """Twice the window, and the longest outage; then the next erasure lets go of it."""
+    folding = lane(min_rows=100)
+    folding.take(forget(ANN, below=3))
+    known = folding.cells["r"].record
+    assert isinstance(known, Trains)
+    kept_ms = 2 * int(known.settings.window_s * 1000) + 31 * DAY_MS
+    folding.take(forget(BEN, below=3, at_ms=T + 1000 + kept_ms))
+    assert {name for name in folding.cells["r"].entries if name.startswith(ERASED)} == {ERASED + ANN, ERASED + BEN}
+    folding.take(forget(BEN, below=3, at_ms=T + 1001 + kept_ms))
+    assert {name for name in folding.cells["r"].entries if name.startswith(ERASED)} == {ERASED + BEN}
 
 
 @pytest.mark.parametrize("changes", [{"tenant": "other"}, {"subject": BEN}, {"cut": (Cut(partition=1, offset=99),)}])

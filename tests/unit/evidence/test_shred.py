@@ -14,7 +14,7 @@ from agents.evidence.keytable import Erased, KeyTable, Wanted
 from agents.evidence.shred import KEYRING, Known
 from schemas.compliance import CommandForget, KeyErased, KeyEvent, KeyRemoved, KeyWrapped, SubjectErased, SubjectKept
 from schemas.payload import Payload
-from schemas.topics import DAY_MS, plans, with_texts
+from schemas.topics import DAY_MS, FOLDS, plans, state_topic, with_snapshots, with_texts
 
 BOB = "b" * 32
 LIVE = Known(live=1)
@@ -131,7 +131,7 @@ def test_the_day_is_the_latest_horizon() -> None:
     """Texts last: twice the window, retention, and the segment that a record shares; backups after all of them."""
     rows = [route("a", window_s=3600, ttl_s=60), route("b", window_s=7200, ttl_s=30 * 86_400)]
     found = shred.horizons(stand(routes=rows))
-    assert found.payload_ms == NOW + 2 * 7_200_001 + 31 * DAY_MS + SEGMENT_MS
+    assert found.payload_ms == NOW + 2 * 7_200_001 + 31 * DAY_MS + SEGMENT_MS + shred.TOUCH_MS
     assert found.compaction_ms == NOW + 2 * DAY_MS + shred.TOUCH_MS
     assert found.cache_ms == NOW + 30 * DAY_MS + 1
     assert found.backup_ms == 0
@@ -152,7 +152,7 @@ def test_every_topic_with_texts_counts(name: str) -> None:
     told = configs()
     compacts = told[name]["cleanup.policy"] == "compact"
     told[name]["max.compaction.lag.ms" if compacts else "retention.ms"] = str(90 * DAY_MS)
-    assert shred.horizons(stand(configs=told)).payload_ms == NOW + 90 * DAY_MS + SEGMENT_MS
+    assert shred.horizons(stand(configs=told)).payload_ms == NOW + 90 * DAY_MS + SEGMENT_MS + shred.TOUCH_MS
     told[name]["max.compaction.lag.ms" if compacts else "retention.ms"] = "-1"
     assert shred.horizons(stand(configs=told)).payload_ms == (1 << 53) - 1
 
@@ -166,6 +166,15 @@ def test_texts_are_where_events_carry_them() -> None:
     holding = {full(model.TOPIC) for model in REGISTRY.values() if texts & model.model_fields.keys()}
     assert holding
     assert holding <= set(with_texts())
+
+
+def test_states_and_what_names_their_snapshots_count() -> None:
+    """A state of a Fold and its snapshots hold texts, or what confirms a guess of one; for ever where nobody says how long."""
+    assert {state_topic(name) for name in FOLDS} | {*with_snapshots()} <= {*with_texts()}
+    told = {name: row for name, row in configs().items() if name in with_snapshots()}
+    assert shred.snapshots_kept(told) == 31 * DAY_MS
+    told["ratchet.cases.order"]["retention.ms"] = "-1"
+    assert shred.snapshots_kept(told) == shred.snapshots_kept({}) == shred.NEVER
 
 
 def test_only_the_tenants_routes_are_told() -> None:

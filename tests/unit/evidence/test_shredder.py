@@ -13,6 +13,7 @@ from schemas import ids
 from schemas.compliance import CommandForget, KeyErased, KeyRemoved, SubjectErased, SubjectKept
 from schemas.errors import Unavailable
 from schemas.payload import Payload
+from schemas.topics import DAY_MS
 from streams.port import POINTS, Fenced, Lost, Outgoing
 from streams.standing import TOUCH
 from streams.wire import decode, partition_of
@@ -192,6 +193,29 @@ async def test_a_touch_ends_segments_and_is_nobodys_key() -> None:
         assert [row.key for row in world.broker.records("keyring") if row.value is None] == [TOUCH] * PARTITIONS
         world.broker.publish(command(), event_id="c-1")
         assert isinstance((await world.answered(1))[0], SubjectErased)
+
+
+async def test_snapshots_go_when_no_topic_names_them_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    """As long as the order topics keep what they hold, and for ever where they do; a store that is away is asked again."""
+    async with living(World()) as world:
+        asked: list[float] = []
+
+        def expire(before_s: float) -> None:
+            asked.append(before_s)
+            if len(asked) == 1:
+                raise OSError(5, "away")
+
+        world.broker.specs["ratchet.cases.order"].config["retention.ms"] = str(40 * DAY_MS)  # type: ignore[index]
+        task = asyncio.create_task(world.agent.keep_expiring(expire))
+        await until(lambda: len(asked) == 1)
+        task.cancel()
+        assert asked[0] == pytest.approx(world.broker.clock.now_ms() / 1000 - 40 * 86_400, abs=60)
+        assert "kept longer than receipts say" in caplog.text
+        world.broker.specs["ratchet.judge.order"].config["retention.ms"] = "-1"  # type: ignore[index]
+        task = asyncio.create_task(world.agent.keep_expiring(expire))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        assert len(asked) == 1
 
 
 async def test_a_view_says_how_far_it_has_come() -> None:

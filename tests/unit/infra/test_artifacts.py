@@ -1,5 +1,6 @@
 """The artifact store: names are digests, and what is read is what was named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def test_putting_again_changes_nothing(store: DirectoryStore, folder: Path, tmp_
     assert (store.put_bytes(b"abc"), store.put_tree(folder)) == first
     assert _everything(tmp_path / "store") == before
     assert not list((tmp_path / "store" / "tmp").iterdir())
+
+
+def test_what_expires_goes_and_nothing_else(store: DirectoryStore, folder: Path, tmp_path: Path) -> None:
+    """Blobs that begin so and are old, and what a crash left half done; others, young ones, trees and what is being written stay."""
+    root = tmp_path / "store"
+    kept = [store.put_bytes(b"{'other'"), store.put_bytes(b'{"agent": "young"}')]
+    old = store.put_bytes(b'{"agent": "cases", "partition": 0}\n')
+    tree = store.put_tree(folder)
+    for name in ("crashed", "writing"):
+        (root / "tmp" / name / "inner").mkdir(parents=True)
+        (root / "tmp" / name / "inner" / "text").write_bytes(b"half")
+    (root / "tmp" / "file").write_bytes(b"half")
+    young = (root / "blobs" / kept[1][7:9] / kept[1][7:], root / "tmp" / "writing" / "inner" / "text")
+    for path in root.rglob("*"):
+        if path not in young:
+            os.utime(path, (1.0, 1.0))
+    assert store.expire(b'{"agent": "', 1000.0) == 3
+    assert not (root / "blobs" / old[7:9] / old[7:]).exists()
+    assert sorted(path.name for path in (root / "tmp").iterdir()) == ["writing"]
+    assert [store.get_bytes(digest) for digest in kept]
+    assert store.verify_tree(tree)
+    assert store.expire(b'{"agent": "', 1000.0) == 0
 
 
 def test_one_flipped_byte_of_a_blob_is_refused(store: DirectoryStore, tmp_path: Path) -> None:

@@ -33,6 +33,15 @@ def test_an_event_is_keyed_as_its_topic_says(model: type[Payload]) -> None:
 
 
 @pytest.mark.parametrize("model", [REGISTRY[name] for name in sorted(REGISTRY)], ids=sorted(REGISTRY))
+def test_an_error_about_an_event_repeats_nothing_of_it(model: type[Payload]) -> None:
+    """A crash goes into a log, and of logs nobody erases anything."""
+    with pytest.raises(ValidationError) as error:
+        model.model_validate({"at_ms": "canary5x7", "messages": [{"role": "canary5x7"}], "text": {"canary5x7": 1}})
+    assert "at_ms" in str(error.value)
+    assert "canary5x7" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", [REGISTRY[name] for name in sorted(REGISTRY)], ids=sorted(REGISTRY))
 def test_an_event_is_frozen_and_its_type_is_a_noun_and_a_verb(model: type[Payload]) -> None:
     """No event can be changed after it was made; the class name is the type name."""
     assert model.model_config.get("frozen") is True

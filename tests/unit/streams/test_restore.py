@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from schemas.payload import Payload
 from streams.lane import Notice
 from streams.memory import MemoryBroker, MemoryReader, run_until
 from streams.port import TP
+from streams.restore import POSITION
 from streams.runner import Runner
 from streams.shapes import AnyFold, Change, Event, KeyState, RawState, Tick
 from streams.state import split_key
@@ -193,3 +195,23 @@ async def test_an_older_state_without_a_way_is_refused() -> None:
     await fold_all(broker, Count("probe"), 1)
     with pytest.raises(Refused, match="no `migrate`"):
         await asyncio.wait_for(runner_of(broker, Forgetful("probe")).run(), 5)
+
+
+async def test_a_quiet_lane_says_where_it_stands() -> None:
+    """So that segments of its changelog end and what was removed is compacted; it is no event, and a restart finds its place."""
+    broker = MemoryBroker(1)
+    broker.publish(request("k", "0"), event_id="0")
+    runner = Runner(broker, SystemClock(), settings=replace(FAST, touch_s=0.05))
+    runner.add_fold(Count("probe"))
+    task = asyncio.create_task(runner.run())
+    await until(lambda: len([row for row in broker.records(STATE) if row.key == POSITION]) >= 3)
+    await runner.stop()
+    await task
+    rows = [row for row in broker.records(STATE) if row.key == POSITION]
+    assert len({row.value for row in rows}) == 1
+    assert len(broker.records(ORDER)) == len(broker.records("answers")) == 1
+    broker.publish(request("k", "1"), event_id="1")
+    again = Runner(broker, SystemClock(), settings=FAST)
+    again.add_fold(Count("probe"))
+    await run_until(again, lambda: len(broker.records("answers")) == 2)
+    assert broker.events("answers")[1].data.model_dump()["reason"] == chain_of(["0", "1"])[-1]

@@ -108,6 +108,7 @@ async def test_a_replay_may_start_at_a_snapshot() -> None:
     assert len(taken) >= 2
     assert [n.text for n in seen if n.kind == "snapshot"] == [row.digest for row in taken]
     middle = taken[len(taken) // 2]
+    assert shelf.held[middle.digest].startswith(snapshot.BEGINS)
     found = snapshot.decode(shelf.held[middle.digest])
     assert (found.agent, found.partition, found.position) == ("probe", 0, middle.position)
     state, fold = MemoryState(Count("probe")), Count("probe")

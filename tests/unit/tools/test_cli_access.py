@@ -166,6 +166,7 @@ def test_it_equals_what_came_in(cli: Run, stack: Stack, tmp_path: Path) -> None:
     assert row["purposes"] == [{"purpose": "support", "legal_basis": "contract", "requests": 3}]
     assert row["texts"] == {"opened": 6, "erased": 0, "not_kept": 0, "why": ""}
     assert row["expected"] == len(row["entries"]) == 9
+    assert (tmp_path / "given").stat().st_mode & 0o777 == 0o700  # a person's texts, for whoever made it alone
     everything = b"".join(path.read_bytes() for path in (tmp_path / "given").rglob("*") if path.is_file())
     assert ADAM.encode() not in everything
 

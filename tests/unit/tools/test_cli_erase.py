@@ -1,5 +1,6 @@
 """`ratchet erase`: asked first, the receipt, why nothing was erased, exit codes; against the real shredder on the broker in memory."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from erasing import ANN, TENANT, World, hold, policy
 from living import living
+from streams_contract import until
 
 from schemas import ids
 from schemas.compliance import CommandErase
@@ -114,6 +116,23 @@ async def test_nobody_answers(capsys: Capture) -> None:
     assert said(capsys)["waiting"] == f"erase {ANN}"
 
 
+async def test_a_ctrl_c_after_it_was_sent_says_so(capsys: Capture) -> None:
+    """Who has interrupted it must not believe that nothing is erased."""
+    world = World()
+    await world.start()
+    await world.runner.stop()
+    await world.task
+    task = asyncio.create_task(erase(world))
+    await until(lambda: bool(world.broker.records("commands")))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "command.erase was sent and is done all the same" in found.err
+
+
 async def test_it_asks_first(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """No is no, and nothing is sent; where nobody can be asked, --yes is demanded."""
     async with living(World()) as world:
@@ -138,6 +157,7 @@ async def test_it_asks_first(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
         (["alice", "--pseudonym"], 2, "pseudonym is not accepted"),
         ([ANN, "--pseudonym", "--tenant", "no such", "--yes"], 2, "no such"),
         ([ANN, "--pseudonym", "--yes"], 3, "ratchet up"),
+        ([ANN, "--pseudonym", "--yes", "--reason", "x" * 2001], 2, "2001 characters; accepted: 2000"),
     ],
 )
 def test_wrong_use_and_no_stack(words: list[str], code: int, told: str, cli: Run) -> None:
