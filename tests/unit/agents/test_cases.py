@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.cases.fold import UNKNOWN_MS, Cases, grace_ms
+from agents.cases.fold import UNKNOWN_MS, grace_ms
 from schemas.events import (
     ArmChoice,
     ArmVerdict,
@@ -115,8 +115,8 @@ def verdict(at: int = 200, by: str = "ann", kind: str = "person", **said: Any) -
     )
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding

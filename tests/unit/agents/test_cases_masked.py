@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing
 
-from agents.cases.fold import Cases
 from schemas.events import (
     ArmChoice,
     CaseAnswered,
@@ -66,14 +65,14 @@ def verdict(**said: Any) -> VerdictGiven:
     return VerdictGiven.model_validate({"route": "r", "request_id": "q1", "at_ms": T + 200, "by": "ann", **said})
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding
 
 
-def settled(folding: Folding) -> ReviewSettled:
+def settled(folding: Casing) -> ReviewSettled:
     (found,) = folding.of(ReviewSettled)
     assert found.subject == SUBJECT
     return found
