@@ -33,7 +33,7 @@ def teaches(case: CaseClosed) -> bool:
     Not where the gate withheld it, whatever its score or a person said of it: nobody got it. Nor where trust was to release it and nobody
     knows what became of it.
     """
-    unknown = case.action == "hold" and case.settled == ""
+    unknown = case.action in ("hold", "escalate") and case.settled == ""
     return case.withheld != "gate" and not unknown
 
 
