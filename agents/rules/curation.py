@@ -118,7 +118,7 @@ def candidates(cases: Iterable[CaseClosed], counts: Counter[str], unused: Unused
     for case in cases:
         counts["cases"] += 1
         if not usable(case):
-            counts["without a trusted label"] += 1
+            counts["without a trusted label" if teaches(case) else "withheld by the gate, or not known"] += 1
             continue
         row = _row(case)
         reason = unused(row)

@@ -54,7 +54,7 @@ async def lived(world: World) -> None:
 
 
 @given(SETTINGS, st.randoms(use_true_random=True))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_each_request_has_one_answer_and_a_case_that_says_the_same(setting: Setting, draw: Any) -> None:
     """Released, withheld or refused, once; the case agrees, with the reason. What the gate withheld is learnt nowhere, and the verdict that
     would have let it out is known."""
