@@ -51,13 +51,13 @@ UNTOLD_MS = (
     600_000  # what is waited past the window's end for trust to say what became of an answer that it was to release
 )
 GRACE_MS = 60_000
+ANSWERS = (AnswerReleased, AnswerWithheld)
 TAKEN = (
     DecisionRouted,
     ResultCompleted,
     ResultFailed,
     ScoreAssigned,
-    AnswerReleased,
-    AnswerWithheld,
+    *ANSWERS,
     VerdictGiven,
 )
 
@@ -81,6 +81,8 @@ class Cases:
     def fold(self, state: KeyState[CaseRecord, CasePart], event: Event[Payload] | Tick) -> Change[CaseRecord, CasePart]:
         if isinstance(event, Tick):
             now, cause = event.at_ms, event.id
+        elif isinstance(event.data, ANSWERS) and (state.record is None or state.record.settled != "released"):
+            return Change()  # its score, or the case itself, said so before
         else:
             now, cause = event.data.at_ms, event.id
         route = "" if isinstance(event, Tick) else str(getattr(event.data, "route", ""))

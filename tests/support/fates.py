@@ -74,10 +74,11 @@ class Setting:
             cache=CacheSettings(exact=self.cached),
             emergency=EmergencySettings(arm="last", share=0.5),
         )
-        told = {
+        told: dict[str, Any] = {
             "route": "bank", "tenant": "shop", "arms": ARMS, "champion": "old", "window_s": WINDOW_S, "deadline_s": 30,
             "release": "gated" if self.gated else "immediate", "compliance": "standard" if self.gate else "off",
             "grader": self.grader, "review_share": self.review_share, "routing": routing,
+            "trust": {"audit_share": 0.5},
         }  # fmt: skip
         if self.shadowed:
             told["challengers"] = ("new",)
@@ -250,6 +251,7 @@ class World:
             self._out_of_cases(self.cases.take(event.data, event.id))
             return
         agent = self.agents[name]
+        outs: Sequence[Out] = ()
         for _ in range(2 if twice else 1):
             try:
                 outs = await agent(event)
@@ -308,7 +310,7 @@ class World:
             more = {"corrected": right} if says == "corrects" and kind == "person" else {"answers": rows}
             self.say(VerdictGiven.model_validate(told | {"request_id": review.request_id} | more))
 
-    def _of(self, says: str) -> str:
+    def _of(self, says: str) -> Any:
         return says if says == "reject" else self.draw.choice(("approve", "approve", "reject"))
 
     def again(self) -> None:
