@@ -541,7 +541,7 @@ class CaseAnswered(CaseEvent):
     ok: bool
     latency_us: int
     tokens_out: int = 0
-    released: bool
+    released: bool = Field(description="Out already, by its score: false of what trust held, however that ends.")
     shadows: tuple[str, ...] = ()
     reason: str = ""
     source: Literal["model", "cache", "kept"] = "model"

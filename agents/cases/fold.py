@@ -2,11 +2,11 @@
 
 Rules:
 1. `case.answered` goes out when the serving arm is done and scored; `case.closed` exactly once: when the verdict is in, every
-   arm is done and what trust held is settled; or when the window has ended (plus the grace, see `grace_ms`).
+   arm is done and what trust held is settled and answered; or when the window has ended (plus the grace, see `grace_ms`).
 2. `review.settled` exactly once, and only where trust held the answer or never scored it: by the first verdict, by failure,
    or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end. Where it says
    `released` the gate still looks at the text: the case waits for the answer itself and says what that says. It waits to the window's
-   end plus the grace, then ten minutes more; without an answer by then it says neither.
+   end plus the grace, then ten minutes more, in which nothing else is joined; without an answer by then it says neither.
 3. The first verdict of a person or a reference decides; a judge model's is kept beside it and settles nothing. Any later one,
    until twice the window, makes `case.amended`; what comes after that, a verdict for an unknown request after ten minutes, for
    one of another tenant, or one that lacks what its kind needs, is a dead letter.
@@ -47,19 +47,10 @@ from streams.shapes import UNCHANGED, Change, Event, Held, KeyState, Tick
 
 NAME = "cases"
 UNKNOWN_MS = 600_000
-UNTOLD_MS = (
-    600_000  # what is waited past the window's end for trust to say what became of an answer that it was to release
-)
+UNTOLD_MS = 600_000  # past the window's end and the grace: until then an answer is waited for that trust was to release
 GRACE_MS = 60_000
 ANSWERS = (AnswerReleased, AnswerWithheld)
-TAKEN = (
-    DecisionRouted,
-    ResultCompleted,
-    ResultFailed,
-    ScoreAssigned,
-    *ANSWERS,
-    VerdictGiven,
-)
+TAKEN = (DecisionRouted, ResultCompleted, ResultFailed, ScoreAssigned, *ANSWERS, VerdictGiven)
 
 
 def grace_ms(decision: DecisionRouted) -> int:
@@ -117,17 +108,15 @@ class Cases:
 
     def _take(self, case: Joined, event: Event[Payload]) -> None:
         match event.data:
-            case DecisionRouted() as decision if (
-                case.decision_of(decision.attempt) is None and not case.record.closed_id
-            ):
+            case DecisionRouted() as decision if case.decision_of(decision.attempt) is None and not case.over():
                 told = decision if decision.attempt == 1 else decision.model_copy(update={"messages": ()})
                 case.add(place_of("decision", decision.attempt), CasePart(decision=told, decision_id=event.id))
                 case.change(route=decision.route)
-            case ResultCompleted() as result if not case.record.closed_id:
+            case ResultCompleted() as result if not case.over():
                 case.add(part_of(result), CasePart(completed=result, result_id=event.id))
-            case ResultFailed() as result if not case.record.closed_id:
+            case ResultFailed() as result if not case.over():
                 case.add(part_of(result), CasePart(failed=result, result_id=event.id))
-            case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
+            case ScoreAssigned() as score if not score.shadow and not case.over():
                 case.add(place_of("score", score.attempt), CasePart(score=score))
             case AnswerReleased() | AnswerWithheld() as answer if case.untold() and not case.record.closed_id:
                 case.change(told=True, withheld=answer.reason if isinstance(answer, AnswerWithheld) else "")
@@ -144,7 +133,7 @@ class Cases:
                 case.add(f"verdict/{case.record.verdicts:04d}", part)
                 case.change(verdicts=case.record.verdicts + 1)
             case _:
-                pass  # a decision told twice, a late result of a closed case, an answer that its score let out: nothing new
+                pass  # a decision told twice, a result that comes too late, an answer that comes after the case has closed
 
     def _strangers(self, case: Joined) -> None:
         """A verdict under another tenant than the request's is none: whoever gave it does not speak for this one."""

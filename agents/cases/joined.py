@@ -221,6 +221,10 @@ class Joined:
         """Whether trust was told to release an answer and has not said yet what became of it: the gate may withhold it."""
         return self.record.settled == "released" and not self.record.told
 
+    def over(self) -> bool:
+        """Whether the window's end has settled what this case joins; it may still wait for its answer."""
+        return self.record.closed_id != "" or self.record.untold_until_ms is not None
+
     def verdict_parts(self) -> list[tuple[str, CasePart]]:
         return [(name, self.parts[name]) for name in sorted(self.parts) if name.startswith("verdict/")]
 

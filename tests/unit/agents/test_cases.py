@@ -242,6 +242,25 @@ def test_it_waits_ten_minutes_past_the_windows_end_and_then_says_neither() -> No
         assert folding.cells == {}
 
 
+def test_what_comes_while_only_the_answer_is_waited_for_is_not_joined() -> None:
+    """A shadow that answers after the end would make other letters of those that the verdict named."""
+    said = verdict(answers=[{"label": "A", "decision": "approve"}])
+    folding = Casing(None)
+    for event in (decision(), result("old", "one", shadow=False), score("hold"), said):
+        folding.take(event)
+    folding.tick(T + 30_000 + grace_ms(decision()))
+    (settled,) = folding.of(ReviewSettled)
+    assert (settled.outcome, settled.text) == ("released", "one")
+    folding.take(result("new", "two", shadow=True, at=31_000))
+    folding.take(lets_out(settled))
+    (closed,) = folding.of(CaseClosed)
+    assert [(arm.arm, arm.status, arm.grade) for arm in closed.arms] == [
+        ("old", "completed", 1000),
+        ("new", "missing", None),
+    ]
+    assert (closed.settled, folding.letters) == ("released", [])
+
+
 def test_an_answer_alone_makes_no_case() -> None:
     """Of a request that is not known, or no longer, nothing is kept."""
     folding = Casing(None)
