@@ -434,7 +434,10 @@ class ReviewRequested(DerivedEvent):
 
 
 class ReviewSettled(DerivedEvent):
-    """What trust answers where it held the answer: released with `text`, or withheld with the reason."""
+    """What trust shall do with an answer that it held: release `text`, or withhold it with the reason.
+
+    The gate looks at what is to be released: what went out, the answer's own event says.
+    """
 
     TYPE = "review.settled"
     TOPIC = "reviews"
@@ -538,7 +541,7 @@ class CaseAnswered(CaseEvent):
     ok: bool
     latency_us: int
     tokens_out: int = 0
-    released: bool
+    released: bool = Field(description="Out already, by its score: false of what trust held, however that ends.")
     shadows: tuple[str, ...] = ()
     reason: str = ""
     source: Literal["model", "cache", "kept"] = "model"
@@ -555,6 +558,9 @@ class Escalated(Part):
     z: float
     signals: tuple[float, ...] = ()
     scorer: str = ""
+
+
+Withheld = Literal["", "rejected", "failed", "window_ended", "gate"]
 
 
 class CaseClosed(CaseEvent):
@@ -590,7 +596,11 @@ class CaseClosed(CaseEvent):
     action: Literal["", "release", "hold", "escalate"] = ""
     sampled: bool = False
     label_propensity: float = 0.0
-    settled: Literal["", "released", "withheld"] = ""
+    settled: Literal["", "released", "withheld"] = Field(
+        default="",
+        description="What became of an answer that trust held, or the gate withheld; empty: its score let it out.",
+    )
+    withheld: Withheld = Field(default="", description="Why nothing went out, as the answer's own event says.")
     routing: RoutingTerms | None = Field(default=None, description="Of the first decision.")
     strategy: str = ""
     attempt: int = Field(default=1, description="Of the decision whose answer this is: 2 after an escalation.")

@@ -1,10 +1,12 @@
-"""The case: a request joined once. A Fold over decisions, results, scores and verdicts, keyed by request id.
+"""The case: a request joined once. A Fold over decisions, results, scores, answers and verdicts, keyed by request id.
 
 Rules:
 1. `case.answered` goes out when the serving arm is done and scored; `case.closed` exactly once: when the verdict is in, every
-   arm is done and what trust held is settled; or when the window has ended (plus the grace, see `grace_ms`).
+   arm is done and what trust held is settled and answered; or when the window has ended (plus the grace, see `grace_ms`).
 2. `review.settled` exactly once, and only where trust held the answer or never scored it: by the first verdict, by failure,
-   or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end.
+   or by the window's end plus the grace. Until then trust may release, never after: it looks at the window's end. Where it says
+   `released` the gate still looks at the text: the case waits for the answer itself and says what that says. It waits to the window's
+   end plus the grace, then ten minutes more, in which nothing else is joined; without an answer by then it says neither.
 3. The first verdict of a person or a reference decides; a judge model's is kept beside it and settles nothing. Any later one,
    until twice the window, makes `case.amended`; what comes after that, a verdict for an unknown request after ten minutes, for
    one of another tenant, or one that lacks what its kind needs, is a dead letter.
@@ -14,14 +16,17 @@ Rules:
 6. Where trust escalated, nothing is answered, asked or settled until the second attempt is scored: the case then speaks of that one, and
    the first answer is one arm of it. The first decision's window, shadows and propensities stay the case's. Where no second decision
    comes, the window's end settles; where it fails, the first answer stands in as its route's answers do: at once, or for people.
-7. What the gate withheld after its score let it out is answered, and not released: it is settled no more and shown to nobody.
+7. What the gate withheld is answered, and not released. Where its score had let it out, it is settled no more and shown to nobody.
 """
 
-from agents.cases.joined import CasePart, CaseRecord, Joined, Result, human_sampled, part_of, place_of
+from agents.cases import settle
+from agents.cases.joined import CasePart, CaseRecord, Joined, human_sampled, part_of, place_of
 from agents.cases.rows import microseconds, rows_of
 from agents.rules.grading import asks_model, blind_order, chance, grade, heads, lacks
 from agents.rules.text import same
 from schemas.events import (
+    AnswerReleased,
+    AnswerWithheld,
     BlindAnswer,
     CaseAmended,
     CaseAnswered,
@@ -42,7 +47,10 @@ from streams.shapes import UNCHANGED, Change, Event, Held, KeyState, Tick
 
 NAME = "cases"
 UNKNOWN_MS = 600_000
+UNTOLD_MS = 600_000  # past the window's end and the grace: until then an answer is waited for that trust was to release
 GRACE_MS = 60_000
+ANSWERS = (AnswerReleased, AnswerWithheld)
+TAKEN = (DecisionRouted, ResultCompleted, ResultFailed, ScoreAssigned, *ANSWERS, VerdictGiven)
 
 
 def grace_ms(decision: DecisionRouted) -> int:
@@ -54,19 +62,18 @@ class Cases:
     """See the module."""
 
     name = NAME
-    inputs = ("decisions", "results", "scores", "verdicts")
+    inputs = ("decisions", "results", "scores", "answers", "verdicts")
     record_type = CaseRecord
     entry_type = CasePart
 
     def state_key(self, event: Event[Payload]) -> str | None:
-        data = event.data
-        if isinstance(data, DecisionRouted | ResultCompleted | ResultFailed | ScoreAssigned | VerdictGiven):
-            return data.request_id
-        return None
+        return event.data.request_id if isinstance(event.data, TAKEN) else None
 
     def fold(self, state: KeyState[CaseRecord, CasePart], event: Event[Payload] | Tick) -> Change[CaseRecord, CasePart]:
         if isinstance(event, Tick):
             now, cause = event.at_ms, event.id
+        elif isinstance(event.data, ANSWERS) and (state.record is None or state.record.settled != "released"):
+            return Change()  # its score, or the case itself, said so before
         else:
             now, cause = event.data.at_ms, event.id
         route = "" if isinstance(event, Tick) else str(getattr(event.data, "route", ""))
@@ -84,7 +91,7 @@ class Cases:
             if ended:
                 return Change(emits=case.emits, forget=True)
         else:
-            self._advance(case, case.decision, window_ended=ended)
+            self._advance(case, case.decision, ticked=ended)
         return Change(
             emits=case.emits,
             record=UNCHANGED if case.record is state.record else case.record,
@@ -97,22 +104,22 @@ class Cases:
         window = decision.window_end_ms - decision.assigned_at_ms
         if case.record.closed_id:
             return decision.assigned_at_ms + 2 * window + grace_ms(decision)
-        return decision.window_end_ms + grace_ms(decision)
+        return case.record.untold_until_ms or decision.window_end_ms + grace_ms(decision)
 
     def _take(self, case: Joined, event: Event[Payload]) -> None:
         match event.data:
-            case DecisionRouted() as decision if (
-                case.decision_of(decision.attempt) is None and not case.record.closed_id
-            ):
+            case DecisionRouted() as decision if case.decision_of(decision.attempt) is None and not case.over():
                 told = decision if decision.attempt == 1 else decision.model_copy(update={"messages": ()})
                 case.add(place_of("decision", decision.attempt), CasePart(decision=told, decision_id=event.id))
                 case.change(route=decision.route)
-            case ResultCompleted() as result if not case.record.closed_id:
+            case ResultCompleted() as result if not case.over():
                 case.add(part_of(result), CasePart(completed=result, result_id=event.id))
-            case ResultFailed() as result if not case.record.closed_id:
+            case ResultFailed() as result if not case.over():
                 case.add(part_of(result), CasePart(failed=result, result_id=event.id))
-            case ScoreAssigned() as score if not score.shadow and not case.record.closed_id:
+            case ScoreAssigned() as score if not score.shadow and not case.over():
                 case.add(place_of("score", score.attempt), CasePart(score=score))
+            case AnswerReleased() | AnswerWithheld() as answer if case.untold() and not case.record.closed_id:
+                case.change(told=True, withheld=answer.reason if isinstance(answer, AnswerWithheld) else "")
             case VerdictGiven() as verdict:
                 if any(part.result_id == event.id for _, part in case.verdict_parts()):
                     return  # the same record again
@@ -126,7 +133,7 @@ class Cases:
                 case.add(f"verdict/{case.record.verdicts:04d}", part)
                 case.change(verdicts=case.record.verdicts + 1)
             case _:
-                pass  # a decision told twice or a late result of a closed case changes nothing
+                pass  # a decision told twice, a result that comes too late, an answer that comes after the case has closed
 
     def _strangers(self, case: Joined) -> None:
         """A verdict under another tenant than the request's is none: whoever gave it does not speak for this one."""
@@ -152,21 +159,30 @@ class Cases:
             emits=case.emits, record=case.record, put=case.put, due_ms=state.due_ms or case.record.first_ms + UNKNOWN_MS
         )
 
-    def _advance(self, case: Joined, decision: DecisionRouted, *, window_ended: bool) -> None:
+    def _advance(self, case: Joined, decision: DecisionRouted, *, ticked: bool) -> None:
         score, serving = case.score(), case.serving()
+        window_ended = ticked or case.record.untold_until_ms is not None
         self._check_labels(case, window_ended=window_ended)
         if not case.record.answered and ((case.scored() and serving is not None) or window_ended):
             self._answered(case, decision)
         if not case.record.review and score is not None and not score.withheld and case.arms_done():
             self._review(case, decision, score)
-        answered = (
-            score is not None and score.action == "release"
-        )  # by trust, whether it went out or the gate withheld it
+        # by trust itself, whether it went out or the gate withheld it
+        answered = score is not None and score.action == "release"
         if not case.record.settled and not answered:
             self._settle(case, decision, score, window_ended=window_ended)
+        if case.untold() and not (ticked and self._waited(case)):
+            return
         done = score is not None and case.arms_done() and self._judged(case, decision, score)
         if (done and (answered or case.record.settled != "")) or window_ended:
             self._close(case, decision, why="complete" if done else "window_ended")
+
+    def _waited(self, case: Joined) -> bool:
+        """Whether a tick has waited long enough for the answer; the first one begins to."""
+        until_ms = case.record.untold_until_ms
+        if until_ms is None:
+            case.change(untold_until_ms=case.now_ms + UNTOLD_MS)
+        return until_ms is not None and case.now_ms >= until_ms
 
     def _judged(self, case: Joined, decision: DecisionRouted, score: ScoreAssigned) -> bool:
         """Whether the verdicts that were asked for are in."""
@@ -274,24 +290,11 @@ class Cases:
     def _settle(
         self, case: Joined, decision: DecisionRouted, score: ScoreAssigned | None, *, window_ended: bool
     ) -> None:
-        """Settle what trust held, and at the end what it escalated in vain; what it never scored settles only at the end."""
-        serving, left = case.serving(), case.standing_in()
-        held = score is not None and (score.action == "hold" or (window_ended and score.action == "escalate"))
-        at_once = score is not None and not score.gated and case.now_ms < decision.window_end_ms
-        part = case.first(model=False)
-        first = None if part is None else part.verdict
-        settled: dict[str, object] | None = None
-        if held and left is None and serving is not None and isinstance(serving[0], ResultFailed):
-            settled = {"outcome": "withheld", "reason": "failed", "detail": serving[0].reason[:500]}
-        elif held and left is not None and at_once:
-            settled = self._stands_in(case, *left)
-        elif held and first is not None and self._heard(case, first, window_ended=window_ended):
-            settled = self._by_verdict(case, first, serving)
-        elif window_ended:
-            settled = {"outcome": "withheld", "reason": "window_ended"}
-        if settled is None:
+        """Tell trust once what it shall do with an answer that it held. What it then lets out it says itself."""
+        told = settle.settled(case, decision, score, window_ended=window_ended)
+        if told is None:
             return
-        case.change(settled=settled["outcome"])
+        case.change(settled=told["outcome"], withheld=told["reason"] if told["outcome"] == "withheld" else "")
         last = case.parts.get(place_of("decision", case.attempt)) or case.parts["decision"]
         case.emit(
             ReviewSettled.model_validate(
@@ -306,64 +309,11 @@ class Cases:
                     "score": None if score is None else score.score,
                     "request_at_ms": decision.request_at_ms,
                     "subject": decision.subject,
-                    **settled,
+                    **told,
                 }
             ),
             "settled",
         )
-
-    def _stands_in(self, case: Joined, answer: ResultCompleted, result_id: str) -> dict[str, object]:
-        """The first answer of a route that holds nothing for people, when its second attempt failed."""
-        first = case.score_of(1)
-        return {
-            "outcome": "released",
-            "reason": "failed",
-            "detail": "the second attempt failed: the first answer stands",
-            "text": answer.text,
-            "arm": answer.arm,
-            "adapter": answer.adapter,
-            "result_id": result_id,
-            "score": None if first is None else first.score,
-            "mask_map": case.map_of(1),
-        }
-
-    def _heard(self, case: Joined, verdict: VerdictGiven, *, window_ended: bool) -> bool:
-        """Whether the verdict can be read now: no held answer waits for a shadow once the right text is known, and letters are
-        read when all arms are done, or at the end where only one answer exists."""
-        if case.arms_done():
-            return True
-        if verdict.corrected is not None:
-            return window_ended or case.serving() is not None
-        return window_ended and len(case.texts()) == 1
-
-    def _by_verdict(self, case: Joined, verdict: VerdictGiven, serving: tuple[Result, str] | None) -> dict[str, object]:
-        """An approved answer goes out, the serving arm's first; else the correction; else nothing."""
-        texts = case.texts()
-        grades = grade(case.key, texts, verdict)
-        arms = [] if serving is None else [serving[0].arm]
-        arms += sorted(texts)
-        finals = case.finals()
-        for arm in arms:
-            if arm in texts and (grades.by_arm.get(arm) or 0) >= 500:
-                result, result_id = finals[arm]
-                return {
-                    "outcome": "released",
-                    "reason": "approved",
-                    "text": texts[arm],
-                    "arm": arm,
-                    "adapter": result.adapter,
-                    "result_id": result_id,
-                    "mask_map": case.map_of(result.attempt),
-                }
-        if verdict.corrected is not None:
-            # Whoever wrote it saw the first decision's messages, and their placeholders.
-            return {
-                "outcome": "released",
-                "reason": "corrected",
-                "text": verdict.corrected,
-                "mask_map": case.map_of(1),
-            }
-        return {"outcome": "withheld", "reason": "rejected"}
 
     def _closed_fields(
         self,
@@ -377,6 +327,7 @@ class Cases:
     ) -> dict[str, object]:
         """The case as it stands. `told`: whose verdict it names."""
         score, texts = case.score(), case.texts()
+        withheld = "gate" if score is not None and score.withheld else case.record.withheld
         grades, models = (
             None if part is None or part.verdict is None else grade(case.key, texts, part.verdict)
             for part in (decisive, model)
@@ -393,7 +344,8 @@ class Cases:
             "human_sampled": human_sampled(decision),
             "model_by": "" if model is None or model.verdict is None else model.verdict.by,
             "label": None if grades is None else grades.label,
-            "settled": "withheld" if score is not None and score.withheld else case.record.settled,
+            "settled": "withheld" if withheld else "" if case.untold() else case.record.settled,
+            "withheld": withheld,
             "routing": decision.routing,
             "attempt": case.attempt,
             "session": decision.session,

@@ -9,13 +9,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from agents.rules.grading import heads
-from schemas.events import DecisionRouted, ResultCompleted, ResultFailed, ScoreAssigned, VerdictGiven
+from schemas.events import DecisionRouted, ResultCompleted, ResultFailed, ScoreAssigned, VerdictGiven, Withheld
 from schemas.payload import Payload
 from streams.shapes import DeadLetter, Emit, Held, Out
 
 
 class CaseRecord(BaseModel):
-    """How far a case has come."""
+    """How far a case has come.
+
+    `settled`: what trust was told to do with an answer that it held; `told`: it has said what became of it; `withheld`: why it was, if it
+    was. `untold_until_ms`: until when that is waited for, once the window is over.
+    """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -24,6 +28,9 @@ class CaseRecord(BaseModel):
     answered: bool = False
     review: bool = False
     settled: Literal["", "released", "withheld"] = ""
+    told: bool = False
+    withheld: Withheld = ""
+    untold_until_ms: int | None = None
     closed_id: str = ""
     verdicts: int = 0
 
@@ -209,6 +216,14 @@ class Joined:
         """Whether people are asked: trust says so, and of a first answer that waits for them since the second attempt failed."""
         in_time = score.at_ms <= score.window_end_ms
         return score.review or (score.gated and in_time and self.standing_in() is not None)
+
+    def untold(self) -> bool:
+        """Whether trust was told to release an answer and has not said yet what became of it: the gate may withhold it."""
+        return self.record.settled == "released" and not self.record.told
+
+    def over(self) -> bool:
+        """Whether the window's end has settled what this case joins; it may still wait for its answer."""
+        return self.record.closed_id != "" or self.record.untold_until_ms is not None
 
     def verdict_parts(self) -> list[tuple[str, CasePart]]:
         return [(name, self.parts[name]) for name in sorted(self.parts) if name.startswith("verdict/")]

@@ -44,7 +44,7 @@ _LIVE = ("arm", "adapter", "instance", "replica")
 _CLOSED = Row(
     (*_CASE, "why", "grader", "human_share", "human_sampled", "verdict_kind", "verdict_after_score", "verdict_at_ms",
      "score", "z", "scorer", "signals", "certified", "action", "sampled", "label_propensity", "settled",
-     "strategy", "attempt", "source", "cost_nano_usd"),
+     "withheld", "strategy", "attempt", "source", "cost_nano_usd"),
     ("messages", "label", "routing", "session", "escalated"),
     ("verdict_by", "model_by"),
     parts={"arms": _CASE_ARM, "choices": _CHOICES},

@@ -23,7 +23,7 @@ AHEAD_MIN = 5  # how far an event's own time may lie after its writing
 NAME_CHARS = 64
 MOST_NAMES = 500  # of each kind: routes with arms, kinds of refusals, kinds of dead letters
 OTHERS = "(others)"
-ACTIONS = ("release", "hold", "escalate")
+ACTIONS = ("release", "hold", "escalate", "withheld")  # withheld: by the gate, after the score let it out
 
 
 def bucket_of(value: float) -> int:
@@ -131,7 +131,7 @@ class Views:
             if kind == "answer.released":
                 at.latencies[bucket_of(_number(data, "latency_ms"))] += 1
         elif kind == "score.assigned":
-            action = _text(data, "action")
+            action = "withheld" if data.get("withheld") is True else _text(data, "action")
             self._at(route, _text(data, "arm"), minute).counts[
                 "score." + (action if action in ACTIONS else OTHERS)
             ] += 1
@@ -214,6 +214,7 @@ def _shown(route: str, arm: str, held: Minute, minutes: int) -> dict[str, Any]:
         "approval": round(counts["grade_sum"] / graded / 1000, 4) if graded else None,
         "released": counts["score.release"],
         "held": counts["score.hold"],
+        "withheld": counts["score.withheld"],
     }
 
 

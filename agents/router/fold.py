@@ -3,7 +3,8 @@
 1. `policy.router` is written from here alone, its version counted here; at most one in 32 cases and two seconds of event time, at once
    where the router must hear of something: a freeze, a promotion, a rejected answer that a cache may hold, other settings.
 2. A case teaches where it says why it was labelled: drawn for review (weighed by the inverse of that chance), or by a reference. Answers
-   of a cache, kept ones and cases without features teach nothing. Graded shadows count for their arm.
+   of a cache, kept ones, cases without features and those of which the gate withheld the answer teach nothing. Graded shadows count for
+   their arm.
 3. An amended case equals the right one folded.
 4. Frozen (trust's alarm gated the route): nothing is learnt, nothing explored.
 """
@@ -29,6 +30,7 @@ from agents.router.state import (
 )
 from agents.rules import ledger
 from agents.rules.commands import objection, remembered
+from agents.rules.grading import teaches
 from schemas.events import (
     CaseAmended,
     CaseAnswered,
@@ -395,6 +397,8 @@ def labels_of(case: CaseClosed, adapters: dict[str, str | None]) -> dict[str, La
     Only of arms that answered as what they are now; a failure says something of reliability, and nothing of quality.
     """
     found: dict[str, Label] = {}
+    if not teaches(case):
+        return found
     for row in case.arms:
         known = row.arm in adapters and adapters[row.arm] == row.adapter
         if row.status != "completed" or row.source != "model" or not known:

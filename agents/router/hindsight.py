@@ -19,6 +19,7 @@ from agents.router.drift import Calibration
 from agents.router.model import Estimate, Model, decoded, row_of
 from agents.router.ope_rows import MICRO, WHOLE, Logged
 from agents.router.weigh import expected_nano, tariff_of, worth
+from agents.rules.grading import teaches
 from agents.rules.prices import Tariff, cost_nano
 from schemas.events import ArmTerms, CaseArm, CaseClosed, RoutingTerms
 from schemas.policies import PolicyFleet, PolicyRouter
@@ -309,7 +310,7 @@ def _served(case: CaseClosed) -> CaseArm | None:
 def _label(case: CaseClosed) -> tuple[int | None, int]:
     """(grade in micro, with what chance out of 65,536 it was to be given). Nobody's grade counts that no chance asked for."""
     served = _served(case)
-    if served is None or served.grade is None:
+    if served is None or served.grade is None or not teaches(case):
         return None, WHOLE
     chance = case.label_propensity if case.sampled else 0.0
     if case.verdict_kind == "reference":

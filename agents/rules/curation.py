@@ -1,7 +1,7 @@
 """Which cases become training rows, and in which part. Pure, and independent of the order of its input.
 
 Rules:
-1. A row needs a person's or a reference's word: the corrected text, else the approved text.
+1. A row needs a person's or a reference's word: the corrected text, else the approved text. None comes of what the gate withheld.
 2. Texts equal once normalised are one row: the newest verdict wins, a contradiction is counted. Who is left out from the beginning
    (`unused`) takes no row of another with it.
 3. A fixed hash of the request id puts a row into train, validation or test at 70 / 15 / 15, for ever.
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from agents.rules.grading import teaches
 from agents.rules.text import normalise
 from schemas.events import CaseClosed
 
@@ -76,7 +77,7 @@ def text_of(case: CaseClosed) -> str:
 
 def usable(case: CaseClosed) -> bool:
     """Whether a case may become a row."""
-    return bool(case.label) and case.verdict_kind in TRUSTED and text_of(case) != ""
+    return teaches(case) and bool(case.label) and case.verdict_kind in TRUSTED and text_of(case) != ""
 
 
 def _row(case: CaseClosed) -> Row:
@@ -117,7 +118,7 @@ def candidates(cases: Iterable[CaseClosed], counts: Counter[str], unused: Unused
     for case in cases:
         counts["cases"] += 1
         if not usable(case):
-            counts["without a trusted label"] += 1
+            counts["without a trusted label" if teaches(case) else "withheld by the gate, or not known"] += 1
             continue
         row = _row(case)
         reason = unused(row)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agents.rules.text import normalise, same
 from schemas import ids
-from schemas.events import ArmVerdict, VerdictGiven
+from schemas.events import ArmVerdict, CaseClosed, VerdictGiven
 from schemas.routes import Grader
 
 RIGHT, WRONG = 1000, 0
@@ -25,6 +25,16 @@ def heads(identity: str, label: str, share: float) -> bool:
 def chance(share: float) -> float:
     """With what probability `heads` shows heads, exactly: the coin has 65,536 sides. What an estimate is weighted by."""
     return min(1.0, math.ceil(share * WHOLE) / WHOLE)
+
+
+def teaches(case: CaseClosed) -> bool:
+    """Whether what was said of a case's answer may be learnt from as an answer's.
+
+    Not where the gate withheld it, whatever its score or a person said of it: nobody got it. Nor where trust was to release it and nobody
+    knows what became of it.
+    """
+    unknown = case.action in ("hold", "escalate") and case.settled == ""
+    return case.withheld != "gate" and not unknown
 
 
 def asks_model(grader: Grader, answers: int) -> bool:

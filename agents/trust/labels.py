@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from agents.rules.grading import teaches
 from agents.trust.state import GRACE_MS, Label, RouteTrust
 from schemas.events import CaseClosed
 from schemas.policies import SIGNALS
@@ -26,7 +27,13 @@ def of_arm(case: Case, arm: str) -> Case:
 
 
 def scored(case: CaseClosed, record: RouteTrust) -> bool:
-    """Whether the case has a score that the ladder can use: its champion answered, and every signal is a number in range."""
+    """Whether the case has a score that the ladder can use: its champion answered, and every signal is a number in range.
+
+    What the gate withheld counts for no rung: nobody got it. Of rejected answers nobody knows what the gate would have said; they count,
+    so that the share of rejects is never too low.
+    """
+    if not teaches(case):
+        return False
     if case.arm != record.arm or case.grader != record.grader or len(case.signals) != len(SIGNALS):
         return False
     if not in_range(case.signals):

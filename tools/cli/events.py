@@ -168,7 +168,7 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"refused: {d['kind']}: {d['field'] or 'value'}: {d['reason']}; accepted: {d['accepted']}"
     ),
     "review.requested": lambda d: f"{len(d['answers'])} answer(s) wait for a person",
-    "review.settled": lambda d: f"{d['outcome']}: {d['reason']}",
+    "review.settled": lambda d: f"to be {d['outcome']}: {d['reason']}",
     "verdict.given": lambda d: (
         f"by {d['by']}: "
         + (
@@ -179,7 +179,9 @@ GISTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "case.answered": lambda d: f"{d['arm']} {'ok' if d['ok'] else 'failed'}, {d['latency_us'] / 1000:.0f} ms",
     "case.closed": lambda d: (
-        f"{d['why']}: " + ", ".join(f"{a['arm']} {'—' if a.get('grade') is None else a['grade']}" for a in d["arms"])
+        f"{d['why']}: "
+        + ", ".join(f"{a['arm']} {'—' if a.get('grade') is None else a['grade']}" for a in d["arms"])
+        + (f", withheld: {d['withheld']}" if d.get("withheld") else "")
     ),
     "case.amended": lambda d: f"amended{', contradicts the first verdict' if d.get('contradicts') else ''}",
     "promotion.opened": lambda d: (

@@ -278,7 +278,8 @@ def _reviews(found: Sequence[Entry]) -> Iterator[str]:
         marks = [f"{row.get('label')} {row.get('decision') or row.get('rating')}" for row in facts.get("answers", ())]
         yield f"{who} ({facts.get('by', 'not named')}, a pseudonym) judged{spent}: {', '.join(marks) or 'gave the right answer'}"
     for facts in _facts(found, "review.settled"):
-        yield f"the review ended: {facts.get('outcome', 'unknown')}, {facts.get('reason', 'for a reason that is not recorded')}"
+        words = f"to be {facts['outcome']}" if "outcome" in facts else "unknown"
+        yield f"the review ended: {words}, {facts.get('reason', 'for a reason that is not recorded')}"
 
 
 def _outcome(found: Sequence[Entry]) -> Iterator[str]:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing, gates, lets_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.cases.fold import UNKNOWN_MS, Cases, grace_ms
+from agents.cases.fold import UNKNOWN_MS, UNTOLD_MS, grace_ms
 from schemas.events import (
     ArmChoice,
     ArmVerdict,
@@ -115,8 +115,8 @@ def verdict(at: int = 200, by: str = "ann", kind: str = "person", **said: Any) -
     )
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding
@@ -181,6 +181,93 @@ def test_a_person_settles(said: dict[str, Any], outcome: str, reason: str, text:
     (settled,) = folding.of(ReviewSettled)
     assert (settled.outcome, settled.reason, settled.text) == (outcome, reason, text)
     assert len(folding.of(CaseClosed)) == 1
+
+
+@pytest.mark.parametrize("said", [{"corrected": "three"}, {"answers": [{"label": "A", "decision": "approve"}]}])
+def test_what_the_gate_withholds_after_a_review_is_not_released(said: dict[str, Any]) -> None:
+    """The case says what the answer says and why; who judged, the grades and the right text stay known."""
+    folding = Casing(gates)
+    for event in (decision(()), result("old", "one", shadow=False), score("hold"), verdict(**said)):
+        folding.take(event)
+    (settled,), (closed,) = folding.of(ReviewSettled), folding.of(CaseClosed)
+    assert settled.outcome == "released"
+    assert (closed.settled, closed.withheld, closed.why) == ("withheld", "gate", "complete")
+    assert (closed.verdict_by, closed.verdict_kind) == ("ann", "person")
+    assert closed.arms[0].grade == (0 if "corrected" in said else 1000)
+    assert closed.label == said.get("corrected", "one")
+    folding.take(verdict(400, by="bob", corrected="two"))
+    (amended,) = folding.of(CaseAmended)
+    assert (amended.settled, amended.withheld) == ("withheld", "gate")
+
+
+UNTOLD = (decision(()), result("old", "one", shadow=False), score("hold"), verdict(corrected="three"))
+
+
+def test_a_case_waits_for_what_trust_was_to_release() -> None:
+    """However long that takes within the window; then it closes with the answer and at once."""
+    folding = Casing(None)
+    for event in UNTOLD:
+        folding.take(event)
+    assert folding.of(CaseClosed) == []
+    (settled,) = folding.of(ReviewSettled)
+    folding.take(lets_out(settled))
+    folding.take(gates(settled))
+    (closed,) = folding.of(CaseClosed)
+    assert (closed.settled, closed.withheld) == ("released", "")
+
+
+def test_it_waits_ten_minutes_past_the_windows_end_and_then_says_neither() -> None:
+    """Never for ever: trust may be away. What comes later changes nothing, and an answer in between still says what became of it."""
+    end = T + 30_000 + grace_ms(decision())
+    for comes in (False, True):
+        folding = Casing(None)
+        for event in UNTOLD:
+            folding.take(event)
+        folding.tick(end)
+        folding.take(verdict(31_000, by="bob", corrected="two"))
+        folding.tick(end + UNTOLD_MS - 1)
+        assert folding.of(CaseClosed) == []
+        (settled,) = folding.of(ReviewSettled)
+        if comes:
+            folding.take(gates(settled))
+        folding.tick(end + UNTOLD_MS)
+        (closed,) = folding.of(CaseClosed)
+        assert (closed.settled, closed.withheld, closed.action) == (
+            ("withheld", "gate", "hold") if comes else ("", "", "hold")
+        )
+        assert len(folding.of(CaseAmended)) == 1
+        folding.take(lets_out(settled))
+        folding.tick(end + 3 * UNTOLD_MS)
+        assert len(folding.of(CaseClosed)) == len(folding.of(ReviewSettled)) == 1
+        assert folding.cells == {}
+
+
+def test_what_comes_while_only_the_answer_is_waited_for_is_not_joined() -> None:
+    """A shadow that answers after the end would make other letters of those that the verdict named."""
+    said = verdict(answers=[{"label": "A", "decision": "approve"}])
+    folding = Casing(None)
+    for event in (decision(), result("old", "one", shadow=False), score("hold"), said):
+        folding.take(event)
+    folding.tick(T + 30_000 + grace_ms(decision()))
+    (settled,) = folding.of(ReviewSettled)
+    assert (settled.outcome, settled.text) == ("released", "one")
+    folding.take(result("new", "two", shadow=True, at=31_000))
+    folding.take(lets_out(settled))
+    (closed,) = folding.of(CaseClosed)
+    assert [(arm.arm, arm.status, arm.grade) for arm in closed.arms] == [
+        ("old", "completed", 1000),
+        ("new", "missing", None),
+    ]
+    assert (closed.settled, folding.letters) == ("released", [])
+
+
+def test_an_answer_alone_makes_no_case() -> None:
+    """Of a request that is not known, or no longer, nothing is kept."""
+    folding = Casing(None)
+    folding.take(
+        gates(ReviewSettled.model_validate(COMMON | {"at_ms": T, "outcome": "released", "reason": "approved"}))
+    )
+    assert folding.cells == {}
 
 
 def test_a_failure_is_withheld_once() -> None:

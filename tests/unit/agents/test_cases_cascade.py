@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from casing import Casing
 from folding import Folding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trusting import QUICK, apply, case, signals
 
-from agents.cases.fold import Cases, grace_ms
+from agents.cases.fold import grace_ms
 from agents.rules.grading import blind_order
 from agents.trust import labels
 from agents.trust.fold import Ladder
@@ -95,8 +96,8 @@ def judged(**answers: str) -> VerdictGiven:
     )
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding
@@ -118,7 +119,7 @@ def by_topic(draw: st.DrawFn, events: tuple[Payload, ...]) -> list[Payload]:
     return order
 
 
-def summed(folding: Folding) -> tuple[Any, ...]:
+def summed(folding: Casing) -> tuple[Any, ...]:
     """All that a case said, without what only says when or after what."""
     (told,), (closed,) = folding.of(CaseAnswered), folding.of(CaseClosed)
     when = {"at_ms", "decision_id", "verdict_after_score"}

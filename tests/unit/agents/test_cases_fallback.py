@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.cases.fold import Cases
 from agents.judge.pairs import Pending, filled
 from schemas.events import (
     ArmChoice,
@@ -80,8 +79,8 @@ def verdict(**said: Any) -> VerdictGiven:
     return VerdictGiven.model_validate({"route": "r", "request_id": "q1", "at_ms": T + 200, "by": "ann"} | said)
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding

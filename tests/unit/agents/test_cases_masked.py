@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing
 
-from agents.cases.fold import Cases
 from schemas.events import (
     ArmChoice,
     CaseAnswered,
@@ -66,14 +65,14 @@ def verdict(**said: Any) -> VerdictGiven:
     return VerdictGiven.model_validate({"route": "r", "request_id": "q1", "at_ms": T + 200, "by": "ann", **said})
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding
 
 
-def settled(folding: Folding) -> ReviewSettled:
+def settled(folding: Casing) -> ReviewSettled:
     (found,) = folding.of(ReviewSettled)
     assert found.subject == SUBJECT
     return found
@@ -144,7 +143,8 @@ def test_what_the_gate_withheld_is_answered_and_not_released(grader: str) -> Non
     assert folding.of(ReviewRequested) == []
     assert folding.of(ReviewSettled) == []
     (closed,) = folding.of(CaseClosed)
-    assert (closed.settled, closed.action, closed.why) == ("withheld", "release", "window_ended")
+    assert (closed.settled, closed.withheld, closed.action) == ("withheld", "gate", "release")
+    assert closed.why == "window_ended"
 
 
 def test_a_reference_closes_a_withheld_case() -> None:

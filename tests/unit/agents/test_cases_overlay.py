@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from folding import Folding
+from casing import Casing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.cases.fold import Cases, grace_ms
+from agents.cases.fold import grace_ms
 from agents.rules.grading import heads
 from schemas.events import (
     ArmChoice,
@@ -88,8 +88,8 @@ def said(kind: str, request_id: str = UNSEEN, at: int = 200, by: str = "", **wha
     )
 
 
-def folded(*events: Payload) -> Folding:
-    folding = Folding(Cases())
+def folded(*events: Payload) -> Casing:
+    folding = Casing()
     for event in events:
         folding.take(event)
     return folding
@@ -306,7 +306,7 @@ def test_a_case_closes_exactly_once_under_any_interleaving(
     order: list[str], missing: set[str], request_id: str, action: str, grader: str
 ) -> None:
     """Whatever is missing, comes twice or in another order, whoever grades: one answer announced, one case, one settling."""
-    folding = Folding(Cases())
+    folding = Casing()
     for name in order:
         if name in missing:
             continue

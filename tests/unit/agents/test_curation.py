@@ -74,6 +74,16 @@ def test_only_people_and_references_are_believed():
     assert found.counts["without a trusted label"] == 3
 
 
+@pytest.mark.parametrize(
+    "went", [{"settled": "withheld", "withheld": "gate"}, {"action": "hold"}, {"action": "escalate"}]
+)
+def test_what_did_not_go_out_makes_no_row(went):
+    """Withheld by the gate, or nobody knows what became of it: an approval of it is counted and not trained on."""
+    found = curated([case(1, "one"), case(2, "two", **went), case(3, "three", action="hold", settled="released")])
+    assert sorted(row.text for row in found.rows) == ["one", "three"]
+    assert found.counts["withheld by the gate, or not known"] == 1
+
+
 def test_small_classes_and_the_cap_are_counted():
     """A class below the least is dropped whole; the cap keeps the newest verdicts."""
     rows = [case(n, f"card {n}") for n in range(8)] + [case(90, "loan 1", "loan"), case(91, "loan 2", "loan")]

@@ -203,15 +203,18 @@ def test_a_fallbacks_answer_counts_for_the_arm_that_was_drawn():
                 "grader": "model",
                 "human_share": 0.5,
                 "action": "hold",
+                "settled": "released",
                 "sampled": True,
                 "label_propensity": 1.0,
             },
             (900_000, WHOLE),
         ),
+        ({"verdict_kind": "reference", "settled": "withheld", "withheld": "gate"}, (None, WHOLE)),
+        ({"verdict_kind": "reference", "action": "hold", "settled": ""}, (None, WHOLE)),
     ],
 )
 def test_a_grade_counts_by_the_chance_it_was_asked_with(changes, label):
-    """A reference always; people by the coin of review or, beside a judge model, by theirs; what nobody drew not at all."""
+    """A reference always; people by the coin of review or, beside a judge model, by theirs; what nobody drew or got not at all."""
     made = decided(policies(routed.route()), "q1")
     (row,) = look_back([case_of(made, 900, **changes)], routed.NEW, today()).rows
     assert (row.reward, row.label_propensity) == label

@@ -58,7 +58,8 @@ def test_it_learns_and_publishes_every_25_labels() -> None:
 
 
 def test_a_case_counts_once_and_only_where_it_may_teach() -> None:
-    """Repeats, amendments, ungraded, failed, another arm's, a model's and verdicts before the score (but a reference's) change nothing."""
+    """Repeats, amendments, ungraded, failed, another arm's, a model's, verdicts before the score (but a reference's) change nothing; nor
+    does what the gate withheld, whoever approved it."""
     ladder = Trusted()
     first = case(1, signals(), True)
     ladder.take(first)
@@ -73,6 +74,9 @@ def test_a_case_counts_once_and_only_where_it_may_teach() -> None:
         {"arm": "b", "arms": (arm.model_copy(update={"arm": "b"}),)},
         {"arms": (arm.model_copy(update={"status": "failed"}),)},
         {"arms": (arm.model_copy(update={"shadow": True}),)},
+        {"action": "hold", "settled": "withheld", "withheld": "gate"},
+        {"action": "release", "settled": "withheld", "withheld": "gate", "verdict_kind": "reference"},
+        {"action": "hold", "settled": ""},
     ]
     for number, change in enumerate(changed):
         told = first.model_copy(update={"request_id": f"x{number}"} | change)

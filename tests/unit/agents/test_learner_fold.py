@@ -195,7 +195,7 @@ def test_an_amended_case_equals_the_right_one(late):
 
 
 def test_what_says_nothing_teaches_nothing():
-    """A cache's answer, a failure, another adapter, no features, a verdict that nobody drew."""
+    """A cache's answer, a failure, another adapter, no features, a verdict that nobody drew, what the gate withheld or nobody knows of."""
     folding = Folding(Learner())
     folding.take(applied())
     rows = (
@@ -207,6 +207,8 @@ def test_what_says_nothing_teaches_nothing():
         folding.take(case(number, {}, arms=(row,)))
     folding.take(case(10, grades_of(0), terms=False))
     folding.take(case(11, grades_of(0), verdict_kind="person", sampled=False, label_propensity=0.0))
+    folding.take(case(13, grades_of(0), settled="withheld", withheld="gate"))
+    folding.take(case(14, grades_of(0), action="hold"))
     folding.tick(T0 + 10**7)
     assert newest(folding).labels == 0
     folding.take(case(12, grades_of(0), verdict_kind="person", sampled=True, label_propensity=0.05))

@@ -263,7 +263,7 @@ def test_what_a_model_or_person_adds_is_redacted(loop: Loop) -> None:
 
 
 def test_what_the_gate_denies_in_an_answer_goes_nowhere_near_who_asked(loop: Loop) -> None:
-    """Withheld with the rule's words, on every kind of route; the case says that nothing was released."""
+    """Withheld with the rule's words, on every kind of route; the case says that nothing was released, though a person approved it."""
     for route in WHOLE:
         answer = loop.answers()[f"{route}-leaks"]
         assert (answer.TYPE, answer.reason, answer.gate.rules) == ("answer.withheld", "gate", ("soc2-cc6.7",))
@@ -271,6 +271,10 @@ def test_what_the_gate_denies_in_an_answer_goes_nowhere_near_who_asked(loop: Loo
     told = [row for row in loop.events("cases") if isinstance(row, CaseAnswered)]
     released = {row.request_id: row.released for row in told}
     assert (released["quick-leaks"], released["twice-leaks"], released["quick-plain"]) == (False, False, True)
+    closed = {row.request_id: row for row in loop.events("cases") if isinstance(row, CaseClosed)}
+    approved, plain = closed["held-leaks"], closed["held-plain"]
+    assert (approved.settled, approved.withheld, approved.verdict_by) == ("withheld", "gate", "ann")
+    assert (plain.settled, plain.withheld) == ("released", "")
 
 
 def test_what_the_gate_denies_in_a_request_goes_nowhere(loop: Loop) -> None:

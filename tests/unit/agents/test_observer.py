@@ -47,6 +47,19 @@ def test_a_record_counts_once_and_a_window_holds_what_it_says() -> None:
     assert views.records == 6
 
 
+def test_what_the_gate_withheld_is_not_counted_as_released() -> None:
+    """Of an arm whose score let it out, and of the route, whoever had let it out."""
+    views = Views()
+    source = Source(views)
+    source.send("score.assigned", action="release")
+    source.send("score.assigned", action="release", withheld=True)
+    source.send("answer.released", latency_ms=5)
+    source.send("answer.withheld", reason="gate")
+    of_arm, of_route = rows(views)["r", "a"], rows(views)["r", ""]
+    assert (of_arm["released"], of_arm["withheld"], of_arm["held"]) == (1, 1, 0)
+    assert (of_route["released"], of_route["withheld"]) == (1, 1)
+
+
 def test_what_is_past_the_horizon_is_forgotten() -> None:
     """Of each table; an arm with nothing left is gone with its name."""
     views = Views(horizon_min=10)

@@ -50,7 +50,9 @@ class World:
             self.scores.append(score)
             if any(isinstance(row, AnswerReleased) for row in payloads):
                 self.released.append(right)
+            went = "" if score.action != "hold" else "released" if right else "withheld"
             carried = {
+                "settled": went,
                 "certified": score.certified, "sampled": score.sampled, "label_propensity": score.label_propensity,
                 "scorer": score.scorer, "z": score.z, "score": score.score, "action": score.action,
             }  # fmt: skip
