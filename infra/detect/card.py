@@ -22,6 +22,7 @@ _JOINT = Pattern(r"[a-z][0-9]{4}|[0-9]{4}[a-z]", any_case=True)
 _JOINED = Pattern(r"[0-9]{13,19}|[0-9]{4}(?:[ .-][0-9]{4}){3}|[0-9]{4}[ .-][0-9]{6}[ .-][0-9]{5}")
 _HEX = b"0123456789abcdefABCDEF"
 _LONGEST_WORD = 16
+_TRIES = 3  # groups in a row at which a card may begin: of longer rows of numbers some would fit by chance
 _FEWEST, _GROUPED = 12, 16
 _LOOK_ALIKE = bytes.maketrans(b"OoIl", b"0011")
 _CONTEXT = Context(
@@ -54,10 +55,15 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
 
 def find(text: bytes) -> Iterator[Finding]:
     """Every number of a known issuer; with a card's word near, any number with a right check digit."""
-    for start, end in _NUMBER.spans(text):
+    at = tries = 0
+    while (span := _NUMBER.first(text, at)) is not None:
+        start, end = span
+        tries = tries + 1 if start == at else 1
         found = _read(text, start, end)
         if found is None or _in_a_table(text, start, found[1]):
+            at = _behind_one_group(text, start, end) if tries < _TRIES else end
             continue
+        at = end
         digits, stop = found
         if _issued(digits):
             yield Finding(Kind.CARD, start, stop, "card-luhn")
@@ -65,6 +71,12 @@ def find(text: bytes) -> Iterator[Finding]:
             yield Finding(Kind.CARD, start, stop, "card-luhn-context", 0.8)
     if _JOINT.found(text):
         yield from _joined(text)
+
+
+def _behind_one_group(text: bytes, start: int, end: int) -> int:
+    """Where the next group begins: a year or a code may stand in front of a card's first."""
+    group = next((at for at in range(start, end) if text[at] in _SIGNS), end)
+    return next((at for at in range(group, end) if text[at] not in _SIGNS), end)
 
 
 def _in_a_table(text: bytes, start: int, end: int) -> bool:

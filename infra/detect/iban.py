@@ -9,7 +9,7 @@ from schemas.findings import Finding, Kind
 _SEPARATORS = b" -\t\r\n"
 _WIDEST = 3  # blanks between two groups: a table's, or a line's end
 _BETWEEN = rf"[ \t\r\n-]{{0,{_WIDEST}}}"
-_HEAD = Pattern(rf"\b(?:iban)?([A-Z]{{2}}{_BETWEEN}[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{4}})", any_case=True)
+_HEAD = Pattern(rf"\b(?:iban)?[A-Z]{{2}}{_BETWEEN}[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{4}}", any_case=True)
 # Letters and digits by country, of the SWIFT registry.
 _REGISTRY = """
 AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BI:27 BR:29 BY:28 CH:21 CR:22 CY:28 CZ:24 DE:22 DJ:27
@@ -23,11 +23,17 @@ _LENGTHS = {entry[:2]: int(entry[3:]) for entry in _REGISTRY.split()}
 
 def find(text: bytes) -> Iterator[Finding]:
     """Every account number whose check digits are right."""
-    for start, _ in _HEAD.spans(text, 1):
+    at = 0
+    while (head := _HEAD.first(text, at)) is not None:
+        start = at = head[0]
+        at += 2  # what is none may be the words in front of one: `is 12 DE89…`
+        if text[start : start + 4].lower() == b"iban":
+            start += 4
         length = _LENGTHS.get(text[start : start + 2].decode().upper())
         end = None if length is None else _end(text, start, length)
         if end is not None and mod97(_plain(text[start:end])):
             yield Finding(Kind.IBAN, start, end, "iban-mod97")
+            at = end
 
 
 def _end(text: bytes, start: int, length: int) -> int | None:

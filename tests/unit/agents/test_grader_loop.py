@@ -146,7 +146,7 @@ async def answered(world: World, request_id: str, old: str, new: str, *, share: 
             common
             | {
                 "messages": (Message(role="user", content="?"),), "arm": "old", "shadows": ("new",), "strategy": "champion",
-                "arms": (ArmChoice(arm="old", adapter=None, propensity=65_536),), "draw": 1, "draw_identity": "x",
+                "arms": (ArmChoice(arm="old", adapter=None, propensity=65_536), ArmChoice(arm="judge", adapter=None, propensity=0)), "draw": 1, "draw_identity": "x",
                 "deadline_at_ms": now + 60_000, "grader": "model", "human_share": share, "policies": (),
             }
         )

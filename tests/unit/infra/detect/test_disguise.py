@@ -44,8 +44,9 @@ def test_escapes(how: str, kind: Kind, value: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a=%20{}%20", "?to=%0A{}&x", '{{"note": "first\\n{}\\nlast"}}', "x\\t{}\\r\\n", '{{\\"a\\":\\"\\\\n{}\\"}}', "<b>&nbsp;{}&nbsp;</b>",
-        "&lt;{}&gt;", "%E2%80%8B{}%C2%A0",
+        "a=%20{}%20", "?to=%0A{}&x", '{{"note": "first\\n{}\\nlast"}}', "x\\t{}\\r\\n", '{{\\"a\\":\\"\\\\n{}\\"}}', 
+        "<b>&nbsp;{}&nbsp;</b>", "&lt;{}&gt;",
+        "%E2%80%8B{}%C2%A0",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("kind", "value"), VALUES)
@@ -119,6 +120,21 @@ def test_underscores_within() -> None:
 def test_names_and_numbers_joined(text: str, kind: Kind, value: str) -> None:
     """A number right behind its name, or behind the quotes, bars and stars of JSON, tables and lists."""
     assert covered(f"is {text} ok", kind, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("code 1234 4111 1111 1111 1111", Kind.CARD, "4111 1111 1111 1111"),
+        ("since 2024\n4111 1111 1111 1111", Kind.CARD, "4111 1111 1111 1111"),
+        ("pin 1234 2024 4111-1111-1111-1111", Kind.CARD, "4111-1111-1111-1111"),
+        ("is 12 DE89 3704 0044 0532 0130 00", Kind.IBAN, "DE89 3704 0044 0532 0130 00"),
+        ("at 20 at 20 DE89370400440532013000", Kind.IBAN, "DE89370400440532013000"),
+    ],
+)
+def test_what_stands_in_front(text: str, kind: Kind, value: str) -> None:
+    """A number or a word in front of one, which might itself be its beginning, hides none."""
+    assert covered(text, kind, value)
 
 
 @pytest.mark.parametrize("between", ["  ", "   ", "\t", "\n", "\r\n"])
