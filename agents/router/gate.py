@@ -56,7 +56,10 @@ def gates(route: Route) -> bool:
 
 
 def texts_of(request: RequestSubmitted, key: str) -> tuple[str, ...]:
-    """All that is scanned: each message, then everything else that the sender may choose freely, in lines of one text. `key`: the record's."""
+    """All that is scanned: each message, then everything else that the sender may choose freely, in lines of one text.
+
+    `key`: the record's.
+    """
     return (*(message.content for message in request.messages), "\n".join(text for _, text in _named(request, key)))
 
 

@@ -34,7 +34,10 @@ class Gatekeeper:
     async def look(
         self, request: RequestSubmitted, key: str, event_id: str, policies: Policies, now_ms: int
     ) -> tuple[Gated, str]:
-        """`key`: the record's. What goes on of the request, or why nothing does; and what its placeholders stand for, sealed, "" where there are none."""
+        """What goes on of the request, or why nothing does; and what its placeholders stand for, sealed, "" where there are none.
+
+        `key`: the record's.
+        """
         characters, microseconds = gate.scan_limits(now_ms)
         *texts, names = gate.texts_of(request, key)
         scan = await self.screen.scan(texts, most_characters=characters, budget_us=microseconds, names=names)

@@ -44,7 +44,7 @@ def test_escapes(how: str, kind: Kind, value: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a=%20{}%20", "?to=%0A{}&x", '{{"note": "first\\n{}\\nlast"}}', "x\\t{}\\r\\n", '{{\\"a\\":\\"\\\\n{}\\"}}', 
+        "a=%20{}%20", "?to=%0A{}&x", '{{"note": "first\\n{}\\nlast"}}', "x\\t{}\\r\\n", '{{\\"a\\":\\"\\\\n{}\\"}}',
         "<b>&nbsp;{}&nbsp;</b>", "&lt;{}&gt;",
         "%E2%80%8B{}%C2%A0",
     ],
