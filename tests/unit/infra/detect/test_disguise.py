@@ -154,6 +154,18 @@ def test_a_table_of_numbers_is_no_card() -> None:
     assert named(f"a{CARD}f") == []
 
 
+def test_a_uuid_is_no_iban() -> None:
+    """A part of a UUID whose check digits are right by chance is none; an IBAN between dashes is one."""
+    for name in (
+        "bf58c53a-237e-ba59-1401-4c5a3ef919e0", "ba563de7-a44d-a0dd-2742-c22dd48ff396", "ba61a42f-0142-e73d-be45-25977f202d42",
+        "be579a35-bd69-0df0-c34e-af946ee0fd0c",
+    ):  # fmt: skip
+        assert named(name) == []
+        assert [one.kind for one in detect(f"id {name}.")] == []
+    for name in ("x-DE89-3704-0044-0532-0130-00-1", f"x-{IBAN}-1", "DE89-370400440532013000"):
+        assert [one.kind for one in named(name)] == [Kind.IBAN]
+
+
 @pytest.mark.parametrize(
     "unseen",
     ["\x00", "\x08", "\x1f", "\x7f", "\x80", "\u115f", "\u1160", "\u3164", "\uffa0", "\u2065", "\ufff0", "\U000e0fff"],
