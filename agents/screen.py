@@ -5,9 +5,10 @@ Nothing is said of a text but where something was found in it: no log line, no e
 
 import asyncio
 import logging
+import operator
 from collections.abc import Callable, Sequence
 
-from schemas.findings import Finding
+from schemas.findings import Finding, Kind
 from schemas.gate import Scan
 
 AT_ONCE = 4000  # characters that are scanned in the event loop itself: less than half a millisecond
@@ -62,7 +63,7 @@ class Screen:
         found: list[tuple[Finding, ...]] = []
         for detect, text in work:
             try:
-                found.append(tuple(detect(text)))
+                found.append(tuple(_sound(one, len(text)) for one in detect(text)))
             except Exception as fault:  # noqa: BLE001  whatever it is: the text is not known to be clean, and its words may quote it
                 log.error("a detector failed with %s: the text may not go on", type(fault).__name__)  # noqa: TRY400  likewise
                 return Scan(_nothing(work), characters, 0, failed=True)
@@ -72,6 +73,18 @@ class Screen:
 
     def _spent_us(self, began: float) -> int:
         return round((self._computed() - began) * 1_000_000)
+
+
+def _sound(one: Finding, length: int) -> Finding:
+    """The finding. Raises ValueError for one that lies nowhere in its text, or is none: what decides must not stumble over it."""
+    kind, start, end = one.kind, one.start, one.end
+    if (
+        Kind(kind) is not kind
+        or not 0 <= operator.index(start) < operator.index(end) <= length
+        or not 0 <= one.score <= 1
+    ):
+        raise ValueError("a finding outside its text, of no kind or with no score")
+    return one
 
 
 def _nothing(work: Work) -> tuple[tuple[Finding, ...], ...]:

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,6 +20,8 @@ from schemas.value import value
 Headers = tuple[tuple[str, bytes], ...]
 MODULES = (events, policies, compliance)  # importing them fills the registry
 FIELD_CHARS = 64
+UNSAID = "..."  # in the place of a field's name that is not repeated
+_FIELD = re.compile(r"[A-Za-z_-]*([0-9][A-Za-z_-]*){0,4}")
 YEAR_9999_S = 253_402_300_799
 LONG, DIGITS = b"0" * 22, bytes.maketrans(b"123456789", b"000000000")  # no float that is written shortest has as many
 CONTENT_TYPE = b"application/json"
@@ -63,11 +66,16 @@ def encode(payload: Payload, *, event_id: str, source: str, traceparent: str, ex
 
 
 def first_errors(error: ValidationError, limit: int = 5) -> list[tuple[str, str]]:
-    """(field path, what is wrong) of the first errors, without any input value; a sender's own field name is cut."""
+    """(field path, what is wrong) of the first errors, without any input value; a sender's own field name may be one."""
     return [
-        (".".join(str(part)[:FIELD_CHARS] for part in row["loc"]), row["msg"])
+        (".".join(_said(part) for part in row["loc"]), row["msg"])
         for row in error.errors(include_url=False, include_context=False, include_input=False)[:limit]
     ]
+
+
+def _said(part: int | str) -> str:
+    """An index, or a name of few characters and few digits: no address or number of anybody has room in it."""
+    return str(part) if isinstance(part, int) or (len(part) <= FIELD_CHARS and _FIELD.fullmatch(part)) else UNSAID
 
 
 @lru_cache(maxsize=1024)

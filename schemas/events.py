@@ -431,6 +431,9 @@ class ReviewRequested(DerivedEvent):
     due_ms: int
     people: bool = True
     double: bool = False
+    judges: tuple[str, ...] | None = Field(
+        default=None, description="Arms that may see the texts, where a judge model is asked; null: nothing is said."
+    )
 
 
 class ReviewSettled(DerivedEvent):

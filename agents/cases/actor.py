@@ -80,6 +80,14 @@ class Grader:
                 field="grader",
                 accepted="a route with grading.arm",
             )
+        if review.judges is not None and arm.arm not in review.judges:
+            raise Refused(
+                f"route {review.route!r}: its judge model may not see this text; accepted: an arm that the decision does not mask for "
+                "gate, privacy or residency",
+                kind="confined",
+                field="judges",
+                accepted="an arm that may see the text",
+            )
         return route, arm
 
     async def _graded(self, review: ReviewRequested, route: Route, arm: Arm, event_id: str) -> decide.Graded:

@@ -22,7 +22,7 @@ Rules:
 from agents.cases import settle
 from agents.cases.joined import CasePart, CaseRecord, Joined, human_sampled, part_of, place_of
 from agents.cases.rows import microseconds, rows_of
-from agents.rules.grading import asks_model, blind_order, chance, grade, heads, lacks
+from agents.rules.grading import asks_model, blind_order, chance, grade, heads, judges_of, lacks
 from agents.rules.text import same
 from schemas.events import (
     AnswerReleased,
@@ -283,6 +283,7 @@ class Cases:
                 subject=decision.subject,
                 people=people,
                 double=people and heads(decision.request_id, "double", decision.double_share),
+                judges=judges_of({row.arm: row.masks for row in decision.arms}) if model else None,
             ),
             "review",
         )

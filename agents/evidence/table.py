@@ -299,6 +299,7 @@ LEFT_OUT: Mapping[str, Mapping[str, str]] = {
     ),
     "policy.router": {"arms.mean": "one weight for each feature: read by replay alone"},
     "policy.capacity": {"arms.why": "in words"},
+    "review.requested": {"judges": "the arms of its decision without a mask that says so"},
     "training.ordered": {"region": _CONFIGURED},
     "training.progressed": dict.fromkeys(
         ("used.subject", "used.partition", "used.offset"), "pseudonyms of many people: adapter.marked says of each what counts"

@@ -121,7 +121,7 @@ class Router:
         session, subject = self._pseudonyms(request, self._key_of(request.tenant))
         route = None if policies.route is None else policies.route.data.settings
         noticed = Noticed() if route is None else await self._around.noticed(route, now_ms)
-        gated, sealed = await self._gated(request, event.id, policies, now_ms)
+        gated, sealed = await self._gated(request, request.request_id, event.id, policies, now_ms)
         observed = decide.Observed(
             now_ms, "", session=session, subject=subject, told=noticed, gated=gated, mask_map=sealed
         )
@@ -197,7 +197,7 @@ class Router:
         digest = self._keyed(key, "content", request.model_dump_json())
         session, subject = self._pseudonyms(request, key)
         now_ms = self._clock.now_ms()
-        gated, sealed = await self._gated(request, event.id, policies, now_ms)
+        gated, sealed = await self._gated(request, event.key, event.id, policies, now_ms)
         if gated is not None:
             if gated.denied is not None:
                 return await self._denied(event, gated, digest, now_ms)
@@ -239,14 +239,14 @@ class Router:
         )
 
     async def _gated(
-        self, request: RequestSubmitted, event_id: str, policies: decide.Policies, now_ms: int
+        self, request: RequestSubmitted, key: str, event_id: str, policies: decide.Policies, now_ms: int
     ) -> tuple[Gated | None, str]:
-        """What the gate lets through, None where the route has none; and what was taken out, sealed."""
-        if policies.route is None or not gate.gates(policies.route.data.settings):
+        """What the gate lets through, None where the route has none; and what was taken out, sealed. A route that nobody knows has one."""
+        if policies.route is not None and not gate.gates(policies.route.data.settings):
             return None, ""
         if self._gatekeeper is None:
-            return gate.gated(request, policies, Scan((), 0, 0, failed=True), now_ms), ""
-        return await self._gatekeeper.look(request, event_id, policies, now_ms)
+            return gate.gated(request, policies, Scan((), 0, 0, failed=True), now_ms, key), ""
+        return await self._gatekeeper.look(request, key, event_id, policies, now_ms)
 
     async def _denied(self, event: Event[RequestSubmitted], gated: Gated, digest: str, now_ms: int) -> decide.Observed:
         """Of a denied request nothing is asked of the store but whether it repeats another; an id that nobody may repeat not even that."""
@@ -254,7 +254,7 @@ class Router:
         session, subject = self._pseudonyms(request, key)
         alias = None
         if gated.denied is not None and gated.denied.field == "request_id":
-            alias = self._keyed(key, "request", request.request_id)
+            alias = self._keyed(key, "request", event.key)
         first, known = (None, True) if alias is not None else await self._first(event, digest)
         return decide.Observed(now_ms, digest, first, known, session, subject=subject, gated=gated, alias=alias)
 

@@ -169,7 +169,13 @@ def _wrong_key(event: Event[RequestSubmitted], observed: Observed) -> tuple[Emit
         )
     return (
         refusal(
-            event, observed.now_ms, "wrong-key", "request_id", reason, ACCEPTED["request_id"], request_id=event.key
+            event,
+            observed.now_ms,
+            "wrong-key",
+            "request_id",
+            reason,
+            ACCEPTED["request_id"],
+            request_id=observed.alias or event.key,
         ),
     )
 

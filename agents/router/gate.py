@@ -55,9 +55,12 @@ def gates(route: Route) -> bool:
     return route.compliance != "off"
 
 
-def texts_of(request: RequestSubmitted) -> tuple[str, ...]:
-    """All that is scanned: each message, then everything else that the sender may choose freely, in lines of one text."""
-    return (*(message.content for message in request.messages), "\n".join(text for _, text in _named(request)))
+def texts_of(request: RequestSubmitted, key: str) -> tuple[str, ...]:
+    """All that is scanned: each message, then everything else that the sender may choose freely, in lines of one text.
+
+    `key`: the record's.
+    """
+    return (*(message.content for message in request.messages), "\n".join(text for _, text in _named(request, key)))
 
 
 def scan_limits(now_ms: int) -> tuple[int, int]:
@@ -65,10 +68,10 @@ def scan_limits(now_ms: int) -> tuple[int, int]:
     return limits(BOOK, now_ms)
 
 
-def gated(request: RequestSubmitted, policies: Policies, scan: Scan, now_ms: int) -> Gated:
-    """The gate's word on a request. `scan`: of `texts_of(request)`."""
+def gated(request: RequestSubmitted, policies: Policies, scan: Scan, now_ms: int, key: str) -> Gated:
+    """The gate's word on a request. `scan`: of `texts_of(request, key)`."""
     tenant = None if policies.gate is None else policies.gate.data.settings
-    *texts, names = texts_of(request)
+    *texts, names = texts_of(request, key)
     if len(scan.findings) != len(texts) + 1 or any(one.end > len(names) for one in scan.findings[-1]):
         scan = failed((*texts, names), scan)
     asked = asked_of(
@@ -84,7 +87,7 @@ def gated(request: RequestSubmitted, policies: Policies, scan: Scan, now_ms: int
     )
     of_texts = replace(scan, findings=scan.findings[:-1])
     checked = check(texts, asked, of_texts, tenant, BOOK, now_ms)
-    field = _field_with(request, scan.findings[-1])
+    field = _field_with(request, key, scan.findings[-1])
     if field is not None:
         decision = closed(checked.decision, "gate-id")
         return _stopped(request, seen(decision, asked, tenant, of_texts), Denied(field, decision.explanation, _NAMES))
@@ -107,10 +110,11 @@ def _places(policies: Policies) -> tuple[Place, ...]:
     return tuple(Place(arm.arm, arm.region) for arm in arms)
 
 
-def _named(request: RequestSubmitted) -> list[tuple[str, str]]:
-    """(field, text) of what a sender may put a name into."""
+def _named(request: RequestSubmitted, key: str) -> list[tuple[str, str]]:
+    """(field, text) of what a sender may put a name into. A key that is not the id is answered under itself."""
     fields = [
         ("request_id", request.request_id),
+        ("request_id", None if key == request.request_id else key),
         ("session_id", request.session_id),
         ("subject", request.subject),
         ("notice", request.notice),
@@ -119,11 +123,11 @@ def _named(request: RequestSubmitted) -> list[tuple[str, str]]:
     return [(field, text) for field, text in fields if text is not None]
 
 
-def _field_with(request: RequestSubmitted, findings: Sequence[Finding]) -> str | None:
+def _field_with(request: RequestSubmitted, key: str, findings: Sequence[Finding]) -> str | None:
     """The first field that holds what names somebody."""
     held = [one for one in findings if one.kind in OF_PEOPLE]
     at = 0
-    for field, text in _named(request) if held else ():
+    for field, text in _named(request, key) if held else ():
         end = at + len(text)
         if any(one.start < end and one.end > at for one in held):
             return field

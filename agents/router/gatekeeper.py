@@ -32,13 +32,16 @@ class Gatekeeper:
     seal_map: SealMap
 
     async def look(
-        self, request: RequestSubmitted, event_id: str, policies: Policies, now_ms: int
+        self, request: RequestSubmitted, key: str, event_id: str, policies: Policies, now_ms: int
     ) -> tuple[Gated, str]:
-        """What goes on of the request, or why nothing does; and what its placeholders stand for, sealed, "" where there are none."""
+        """What goes on of the request, or why nothing does; and what its placeholders stand for, sealed, "" where there are none.
+
+        `key`: the record's.
+        """
         characters, microseconds = gate.scan_limits(now_ms)
-        *texts, names = gate.texts_of(request)
+        *texts, names = gate.texts_of(request, key)
         scan = await self.screen.scan(texts, most_characters=characters, budget_us=microseconds, names=names)
-        gated = gate.gated(request, policies, scan, now_ms)
+        gated = gate.gated(request, policies, scan, now_ms, key)
         if not gated.map.values:
             return gated, ""
         return gated, self.seal_map(request.tenant, request.request_id, event_id, gated.map, now_ms)

@@ -8,7 +8,7 @@ from agents.router.choose import Choice, tried
 from agents.router.observed import Hit, Observed, Policies
 from agents.router.trials import checked
 from agents.router.weigh import Weighed, period_of, weighs_any
-from agents.rules.grading import heads
+from agents.rules.grading import grader_of, heads
 from schemas import ids
 from schemas.events import (
     ArmChoice,
@@ -101,6 +101,7 @@ def _decision(
     hit: Hit | None,
 ) -> DecisionRouted:
     request, now = event.data, observed.now_ms
+    grader = grader_of(settings.grader, settings.grading.arm, choice.masks)
     adapters = {row.arm: row.adapter for row in fleet.arms}
     told = weighs_any(settings)
     return DecisionRouted(
@@ -137,8 +138,8 @@ def _decision(
         assigned_at_ms=now,
         window_end_ms=now + int(settings.window_s * 1000),
         deadline_at_ms=deadline_of(request, settings, now),
-        grader=settings.grader,
-        human_share=settings.grading.human_share if settings.grader in MODEL_GRADERS else 0.0,
+        grader=grader,
+        human_share=settings.grading.human_share if grader in MODEL_GRADERS else 0.0,
         double_share=settings.grading.double_share,
         session=observed.session,
         session_arm=observed.session_arm,

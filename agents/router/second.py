@@ -14,6 +14,7 @@ from agents.router.observed import Gated, Observed, Policies
 from agents.router.route import CODE, WHOLE, deadline_of
 from agents.router.weigh import Weighed, weigh, weighs_any
 from agents.rules.answers import answer_of
+from agents.rules.grading import grader_of
 from schemas import ids
 from schemas.errors import Unavailable
 from schemas.events import (
@@ -83,6 +84,7 @@ def _decision(
 ) -> DecisionRouted:
     score, request = event.data, first.request
     arm = stronger[0] if stronger else score.arm
+    grader = grader_of(settings.grader, settings.grading.arm, weighed.masks)
     adapters = {row.arm: row.adapter for row in fleet.arms}
     identity = observed.session or event.id
     told = weighs_any(settings)
@@ -114,8 +116,8 @@ def _decision(
         assigned_at_ms=observed.now_ms,
         window_end_ms=score.window_end_ms,
         deadline_at_ms=max(deadline, observed.now_ms),
-        grader=settings.grader,
-        human_share=settings.grading.human_share if settings.grader in MODEL_GRADERS else 0.0,
+        grader=grader,
+        human_share=settings.grading.human_share if grader in MODEL_GRADERS else 0.0,
         double_share=settings.grading.double_share,
         session=observed.session,
         session_arm=observed.session_arm,

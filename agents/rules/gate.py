@@ -241,6 +241,8 @@ class _Case:
         if self.tenant is None or not rule.exemptible:
             return best
         for exemption in self.tenant.exemptions:
+            if exemption.then == "confine" and self.asked.where == "answer":
+                continue  # no arm follows an answer: confined, it would simply go out
             weaker = severity(exemption.then) < severity(best[0])
             if weaker and exemption.covers(rule.id, kind, self.asked.purpose, self.asked.where, self.at_ms):
                 best = (exemption.then, exemption.id)

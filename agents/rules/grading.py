@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from agents.rules.text import normalise, same
 from schemas import ids
 from schemas.events import ArmVerdict, CaseClosed, VerdictGiven
-from schemas.routes import Grader
+from schemas.routes import MODEL_GRADERS, Grader
 
+BLINDING = frozenset({"gate", "privacy", "residency"})  # masks of an arm that say: it must not see the text
 RIGHT, WRONG = 1000, 0
 WHOLE = 65_536
 
@@ -40,6 +41,16 @@ def teaches(case: CaseClosed) -> bool:
 def asks_model(grader: Grader, answers: int) -> bool:
     """Whether a judge model is asked about so many differing answers: one to rate, two to compare."""
     return (grader == "rubric" and answers >= 1) or (grader == "model" and answers >= 2)
+
+
+def judges_of(masks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Arm -> its masks in; those that may see the text, whatever else keeps them from answering. A judge model is one of them, or none."""
+    return tuple(sorted(arm for arm, codes in masks.items() if BLINDING.isdisjoint(codes)))
+
+
+def grader_of(grader: Grader, arm: str, masks: Mapping[str, Sequence[str]]) -> Grader:
+    """The grader of one request: people in the place of a judge model that must not see the text."""
+    return "verdict" if grader in MODEL_GRADERS and arm not in judges_of(masks) else grader
 
 
 @dataclass(frozen=True, slots=True)

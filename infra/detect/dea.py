@@ -6,7 +6,7 @@ from infra.detect.checksums import dea
 from infra.detect.pattern import Context, Pattern
 from schemas.findings import Finding, Kind
 
-_NUMBER = Pattern(r"\b[ABCDEFGHJKLMPRSTUX][A-Z9][0-9]{7}\b", any_case=True)
+_NUMBER = Pattern(r"\b(?:dea)?([ABCDEFGHJKLMPRSTUX][A-Z9][0-9]{7})\b", any_case=True)
 _CONTEXT = Context(
     "dea", "certificate", "prescriber", "registration", "registrant", "controlled substance", "physician"
 )
@@ -14,6 +14,6 @@ _CONTEXT = Context(
 
 def find(text: bytes) -> Iterator[Finding]:
     """Every number with its check digit right; surer where a word says so."""
-    for start, end in _NUMBER.spans(text):
+    for start, end in _NUMBER.spans(text, 1):
         if dea(text[start + 2 : end].decode()):
             yield Finding(Kind.DEA, start, end, "dea-checksum", 1.0 if _CONTEXT.near(text, (start, end)) else 0.6)

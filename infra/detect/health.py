@@ -6,7 +6,7 @@ from infra.detect.pattern import Pattern, any_of
 from schemas.findings import Finding, Kind
 
 _WORD = Pattern(
-    r"\b"
+    r"\b_{0,3}("
     + any_of(
         """
         hiv;aids patient;hepatitis;tuberculosis;covid-19;cancer;carcinoma;lymphoma;leukemia;leukaemia;melanoma;tumor;tumour;oncology;
@@ -27,12 +27,12 @@ _WORD = Pattern(
         .strip()
         .split(";")
     )
-    + r"s?\b",
+    + r"s?)_{0,3}\b",
     any_case=True,
 )
 
 
 def find(text: bytes) -> Iterator[Finding]:
-    """Every such word."""
-    for start, end in _WORD.spans(text):
+    """Every such word, also where underscores make it stand out."""
+    for start, end in _WORD.spans(text, 1):
         yield Finding(Kind.HEALTH, start, end, "health-word", 0.6)

@@ -18,7 +18,7 @@ _WORD_OR_COLON = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 def find(text: bytes) -> Iterator[Finding]:
     """Every address; a number of a version is none."""
     if text.count(b".") >= len("..."):
-        for start, end in _V4.spans(text):
+        for start, end in _V4.spans(text.replace(b"_", b" ")):
             if text[start - 1 : start] == b"." or (text[end : end + 1] == b"." and text[end + 1 : end + 2].isdigit()):
                 continue
             if not _VERSIONS.near(text, (start, end), before=12, after=0):

@@ -6,7 +6,7 @@ from infra.detect.checksums import luhn
 from infra.detect.pattern import Context, Pattern
 from schemas.findings import Finding, Kind
 
-_NUMBER = Pattern(r"\b[12][0-9]{3}(?:[0-9]{6}|-[0-9]{3}-[0-9]{3}| [0-9]{3} [0-9]{3})\b")
+_NUMBER = Pattern(r"\b(?:npi)?([12][0-9]{3}(?:[0-9]{6}|-[0-9]{3}-[0-9]{3}| [0-9]{3} [0-9]{3}))\b", any_case=True)
 _CONTEXT = Context(
     "npi", "provider", "provider identifier", "national provider", "physician", "prescriber", "practitioner"
 )
@@ -15,7 +15,7 @@ _ISSUER = "80840"
 
 def find(text: bytes) -> Iterator[Finding]:
     """Every identifier: one number in ten of any ten passes the check digit, so a word must say what it is."""
-    for start, end in _NUMBER.spans(text):
+    for start, end in _NUMBER.spans(text, 1):
         digits = text[start:end].translate(None, b" -").decode()
         if luhn(_ISSUER + digits) and _CONTEXT.near(text, (start, end)):
             yield Finding(Kind.NPI, start, end, "npi-luhn")

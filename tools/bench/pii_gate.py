@@ -56,7 +56,7 @@ async def _measured(requests: Sequence[RequestSubmitted]) -> dict[str, float]:
     masked = 0
     for number, request in enumerate((*requests[:WARM], *requests)):
         wall, own = time.perf_counter(), time.thread_time()
-        _, sealed = await keeper.look(request, f"e{number}", policies, 1)
+        _, sealed = await keeper.look(request, request.request_id, f"e{number}", policies, 1)
         if number >= WARM:
             computed.append(time.thread_time() - own)
             passed.append(time.perf_counter() - wall)

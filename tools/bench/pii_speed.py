@@ -10,13 +10,14 @@ ROUNDS = 3
 TWO_KB = 2048
 KB_TEXTS = 500
 HUNDRED_KB = 100_000
-# What is repeated: a start of each kind that never ends, a number on a number, what folding removes or lengthens, words of rules.
+# What is repeated: a start of each kind that never ends, a number on a number, what folding removes, lengthens or reads, words of rules.
 ADVERSARIAL = (
     "a", "1", "1 ", "1-", "a.", "a@", "a@a.a", "a@b.cc.", "http://", "://a.b", "www.", "::", "0:", "1:2:3:", "2001:db8::", "1.1.", "GB82",
     "GB82 WEST 1234", "4111 1111 ", "4111111111111111 ", "O0l1", "123-45-6789 ", "078 05 1123 ", "021 400 6034 ", "+44 20 7946 0958 ",
     "phone 123 456 7890 ", "jan 1 ", "1/1/", "on 1/1 ", " born ", "mrn: A123 ", "E11 ", "diabetes ", "key=", "token: abc ", "curl -u a:b ",
     "-----BEGIN PRIVATE KEY-----\n", "eyJ", "password = ", "api_key='a1b2c3d4e5f6g7h8' ", "kind: secret data: ", "s.", "sk", "é",
-    "a\u200b", "\ufdfa", "\U0001d7d9", "'", "\n",
+    "a\u200b", "\ufdfa", "\U0001d7d9", "'", "\n", "%41", "&#65;", "&amp;", "\\u0041", "\\n", "\x00a",
+    "_4111111111111111", "Visa4111111111111111 ", "4111\t", "at 20 ", "IBANDE89 ", "mrn|", "x_",
 )  # fmt: skip
 Detect = Callable[[str], object]
 

@@ -110,6 +110,25 @@ def test_a_permission_less_never_relaxes(asked: Asked, scan: Scan, tenant: GateT
         no_weaker(decide(asked, scan, poorer, BOOK, at_ms), before)
 
 
+@settings(deadline=None)  # many decisions an example
+@given(ASKED, SCANS, TENANTS, TIMES)
+def test_no_permission_widens_another(asked: Asked, scan: Scan, tenant: GateTenant, at_ms: int) -> None:
+    """What two permissions of one kind allow together, one of them allows alone: a flow's tool or end is not lent to another flow, nor an
+    exemption's kinds, purposes or end to another exemption."""
+    together = decide(asked, scan, tenant, BOOK, at_ms)
+    by_flow = [decide(asked, scan, tenant.model_copy(update={"flows": (flow,)}), BOOK, at_ms) for flow in tenant.flows]
+    assert {*together.regions} <= {region for one in by_flow for region in one.regions}
+    alone = [
+        decide(asked, scan, tenant.model_copy(update={"exemptions": rows}), BOOK, at_ms)
+        for rows in ((), *((row,) for row in tenant.exemptions))
+    ]
+    for fired in together.fired:
+        for kind in fired.kinds:
+            assert fired.action in [
+                of.action for one in alone for of in one.fired if of.rule == fired.rule and kind in of.kinds
+            ]
+
+
 @given(ASKED, SCANS, TENANTS)
 def test_time_alone_only_takes_permissions_away(asked: Asked, scan: Scan, tenant: GateTenant) -> None:
     """Where every permission has begun, a later decision is no weaker than an earlier one."""

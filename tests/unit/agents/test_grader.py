@@ -269,3 +269,13 @@ def test_who_speaks_for_judge_models_is_never_taken_for_a_person(said: dict[str,
     with pytest.raises(Refused) as caught:
         decode(record, 4, Ears(ring_of({"grader": ("grader",)})))
     assert caught.value.kind == kind
+
+
+async def test_a_judge_model_that_may_not_see_the_texts_is_not_asked() -> None:
+    """The arms that may are those of the decision: one that is named as judge later is no way around the gate."""
+    engine = Asked("1", "2")
+    with pytest.raises(Refused, match="may not see this text") as refused:
+        await grader(engine)(review("yes", "no", judges=("old",)))
+    assert refused.value.kind == "confined"
+    assert engine.calls == []
+    assert len(await grader(engine)(review("yes", "no", judges=("judge", "old")))) == 1

@@ -48,6 +48,8 @@ ROUTE = Route(
     grading=GraderSettings(arm="judge", human_share=0.05, canary_share=1.0),
 )
 
+ARMS = tuple(ArmChoice(arm=arm.arm, adapter=None, propensity=65_536 * (arm.arm == "old")) for arm in ROUTE.arms)
+
 
 class Prefers:
     """A judge model that prefers the answer with `right` in it, wherever it stands."""
@@ -146,7 +148,7 @@ async def answered(world: World, request_id: str, old: str, new: str, *, share: 
             common
             | {
                 "messages": (Message(role="user", content="?"),), "arm": "old", "shadows": ("new",), "strategy": "champion",
-                "arms": (ArmChoice(arm="old", adapter=None, propensity=65_536),), "draw": 1, "draw_identity": "x",
+                "arms": ARMS, "draw": 1, "draw_identity": "x",
                 "deadline_at_ms": now + 60_000, "grader": "model", "human_share": share, "policies": (),
             }
         )

@@ -464,7 +464,7 @@ def test_a_scan_of_other_texts_has_failed() -> None:
     known = policies()
     held = Policies(event_of(known[0], "p"), event_of(known[1], "p"), gate=event_of(known[-1], "p"))
     for findings in ((), ((),), ((), (), ())):
-        told = gate.gated(request("hi"), held, Scan(findings, 2, 5), NOW)
+        told = gate.gated(request("hi"), held, Scan(findings, 2, 5), NOW, "r1")
         assert told.denied is not None
         assert told.seen.scan == "failed"
-    assert gate.gated(request("hi"), held, Scan(((), ()), 2, 5), NOW).denied is None
+    assert gate.gated(request("hi"), held, Scan(((), ()), 2, 5), NOW, "r1").denied is None

@@ -213,3 +213,25 @@ def test_what_gives_somebody_away_in_a_name() -> None:
     wide = "x-" + "４" + "１" * 15
     assert [wide[one.start : one.end] for one in named(wide)] == [wide[2:]]
     assert named("2026-01-01.example.com") == []
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        None,
+        ["a card at 3"],
+        [finding("email", 5, 1)],
+        [finding("email", -3, 1)],
+        [finding("email", 0, 99)],
+        [finding("email", 0, 1, float("nan"))],
+        [finding("email", 0, 1, 1.5)],
+        [Finding("martian", 0, 1, "x")],  # type: ignore[arg-type]
+        [Finding(Kind.EMAIL, 0.5, 1.5, "x")],  # type: ignore[arg-type]
+        (1 // 0 for _ in range(1)),
+    ],
+)
+async def test_what_is_no_finding_is_a_detector_that_failed(gives: Any) -> None:
+    """Nothing that a detector gives stops whoever decides: a finding of no kind, place or score is a failure, nothing of it is used."""
+    gave = await Screen(lambda text: gives, Steps()).scan(["a text"], **LIMITS)
+    assert (gave.failed, gave.findings) == (True, ((),))
+    assert not (await Screen(lambda text: [finding("email", 0, 6)], Steps()).scan(["a text"], **LIMITS)).failed

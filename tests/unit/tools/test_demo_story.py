@@ -143,8 +143,8 @@ def test_the_gate_lets_every_customer_through() -> None:
     )
     for text in texts:
         request = RequestSubmitted(at_ms=1, route=ROUTE, request_id="r", messages=(Message(role="user", content=text),))
-        scan = Scan(tuple(tuple(detect(one)) for one in gate.texts_of(request)), len(text), 1)
-        told = gate.gated(request, known, scan, 1)
+        scan = Scan(tuple(tuple(detect(one)) for one in gate.texts_of(request, request.request_id)), len(text), 1)
+        told = gate.gated(request, known, scan, 1, request.request_id)
         assert told.denied is None, told.denied
         assert told.request.messages == request.messages
 
