@@ -1,12 +1,19 @@
 """What `apply` and `status` say loudly of a route's gate."""
 
+from pathlib import Path
+
 import pytest
 
+from schemas.events import RequestSubmitted
 from schemas.gate import Flow, GateTenant
 from schemas.routes import Arm, Route
 from tools.cli.gating import row_of, warn, warnings
 from tools.cli.screen import Screen
+from tools.cli.submit import Defaults, read_lines
+from tools.routes import read_route
+from tools.tenants import read_tenant
 
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 NOW = 1_800_000_000_000
 ARMS = (Arm(arm="small", base="b", region="eu"), Arm(arm="big", base="b", region="us"))
 ROUTE = Route(route="ward", tenant="clinic", arms=ARMS, champion="small")
@@ -53,3 +60,13 @@ def test_people_see_it(capsys: pytest.CaptureFixture[str]) -> None:
     """A line a warning."""
     warn(Screen(as_json=False), "ward", warnings(ROUTE, None, NOW))
     assert "EVERY REQUEST IS REFUSED" in capsys.readouterr().out
+
+
+def test_the_examples_go_together() -> None:
+    """Who applies both has a route to whose arms flows lead, and requests that it takes."""
+    route, clinic = read_route(EXAMPLES / "clinic.toml"), read_tenant(EXAMPLES / "tenant.toml")
+    assert (route.tenant, route.compliance) == (clinic.tenant, "standard")
+    assert warnings(route, clinic, NOW) == []
+    assert set(clinic.private_arms) < {arm.arm for arm in route.arms}
+    for line in read_lines(None, EXAMPLES / "clinic.jsonl", Defaults(route.route, None, None, clinic.tenant, "n", NOW)):
+        assert RequestSubmitted.model_validate_json(line.record.value).route == route.route
