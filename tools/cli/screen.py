@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from tools.width import console
+
 WORD = 8  # characters: room for a word
-UNBROKEN = 100_000  # characters: what is no terminal has no width
 
 
 class Exit(IntEnum):
@@ -35,9 +36,7 @@ class Screen:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
-        if not self.out.is_terminal:
-            self.out.width = UNBROKEN
+        self.out = console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, row: Mapping[str, Any], text: str) -> None:
