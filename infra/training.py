@@ -24,12 +24,15 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from infra.clock import Clock, SystemClock
 from schemas.errors import RatchetError, Refused
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END, PAD = "<|end|>", "<|pad|>"
+
+disable_progress_bar()  # how far a training is its caller says; a bar breaks what is written to a file
 
 
 class TrainingStopped(RatchetError):

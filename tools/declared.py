@@ -33,11 +33,15 @@ def errors(fault: ValidationError) -> list[ErrorDetails]:
 
 
 def refused(found: Sequence[ErrorDetails], model: type[Strict], name: str, kind: str) -> Refused:
-    """All of them at once, a line `name: field: what is wrong` each."""
-    lines = [
-        f"{name}: {path(row['loc'])}: {_said(model, row['type'], row['msg'], row['loc'], row.get('input'))}"
-        for row in found
-    ]
+    """All of them at once, a line `name: field: what is wrong` each; what settings a table knows is said once."""
+    lines: list[str] = []
+    known: set[str] = set()
+    for row in found:
+        said = _said(model, row["type"], row["msg"], row["loc"], row.get("input"))
+        if row["type"] == "extra_forbidden" and said in known:
+            said = "no such setting"
+        known.add(said)
+        lines.append(f"{name}: {path(row['loc'])}: {said}")
     return Refused("\n".join(lines), kind=kind, field=path(found[0]["loc"]))
 
 

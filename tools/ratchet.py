@@ -166,7 +166,9 @@ def submit(
         str | None, typer.Option(help="Session id: one session keeps its arm.", show_default=False)
     ] = None,
     subject: Annotated[str | None, typer.Option(help="Whose data it is.", show_default=False)] = None,
-    tenant: Annotated[str | None, typer.Option(help="The tenant.", show_default=False)] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose customer asks. Default: default.", show_default=False)
+    ] = None,
     by: Annotated[
         str | None, typer.Option("--as", help="The principal who asks. Default: demo.", show_default=False)
     ] = None,
@@ -703,7 +705,10 @@ def evidence_sign(
     ],
     until: Annotated[str, typer.Option(metavar="DAY", help="Its last day, as 2027-06-30.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Why, in a line that auditors read.", show_default=False)],
-    operator: By = None,
+    operator: Annotated[
+        str | None,
+        typer.Option("--as", "--operator", help="Whose name signs. Default: your login name.", show_default=False),
+    ] = None,
     key: Annotated[
         Path | None, typer.Option(help="Your key file; made where it does not exist.", show_default=False)
     ] = None,

@@ -16,6 +16,7 @@ from schemas.routing import RoutingSettings
 from tools.declared import errors, read_toml, refused
 
 WHOLE_ROUTE = frozenset({"route", "champion", "arms", "arm"})  # a file that says one of these is a route file
+TENANTS_OWN = frozenset({"purposes", "flows"})
 
 
 def read_route(file: Path) -> Route:
@@ -54,6 +55,8 @@ def _named(routing: object) -> set[str]:
 
 def parse_route(declared: dict[str, Any], name: str) -> Route:
     """The same for a parsed file; `name` is what the messages call it."""
+    if TENANTS_OWN & declared.keys() and not WHOLE_ROUTE & declared.keys():
+        raise Refused(f"{name}: is a tenant's file: `ratchet tenant apply {name}`", kind="route-file")
     try:
         return Route.model_validate(_tuples(declared))
     except ValidationError as fault:

@@ -18,6 +18,8 @@ from tools.declared import errors, read_toml, refused
 KIND = "tenant-file"
 SOON_MS = 30 * DAY_MS
 TIMES = ("from", "until")
+ENDLESS_MS = (1 << 53) - 1
+ROUTES_OWN = frozenset({"route", "arms", "champion"})
 ACCEPTED = "a date or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z"
 UNSAID = ("purpose", "basis", "notice", "origin")
 """What requests need not say where the tenant says it for them."""
@@ -41,26 +43,34 @@ def parse_tenant(declared: Mapping[str, Any], name: str) -> GateTenant:
     """The same for a parsed file; `name` is what the messages call it."""
     if "version" in declared:
         raise Refused(f"{name}: version: is counted when it is applied; leave it out", kind=KIND, field="version")
-    wrong: list[str] = []
-    timed = cast("dict[str, Any]", _timed(declared, "", wrong))
-    if wrong:
-        raise Refused("\n".join(f"{name}: {line}" for line in wrong), kind=KIND)
+    if ROUTES_OWN & declared.keys():
+        raise Refused(f"{name}: is a route's file: `ratchet apply {name}`", kind=KIND)
+    untimely: list[str] = []
+    timed = cast("dict[str, Any]", _timed(declared, "", untimely))
+    wrong = [f"{name}: {line}" for line in untimely]
     try:
-        return GateTenant.model_validate(timed)
+        settings = GateTenant.model_validate(timed)
     except ValidationError as fault:
         found = errors(fault)
         for row in found:
             row["loc"] = tuple(part.removesuffix("_ms") if part in _FIELDS else part for part in row["loc"])
             row["msg"] = row["msg"].replace("until_ms", "until").replace("from_ms", "from")
             row["msg"] = row["msg"].replace("Unix epoch milliseconds", ACCEPTED)
-        raise refused(found, GateTenant, name, KIND) from None
+        whole = refused(found, GateTenant, name, KIND)
+        if not wrong:
+            raise whole from None
+        raise Refused("\n".join([*wrong, str(whole)]), kind=KIND) from None
+    if wrong:
+        raise Refused("\n".join(wrong), kind=KIND)
+    return settings
 
 
 _FIELDS = frozenset(f"{name}_ms" for name in TIMES)
 
 
 def _timed(value: object, place: str, wrong: list[str]) -> object:
-    """`from` and `until` as the milliseconds that the model has; what is no time is told."""
+    """`from` and `until` as the milliseconds that the model has. What is no time is told, and stands in as one that is
+    right everywhere, so that whatever else is wrong is told as well."""
     if isinstance(value, list):
         return [_timed(row, f"{place}[{number}]", wrong) for number, row in enumerate(cast("list[object]", value))]
     if not isinstance(value, dict):
@@ -74,6 +84,7 @@ def _timed(value: object, place: str, wrong: list[str]) -> object:
             wrong.append(f"{at}: and {key}_ms: are one time; accepted: one of them")
         elif (ms := _instant(inner, ends=key == "until")) is None:
             wrong.append(f"{at}: {inner!r} is not accepted: {ACCEPTED}")
+            found[f"{key}_ms"] = ENDLESS_MS if key == "until" else 0
         else:
             found[f"{key}_ms"] = ms
     return found

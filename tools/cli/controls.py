@@ -99,4 +99,4 @@ def _write(file: Path, data: bytes) -> None:
     try:
         file.write_bytes(data)
     except OSError as fault:
-        raise Refused(f"{file}: cannot be written: {type(fault).__name__}", kind="usage") from fault
+        raise Refused(f"{file}: cannot be written: {fault.strerror}", kind="usage") from fault

@@ -12,6 +12,7 @@ from schemas.errors import Refused
 from schemas.ids import derive
 from tools.cli.bus import Bus, now_ms
 from tools.cli.commands import not_done, send_and_wait
+from tools.cli.gating import policy_of
 from tools.cli.place import an_id, open_bus
 from tools.cli.place import voice as voice_of
 from tools.cli.screen import Exit, Screen, clean
@@ -27,6 +28,8 @@ _UNTIL = {
     "cache_ms": "caches",
     "backup_ms": "backups",
 }
+UNTOLD = "policy_gate"
+"""Among the settings that stand against an erasure: the tenant has no configuration."""
 Ask = Callable[[str], bool]
 
 
@@ -63,6 +66,12 @@ async def erase(
         return caused and row["type"] in ANSWERS
 
     async with bus or open_bus() as opened:
+        if (
+            await policy_of(opened, tenant) is None
+        ):  # asked here: the log keeps a failed erasure of a mistyped tenant for ever
+            row = {"refused": "erase", "tenant": tenant, "subject": subject, "reason": "settings", "settings": [UNTOLD]}
+            screen.line(row, f"[red]no[/]: {_untold(tenant)}")
+            return Exit.NO
         with screen.progress(f"erasing {subject}") as progress:
             done, rows = await send_and_wait(opened, command, told, wait_s=wait_s, progress=progress, prove=voice.prove)
     if not done:
@@ -130,10 +139,15 @@ def _why(data: SubjectKept) -> str:
             f"there is no key of {data.subject} of {whose}, so nothing was found to erase; a request that came until now and that the "
             "evidence log has not read yet will not be kept readable there"
         )
-    if data.settings == ("policy_gate",):
-        return f"nobody said what {whose} holds: `ratchet tenant apply FILE.toml` first; nothing was erased"
+    if data.settings == (UNTOLD,):
+        return _untold(data.tenant)
     names = ", ".join(name.replace("_", ".") for name in data.settings)
     return f"the topic ratchet.keyring would keep what it must lose: {names} (`ratchet doctor` says what they must be); nothing was erased"
+
+
+def _untold(tenant: str) -> str:
+    words = "`ratchet tenant apply FILE.toml` first, or --tenant for another one; nothing was erased"
+    return f"nobody said what tenant {clean(tenant)} holds: {words}"
 
 
 def moment(at_ms: int) -> str:

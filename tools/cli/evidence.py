@@ -4,6 +4,9 @@ All but a whole export read the log's folder alone. That one asks Kafka to have 
 """
 
 import asyncio
+import contextlib
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +44,7 @@ class Asked:
 
 
 def verify(screen: Screen, target: Path, policy: Path | None) -> int:
-    """The offline verifier's word, unchanged: it is the one file that auditors are given."""
+    """The offline verifier's word, unchanged: it is the one file that auditors are given. As JSON on one line, as all others."""
     from tools import verify_evidence
 
     if not target.exists():
@@ -50,7 +53,13 @@ def verify(screen: Screen, target: Path, policy: Path | None) -> int:
             kind="usage",
         )
     arguments = [str(target), *(["--policy", str(policy)] if policy is not None else [])]
-    return verify_evidence.main([*arguments, *(["--json"] if screen.as_json else [])])
+    if not screen.as_json:
+        return verify_evidence.main(arguments)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = verify_evidence.main([*arguments, "--json"])
+    if said.getvalue():  # nothing where a package that it needs is missing
+        screen.json(json.loads(said.getvalue()))
+    return code
 
 
 def prove(screen: Screen, event: str, out: Path, folder: Path | None) -> int:
@@ -261,7 +270,12 @@ def _say_exported(screen: Screen, out: Path, checkpoint: Checkpoint, more: Mappi
 
 
 def open_log(folder: Path | None) -> Snapshot:
-    """The log that runs here, or the one in an exported folder."""
+    """The log that runs here, or the one in an exported folder. Raises `Refused` where there is no such folder."""
+    if folder is not None and not folder.is_dir():
+        raise Refused(
+            f"{folder} is no folder; give one that `ratchet evidence export` wrote, or none for the log that runs here",
+            kind="usage",
+        )
     return Snapshot.open(log_folder() if folder is None else folder)
 
 

@@ -25,6 +25,7 @@ from tools.cli.states import state_of
 from tools.tenants import instant
 
 OBSERVATIONS = BY_NAME["observations"].full
+COMMANDS = BY_NAME["commands"].full
 SOON_H = 24
 _LOOKS = 20
 _WHY = {
@@ -167,18 +168,20 @@ def shown(screen: Screen, found: Found, history: list[dict[str, Any]], at_ms: in
     for row in history:
         data = row["data"]
         by = f" by {clean(data['by'])}" if data["by"] else ""
-        what = (
-            f": {clean(data['step'])}, {_why(data['step'], data['why'])}" if row["type"] == IncidentRefused.TYPE else ""
-        )
-        screen.say(f"  [dim]{instant(data['at_ms'])}[/] {clean(row['type'].removeprefix('incident.'))}{by}{what}")
+        refused = row["type"] == IncidentRefused.TYPE
+        what = f": {clean(verb(data['step']))}, {_why(data['step'], data['why'])}" if refused else ""
+        why = f" “{clean(row['reason'])}”" if row.get("reason") else ""
+        screen.say(f"  [dim]{instant(data['at_ms'])}[/] {clean(row['type'].removeprefix('incident.'))}{by}{what}{why}")
 
 
 async def _history(bus: Bus, found: Found) -> list[dict[str, Any]]:
-    """The events of one incident, as long as their topic keeps them."""
-    count = (await bus.partitions([OBSERVATIONS]))[OBSERVATIONS]
-    place = (OBSERVATIONS, partition_of(found.tenant.encode(), count))
-    rows = [as_row(record) for record in await bus.read(await bus.starts_of([place]))]
-    return [row for row in rows if _about(row, found.tenant, found.name)]
+    """The events of one incident and what the commands behind them gave as reason, as long as their topics keep them."""
+    counts = await bus.partitions([OBSERVATIONS, COMMANDS])
+    places = [(topic, partition_of(found.tenant.encode(), count)) for topic, count in counts.items()]
+    rows = [as_row(record) for record in await bus.read(await bus.starts_of(places))]
+    reasons = {row["id"]: row["data"]["reason"] for row in rows if row["type"] == CommandIncident.TYPE and row["data"]}
+    history = [row for row in rows if _about(row, found.tenant, found.name)]
+    return [row | {"reason": reasons.get(row["cause"], "")} for row in history]
 
 
 def _about(row: Mapping[str, Any], tenant: str, name: str) -> bool:
@@ -230,7 +233,7 @@ async def take(screen: Screen, asked: Asked) -> int:
             high_risk=asked.high_risk,
             notice=asked.notice,
         )
-        with screen.progress(f"{asked.step} {asked.incident}") as progress:
+        with screen.progress(f"{verb(asked.step)} {asked.incident}") as progress:
             done, rows = await send_and_wait(
                 bus,
                 command,
@@ -240,7 +243,7 @@ async def take(screen: Screen, asked: Asked) -> int:
                 prove=speaker.prove,
             )
         if not done:
-            return not_done(screen, rows, f"{asked.step} {asked.incident}", asked.wait_s)
+            return not_done(screen, rows, f"{verb(asked.step)} {asked.incident}", asked.wait_s)
         found = await _as_told(bus, asked.incident, tenant, rows[-1])
     return told(screen, asked, rows[-1], found)
 
@@ -281,7 +284,7 @@ def told(screen: Screen, asked: Asked, row: Mapping[str, Any], found: Found | No
                 "event": row,
                 **stands,
             },
-            f"[red]no[/]: {clean(asked.step)} {clean(asked.incident)}: {clean(why)}{accepted}",
+            f"[red]no[/]: {verb(asked.step)} {clean(asked.incident)}: {clean(why)}{accepted}",
         )
         return Exit.NO
     screen.line(
@@ -294,6 +297,11 @@ def told(screen: Screen, asked: Asked, row: Mapping[str, Any], found: Found | No
     if found is not None:
         screen.say(f"next: {_next(found.incident)}")
     return Exit.DONE
+
+
+def verb(step: str) -> str:
+    """A step as it is typed."""
+    return "open" if step == "detect" else step.replace("_", "-")
 
 
 def _why(step: str, code: str) -> str:
@@ -330,7 +338,7 @@ def _assessed(incident: Incident) -> str:
 
 def _next(incident: Incident) -> str:
     steps = incident.next_steps
-    return ", ".join(step.replace("_", "-") for step in steps) if steps else "nothing: it is closed; open another"
+    return ", ".join(map(verb, steps)) if steps else "nothing: it is closed; open another"
 
 
 def _unknown(screen: Screen, name: str) -> int:

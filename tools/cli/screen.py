@@ -10,9 +10,15 @@ from collections.abc import Generator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
+
+from tools.width import console
+
+WORD = 8  # characters: room for a word
 
 
 class Exit(IntEnum):
@@ -30,7 +36,7 @@ class Screen:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.out = console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, row: Mapping[str, Any], text: str) -> None:
@@ -54,11 +60,28 @@ class Screen:
         if self.as_json or not rows:
             return
         table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(clean("" if cell is None else str(cell)) for cell in row))
-        self.out.print(table)
+        cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        whole = self._whole(columns, cells)
+        for number, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=number in whole)
+        for row in cells:
+            table.add_row(*map(clean, row))
+        self.draw(table)
+
+    def _whole(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> frozenset[int]:
+        """The columns of names: a terminal that has room for them and a word of each other column breaks none of them."""
+        said = [(column, *(row[number] for row in cells)) for number, column in enumerate(columns)]
+        names = {
+            number: max(map(cell_len, texts))
+            for number, texts in enumerate(said)
+            if not any(" " in text for text in texts)
+        }
+        least = sum(names.values()) + WORD * (len(columns) - len(names)) + 2 * len(columns)
+        return frozenset(names if least <= self.out.width else ())
+
+    def draw(self, what: Table | Tree) -> None:
+        """For people: broken to the terminal's width, and in a file or a pipe not broken at all. Nothing is cut off."""
+        self.out.print(what, soft_wrap=False)
 
     @contextlib.contextmanager
     def progress(self, text: str) -> Generator["Progress", None, None]:

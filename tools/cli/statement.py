@@ -78,4 +78,4 @@ def _replace(file: Path, data: bytes) -> None:
             os.fsync(out.fileno())
         fresh.replace(file)
     except OSError as fault:
-        raise Refused(f"{file}: cannot be written: {type(fault).__name__}", kind="usage") from fault
+        raise Refused(f"{file}: cannot be written: {fault.strerror}", kind="usage") from fault

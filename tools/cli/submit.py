@@ -226,7 +226,7 @@ async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus, 
             sendable.append(line)
         except Refused as fault:
             line.outcome, line.detail = "refused", f"{fault.field}: {fault}"
-            _show(screen, line)
+            show(screen, line)
     positions = await bus.ends([REQUESTS.full, REQUESTS.dlq, ANSWERS.full])
     followed = bus.follow(positions)
     loop = asyncio.get_running_loop()
@@ -240,7 +240,7 @@ async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus, 
                     sending.result()
                 if record is not None:
                     for line in watch.take(record):
-                        _show(screen, line)
+                        show(screen, line)
                         deadline = max(deadline, loop.time() + min(wait_s, 5.0))
                 else:
                     progress.say(f"{len(lines) - len(watch.open())} of {len(lines)} requests have their outcome")
@@ -257,7 +257,7 @@ async def submit(screen: Screen, lines: list[Line], *, wait_s: float, bus: Bus, 
         line.detail = (
             f"no answer within {wait_s:g} s: `ratchet trace {line.request_id}` says where it is" if wait_s > 0 else ""
         )
-        _show(screen, line)
+        show(screen, line)
     return _sum_up(screen, lines)
 
 
@@ -269,9 +269,10 @@ async def _send(bus: Bus, lines: Sequence[Line], prove: Prove) -> None:
 COLOURS = {"released": "green", "refused": "red", "dead-letter": "red", "withheld": "yellow", "waiting": "yellow"}
 
 
-def _show(screen: Screen, line: Line) -> None:
+def show(screen: Screen, line: Line) -> None:
+    """What became of a line. An answer may be cut, what to do about a refusal may not."""
     colour = COLOURS.get(line.outcome, "dim")
-    said = short(line.text.strip(), 120) if line.text is not None else short(line.detail, 240)
+    said = short(line.text.strip(), 120) if line.text is not None else clean(line.detail)
     took = f" [dim]{line.latency_ms:.0f} ms[/]" if line.latency_ms is not None else ""
     name = short(line.request_id, 40)
     screen.line(line.as_json(), f"{line.number:>5} [dim]{name}[/] [{colour}]{line.outcome:<11}[/] {said}{took}")

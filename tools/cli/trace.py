@@ -158,7 +158,7 @@ async def run(screen: Screen, request: str) -> int:
     if screen.as_json:
         screen.json({"request": request, "events": rows})
     elif rows:
-        screen.out.print(draw(request, rows))
+        screen.draw(draw(request, rows))
         screen.say("[dim]`ratchet evidence prove ID` gives the proof of an event; its first eight digits do[/]")
     else:
         screen.say(f"nothing is known of request {clean(request)}; an id is the record's key, case and all")

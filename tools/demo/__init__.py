@@ -16,6 +16,7 @@ from tools.demo.report import began_ms, passed, report_of, show
 from tools.demo.route import ROUTE
 from tools.demo.run import Run, Shown, played
 from tools.demo.stage import Stage
+from tools.width import console as open_console
 
 
 def play(*, shown: Shown, settings: Settings, scale: Scale, console: Console, keep: bool = False) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def main(*, shown: Shown, keep: bool, as_json: bool) -> int:
     """The command. Exit 0 when the run showed what it should, 1 when not, 2 used wrongly, 3 when something is away."""
     if shown.rollback and (shown.useless or shown.chaos):
         raise Refused("--rollback goes alone: it shows a useless adapter too, and no other damage", kind="usage")
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     settings = load()
     report = played(lambda: play(shown=shown, settings=settings, scale=Scale(), console=console, keep=keep), console)
     if isinstance(report, int):

@@ -87,14 +87,17 @@ async def test_a_hold_is_a_no_with_its_names(capsys: Capture) -> None:
 
 
 async def test_unknown_and_untold_are_a_no(capsys: Capture) -> None:
-    """A subject without a key; a tenant of which nobody said what it holds. Each says what that means, or what to do."""
+    """A subject without a key; a tenant of which nobody said what it holds. Each says what that means, or what to do;
+    for the second nothing is sent: it would stand in the log as an erasure that failed."""
     async with living(World()) as world:
         assert await erase(world, subject="c" * 32) == Exit.NO
         assert said(capsys)["reason"] == "unknown"
         for _ in range(2):  # said again it is unknown as before: there is no receipt that could be named
             assert await erase(world, as_json=False, subject="c" * 32) == Exit.NO
             assert "nothing was found to erase" in capsys.readouterr().out
+        sent = len(world.broker.events("commands"))
         assert await erase(world, as_json=False, tenant="umbrella") == Exit.NO
+        assert len(world.broker.events("commands")) == sent
         assert "`ratchet tenant apply FILE.toml` first" in capsys.readouterr().out
 
 

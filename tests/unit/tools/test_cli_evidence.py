@@ -149,6 +149,8 @@ def test_a_whole_bundle(ratchet: Run, book: Book, broker: Collected, tmp_path: P
     assert json.loads(manifest)["proofs"] == ["answer-5.tlog-proof"]
     policy = str(book.root / "policy.txt")
     assert ratchet("verify", "bundle", "--policy", policy)[0] == 0
+    code, said, _ = ratchet("verify", "bundle", "--policy", policy, "--json")
+    assert (code, [json.loads(line)["valid"] for line in said.splitlines()]) == (0, [True])
     part = tmp_path / "bundle/attestations" / sorted((tmp_path / "bundle/attestations").iterdir())[0].name
     part.write_bytes(part.read_bytes().replace(b"e", b"d", 1))
     assert ratchet("verify", "bundle", "--policy", policy)[0] == 1
@@ -252,7 +254,6 @@ def test_a_sample(ratchet: Run, book: Book, tmp_path: Path) -> None:
     said = ratchet("sample", "-n", "4", "--seed", "audit 2026")[1]
     assert all(one["name"] in said for one in row["sample"])
     assert ratchet("sample", "-n", "0", "--seed", "x")[0] == 2
-    assert ratchet("sample", "nowhere", "-n", "1", "--seed", "x")[0] == 3
 
 
 def test_findings(ratchet: Run, book: Book) -> None:
@@ -280,6 +281,13 @@ def test_what_does_not_exist_is_not_verified(ratchet: Run) -> None:
     """Used wrongly: exit 2, and what would be accepted."""
     code, _, said = ratchet("verify", "nowhere")
     assert (code, ".tlog-proof" in said) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("sample", "nowhere", "-n", "1", "--seed", "s"), ("findings", "nowhere")])
+def test_an_export_that_does_not_exist_is_used_wrongly(ratchet: Run, words: tuple[str, ...]) -> None:
+    """Nothing is away, so exit 2."""
+    code, _, said = ratchet(*words)
+    assert (code, "nowhere is no folder" in said) == (2, True)
 
 
 def test_trace_names_entries(book: Book, tmp_path: Path) -> None:

@@ -264,12 +264,12 @@ def test_an_erased_person(cli: Run, book: Book, tmp_path: Path) -> None:
 
 
 def test_an_unknown_request_is_a_no(cli: Run, book: Book) -> None:
-    """Exit 1, in JSON too; an id is not taken by its beginning; no log is exit 3."""
+    """Exit 1, in JSON too; an id is not taken by its beginning; a folder that is not there is used wrongly."""
     for request in ("q", "nobody", "Q1"):
         code, said, _ = cli("explain", request, "--json")
         assert (code, json.loads(said)["kind"]) == (1, "unknown-request")
     assert cli("explain", "q1", "--tenant", "globex")[0] == 1
-    assert cli("explain", "q1", "--log", "nowhere")[0] == 3
+    assert cli("explain", "q1", "--log", "nowhere")[0] == 2
 
 
 def test_one_name_at_two_tenants(cli: Run, book: Book) -> None:

@@ -1,12 +1,22 @@
 """What `apply` and `status` say loudly of a route's gate."""
 
+from pathlib import Path
+
 import pytest
 
-from schemas.gate import Flow, GateTenant
+from agents.router.gate import BOOK, asked_of, check
+from agents.rules.gate import Place
+from infra.detect import detect
+from schemas.events import RequestSubmitted
+from schemas.gate import Flow, GateTenant, Scan
 from schemas.routes import Arm, Route
 from tools.cli.gating import row_of, warn, warnings
 from tools.cli.screen import Screen
+from tools.cli.submit import Defaults, read_lines
+from tools.routes import read_route
+from tools.tenants import read_tenant
 
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 NOW = 1_800_000_000_000
 ARMS = (Arm(arm="small", base="b", region="eu"), Arm(arm="big", base="b", region="us"))
 ROUTE = Route(route="ward", tenant="clinic", arms=ARMS, champion="small")
@@ -53,3 +63,30 @@ def test_people_see_it(capsys: pytest.CaptureFixture[str]) -> None:
     """A line a warning."""
     warn(Screen(as_json=False), "ward", warnings(ROUTE, None, NOW))
     assert "EVERY REQUEST IS REFUSED" in capsys.readouterr().out
+
+
+def action(request: RequestSubmitted, tenant: GateTenant, route: Route) -> str:
+    """What the gate makes of it."""
+    texts = [message.content for message in request.messages]
+    asked = asked_of(
+        "request",
+        tenant.tenant,
+        tenant,
+        purpose=request.purpose,
+        basis=request.legal_basis,
+        origin=request.origin,
+        places=[Place(arm.arm, arm.region) for arm in route.arms],
+    )
+    scan = Scan(tuple(tuple(detect(text)) for text in texts), sum(map(len, texts)), 0)
+    return check(texts, asked, scan, tenant, BOOK, NOW).decision.action
+
+
+def test_the_examples_go_together() -> None:
+    """Who applies both has a route to whose arms flows lead, and requests that it takes."""
+    route, clinic = read_route(EXAMPLES / "clinic.toml"), read_tenant(EXAMPLES / "tenant.toml")
+    assert (route.tenant, route.compliance) == (clinic.tenant, "standard")
+    assert warnings(route, clinic, NOW) == []
+    assert set(clinic.private_arms) < {arm.arm for arm in route.arms}
+    lines = read_lines(None, EXAMPLES / "clinic.jsonl", Defaults(route.route, None, None, clinic.tenant, "n", NOW))
+    requests = [RequestSubmitted.model_validate_json(line.record.value) for line in lines]
+    assert [action(one, clinic, route) for one in requests] == ["allow", "mask", "confine", "deny", "deny", "deny"]

@@ -70,11 +70,12 @@ def test_an_incident_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     fold = complying()
     said(fold, *STEPS, step("notify", notice=Notice(nature=True)))
     history = [row_of(event) for event in fold.emitted]
+    history[0]["reason"] = "a lost [file]"
     shown(Screen(as_json=False), found(fold), history, NOW)
     page = capsys.readouterr().out
     for words in (
         "breach  bank  notified", "personal data, high risk", "were not told", "no   who can be asked",
-        "yes  what happened", "next         assess, notify, tell, contain", "detected by ana",
+        "yes  what happened", "next         assess, notify, tell, contain", "detected by ana “a lost [file]”",
     ):  # fmt: skip
         assert words in page
     shown(Screen(as_json=True), found(fold), history, NOW)
@@ -98,10 +99,10 @@ def test_a_violation_is_shown_with_its_entry_and_what_joined_it(capsys: pytest.C
     ("before", "command", "words"),
     [
         (STEPS[:1], step("notify"), "notify breach: its states allow no such step now; accepted now: assess"),
-        (STEPS[:1], step("detect"), "the id is taken"),
+        (STEPS[:1], step("detect"), "open breach: the id is taken"),
         ((STEPS[0], assess()), step("tell"), "no high risk was assessed"),
         (STEPS, step("not_notifiable", reason="x"), "the authority has to be notified"),
-        ((STEPS[0], assess()), step("not_notifiable"), "say why nobody has to be notified"),
+        ((STEPS[0], assess()), step("not_notifiable"), "not-notifiable breach: personal data is concerned: say why"),
     ],
 )
 def test_a_refused_step_says_why_and_what_is_accepted(
@@ -180,7 +181,7 @@ async def desk(
 
 async def test_from_open_to_close(desk: Desk) -> None:
     """Each step with its event and how the incident stands then; what is closed is listed only where it is asked for."""
-    code, row = await desk.do("detect", tenant="bank", aware_at_ms=SystemClock().now_ms() - HOUR)
+    code, row = await desk.do("detect", tenant="bank", aware_at_ms=SystemClock().now_ms() - HOUR, reason="a lost file")
     assert (code, row["now"]["state"], 70.9 < row["now"]["left_h"] <= 71) == (0, "detected", True)
     code, row = await desk.do("close")
     assert (code, row["why"], row["now"]["next"]) == (1, "order", ["assess"])
@@ -196,6 +197,7 @@ async def test_from_open_to_close(desk: Desk) -> None:
     assert [event["type"] for event in rows[0]["history"]] == [
         f"incident.{state}" for state in ("detected", "refused", "assessed", "notified", "told", "contained", "closed")
     ]
+    assert [event["reason"] for event in rows[0]["history"]] == ["a lost file", *[""] * 6]
 
 
 async def test_an_unknown_incident_and_one_of_two_tenants_are_named(desk: Desk) -> None:

@@ -11,7 +11,8 @@ from schemas.payload import Payload
 from streams.shapes import Record
 from streams.wire import letter
 from tools.cli.bus import check_size
-from tools.cli.submit import Defaults, Line, Watch, prepare
+from tools.cli.screen import Screen
+from tools.cli.submit import Defaults, Line, Watch, prepare, show
 
 GIVEN = Defaults("r", None, None, None, "nonce", 1_000)
 
@@ -123,3 +124,11 @@ def test_others_events_change_nothing() -> None:
     assert watch.take(sent(other, 1)) == []
     assert watch.take(released("z", 1)) == []
     assert watch.open() == [line]
+
+
+def test_what_would_be_accepted_is_not_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands at the end of a reason, however long that is."""
+    line = prepare(1, b"{}", GIVEN)
+    line.outcome, line.detail = "refused", "purpose: " + "Denied. " * 60 + "; accepted: care"
+    show(Screen(as_json=False), line)
+    assert capsys.readouterr().out.endswith("; accepted: care\n")

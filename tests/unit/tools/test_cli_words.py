@@ -1,9 +1,12 @@
 """How records, trees and faults are said: safe to print, tolerant of anything, the right exit codes."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+from rich.tree import Tree
 
 from agents.observer.fold import Seen, Views, bucket_of, percentile
 from schemas.errors import Refused
@@ -11,7 +14,7 @@ from schemas.events import BlindAnswer, Message, ReviewRequested
 from streams.shapes import Record
 from tools.cli.events import GISTS, as_row, full_topics, matches, one_line
 from tools.cli.review import verdict
-from tools.cli.screen import clean
+from tools.cli.screen import Screen, clean
 from tools.cli.tail import since_ms
 from tools.cli.trace import draw, parents
 
@@ -177,3 +180,34 @@ def test_misuse_is_two_and_json_where_asked() -> None:
     assert (plain.returncode, as_json.returncode) == (2, 2)
     assert plain.stderr.startswith("ratchet: No such command")
     assert as_json.stdout.startswith('{"error":')
+
+
+NAMES = ("route", "champion", "last change")
+ROWS = [("clinic.answer.of.long.name", "outside-llm-of-a-long-name", "applied by an operator some time ago")]
+
+
+def test_a_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is a line, a branch is a line, whatever COLUMNS says."""
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = Screen(as_json=False)
+    screen.table("", NAMES, ROWS)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()][-1] == "  ".join(ROWS[0])
+    tree = Tree("request")
+    tree.add("word " * 30 + "end")
+    screen.draw(tree)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("width", "whole"), [("70", True), ("30", False)])
+def test_a_terminal_breaks_names_last(width: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they have room words give way; where they have none they are broken, and nothing is lost."""
+    monkeypatch.setenv("COLUMNS", width)
+    screen = Screen(as_json=False)
+    screen.out = Console(file=io.StringIO(), force_terminal=True, color_system=None)
+    screen.table("", NAMES, ROWS)
+    assert isinstance(screen.out.file, io.StringIO)
+    page = screen.out.file.getvalue()
+    assert all((name in page) == whole for name in ROWS[0][:2])
+    kept = sorted("".join(page.split()))
+    assert kept == sorted("".join(NAMES + ROWS[0]).replace(" ", ""))
+    assert max(map(len, page.splitlines())) <= int(width)

@@ -95,3 +95,9 @@ def test_a_wrong_routing_is_named(changes: dict[str, object], said: str) -> None
     """The field, and what would be accepted."""
     with pytest.raises(Refused, match=said):
         parse_route({"route": "r", "champion": "base", "arms": [{"arm": "base", "base": "sha256:0"}]} | changes, "f")
+
+
+def test_a_tenants_file_is_sent_to_its_own_command(tmp_path: Path) -> None:
+    """Instead of a list of settings that no route has."""
+    with pytest.raises(Refused, match=r"is a tenant's file: `ratchet tenant apply "):
+        read_route(write(tmp_path, 'tenant = "a"\n[purposes]\ncare = ["contract"]'))

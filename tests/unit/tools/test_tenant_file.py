@@ -93,10 +93,27 @@ def test_what_is_wrong_is_named_by_its_field(text: str, told: str, tmp_path: Pat
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    """A line each."""
+    """A line each, a time that is none among them."""
+    wrong = 'tenant = "a"\nretention_days = 0\nhipaa = "no idea"\nshoe = 1\n[baa]\nid = "b"\nuntil = "soon"'
     with pytest.raises(Refused) as refused:
-        read_tenant(file(tmp_path, 'tenant = "a"\nretention_days = 0\nhipaa = "no idea"\nshoe = 1'))
-    assert len(str(refused.value).splitlines()) == 3
+        read_tenant(file(tmp_path, wrong))
+    named = [line.split(": ")[1] for line in str(refused.value).splitlines()]
+    assert sorted(named) == ["baa.until", "hipaa", "retention_days", "shoe"]
+
+
+def test_settings_that_are_known_are_listed_once(tmp_path: Path) -> None:
+    """However many others there are."""
+    with pytest.raises(Refused) as refused:
+        read_tenant(file(tmp_path, 'tenant = "a"\nshoe = 1\nhat = 2'))
+    first, second = str(refused.value).splitlines()
+    assert "shoe: no such setting; known are tenant" in first
+    assert second.endswith("hat: no such setting")
+
+
+def test_a_routes_file_is_sent_to_its_own_command(tmp_path: Path) -> None:
+    """Instead of a list of settings that no tenant has."""
+    with pytest.raises(Refused, match=r"is a route's file: `ratchet apply "):
+        read_tenant(file(tmp_path, 'tenant = "a"\nroute = "r"'))
 
 
 def test_a_configuration_in_words_tells_when_permissions_end() -> None:

@@ -20,6 +20,7 @@ from tools.demo.compliance.telling import Tale
 from tools.demo.routing.story import Story, texts
 from tools.demo.run import played
 from tools.demo.stage import Stage
+from tools.width import console as open_console
 
 Act = Callable[[Tale], None]
 ACTS: tuple[tuple[str, str, Act], ...] = (
@@ -102,7 +103,7 @@ def _base(tale: Tale) -> str:
 
 def main(*, keep: bool, as_json: bool) -> int:
     """The command. Exit 0 when all happened as it was said, 1 when not, 2 used wrongly, 3 when something is away."""
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     settings = load()
     report = played(lambda: play(settings=settings, console=console, keep=keep), console)
     if isinstance(report, int):

@@ -1,6 +1,7 @@
 """One run of the demonstration of compliance: its commands, what was claimed and what held."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -66,7 +67,7 @@ class Tale(Telling):
 
     def ratchet(self, *words: str, quiet: bool = False) -> Said:
         """A command as anyone would type it; what it said. `quiet`: that it says no is expected and told elsewhere."""
-        self.say(f"[bold]$ ratchet {escape(' '.join(words))}[/]")
+        self.say(f"[bold]$ ratchet {escape(shlex.join(words))}[/]")
         around = process_environment() | {"RATCHET_STATE_DIR": str(self.stage.state)}
         try:
             done = subprocess.run(

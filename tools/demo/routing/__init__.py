@@ -20,6 +20,7 @@ from tools.demo.routing.server import Server
 from tools.demo.routing.story import Story, texts
 from tools.demo.run import played
 from tools.demo.stage import Stage
+from tools.width import console as open_console
 
 BASIS_SEED = 1
 
@@ -82,7 +83,7 @@ def picture(tour: Tour, report: dict[str, Any]) -> None:
 
 def main(*, keep: bool, as_json: bool) -> int:
     """The command. Exit 0 when the run showed what it should, 1 when not, 2 used wrongly, 3 when something is away."""
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     settings = load()
     report = played(lambda: play(settings=settings, story=Story(), console=console, keep=keep), console)
     if isinstance(report, int):
