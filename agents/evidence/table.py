@@ -65,7 +65,8 @@ _LETTER = (*_RECORD, "offset", "letter_topic", "letter_partition", "letter_offse
 
 TABLE: Mapping[str, Row] = {
     "request.submitted": Row(
-        ("deadline_ms", "sensitivity", "needs", "purpose", "legal_basis", "origin", "classes"), ("messages", "session_id", "notice"),
+        ("deadline_ms", "sensitivity", "needs"),
+        ("messages", "session_id", "notice", "purpose", "legal_basis", "origin", "classes"),
         counts=("messages",),
     ),
     "decision.routed": Row(

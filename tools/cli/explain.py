@@ -144,11 +144,11 @@ def _gates(found: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _purpose(found: Sequence[Entry]) -> Iterator[str]:
     gates = _gates(found)
-    named = [row for row in (*gates, *_facts(found, "request.submitted")) if row.get("purpose")]
+    named = [row for row in gates if row.get("purpose")]
     for row in named[:1]:
         yield f"{row['purpose']}, on the legal basis {row.get('legal_basis') or 'that is not recorded'}"
     if not named:
-        yield "not recorded: the request names no purpose and no legal basis"
+        yield "not recorded: the gate took none that the tenant's configuration names"
     for gate in gates[:1]:
         yield f"the tenant's register of processing {'names' if gate.get('registered') else 'does not name'} this"
 

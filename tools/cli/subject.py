@@ -190,10 +190,9 @@ def _purposes(values: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For what the person's requests were made, and on which basis, as the gate took them."""
     by_request: dict[str, tuple[str, str]] = {}
     for value in values:
-        facts: Mapping[str, Any] = value.get("facts", {})
-        said: Mapping[str, Any] = facts.get("gate") or facts
-        if said.get("purpose") and value.get("type") in ("request.submitted", "decision.routed", "answer.refused"):
-            by_request[str(request_of(value))] = said["purpose"], said.get("legal_basis", "that is not recorded")
+        said: Mapping[str, Any] = value.get("facts", {}).get("gate") or {}
+        if said.get("purpose") and value.get("type") in ("decision.routed", "answer.refused"):
+            by_request[str(request_of(value))] = said["purpose"], said.get("legal_basis") or "that is not recorded"
     counts = Counter(by_request.values())
     return [
         {"purpose": purpose, "legal_basis": basis, "requests": count}
