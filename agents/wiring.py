@@ -27,16 +27,9 @@ from infra.kek import Kek, LocalKek, VaultKek
 from infra.keys import Keyring, Voice
 from infra.notary import LocalNotary, VaultNotary, verify
 from infra.provider import Provider
-from infra.provider_anthropic import Anthropic
-from infra.provider_http import HttpCaller
-from infra.provider_keys import ProviderKeys
-from infra.provider_openai import Azure, OpenAiHttp
-from infra.provider_stand_in import NoStandIn, StandIn
 from infra.secrets import ATTESTER_KEY, NOTARY_KEY, SecretSource, VaultSecrets, open_secrets
 from infra.settings import Settings
-from infra.store import RedisStore
 from infra.telemetry import Telemetry, configure_logs
-from infra.witness_client import HttpWitnesses
 from schemas import topics
 from schemas.errors import Refused, Unavailable
 from schemas.payload import Payload
@@ -55,6 +48,7 @@ from streams.wire import Decoder, Verify, speaker
 if TYPE_CHECKING:
     from agents.evidence.quorum import Quorum
     from agents.screen import Screen
+    from infra.store_redis import RedisStore
 
 STREAM_AGENTS = (
     "router",
@@ -128,9 +122,11 @@ class Process:
     def artifacts(self) -> DirectoryStore:
         return DirectoryStore(self.settings.state_dir / "artifacts")
 
-    async def store(self) -> RedisStore:
+    async def store(self) -> "RedisStore":
         if self.settings.redis_url is None:
             raise Refused("REDIS_URL is not set; `ratchet up` writes it for its agents", kind="settings")
+        from infra.store_redis import RedisStore  # heavy: most processes have no use for Redis
+
         store = RedisStore(self.settings.redis_url, timeout_s=self.settings.redis_timeout_ms / 1000)
         self.stack.push_async_callback(store.close)
         return store
@@ -172,6 +168,7 @@ async def open_kek(settings: Settings, secrets: SecretSource) -> Kek:
 async def open_quorum(process: Process) -> "Quorum | None":
     """The witnesses of the policy file that the settings name; None, and nobody has to witness, where they name none."""
     from agents.evidence.quorum import Quorum
+    from infra.witness_client import HttpWitnesses
 
     file = process.settings.witnesses
     if file is None:
@@ -208,6 +205,12 @@ async def open_engine(process: Process) -> MixedEngine:
 
 def open_providers(process: Process) -> dict[str, Provider]:
     """Every provider that an arm may name. In production a stand-in refuses."""
+    from infra.provider_anthropic import Anthropic  # heavy: clients of HTTP
+    from infra.provider_http import HttpCaller
+    from infra.provider_keys import ProviderKeys
+    from infra.provider_openai import Azure, OpenAiHttp
+    from infra.provider_stand_in import NoStandIn, StandIn
+
     settings, clock = process.settings, process.clock
     caller = HttpCaller(
         ProviderKeys(process.secrets, clock),

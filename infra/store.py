@@ -1,6 +1,6 @@
 """Store: what processes share for a while, with expiry: values, counters, locks, token buckets, a ledger, short logs. The port.
 
-    store_redis.py    Redis, one round trip a call
+    store_redis.py    Redis, one round trip a call; imported where one is opened, for its client is heavy
     store_memory.py   a dictionary, for tests and the offline tools
 
 Nothing that decides is only here: it may lose everything at any time. A value set is seen by every process until it expires,
@@ -12,9 +12,8 @@ from typing import Protocol
 
 from infra.limits import Limit, Taken
 from infra.store_memory import MemoryStore
-from infra.store_redis import RedisStore
 
-__all__ = ["Limit", "MemoryStore", "RedisStore", "Store", "Taken"]
+__all__ = ["Limit", "MemoryStore", "Store", "Taken"]
 
 
 class Store(Protocol):

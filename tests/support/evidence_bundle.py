@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,19 @@ class Signer:
     kind: int = 1
     seed: bytes = bytes(32)
 
-    @property
+    @cached_property
     def key(self) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(self.name.encode() + self.seed).digest())
 
-    @property
+    @cached_property
     def public(self) -> bytes:
         return self.key.public_key().public_bytes_raw()
 
-    @property
+    @cached_property
     def key_id(self) -> bytes:
         return hashlib.sha256(f"{self.name}\n".encode() + bytes([self.kind]) + self.public).digest()[:4]
 
-    @property
+    @cached_property
     def vkey(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{b64(bytes([self.kind]) + self.public)}"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from infra.clock import SystemClock
 from infra.settings import load
-from infra.store import RedisStore
+from infra.store_redis import RedisStore
 from schemas.errors import Refused
 from streams.runner import collect_rarely
 from tools.bench import Say, figure, gateway_ope, machine

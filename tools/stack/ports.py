@@ -1,20 +1,33 @@
 """Loopback ports: free ones, taken ones, answering ones."""
 
 import contextlib
+import itertools
+import secrets
 import socket
 import ssl
 
 LOOPBACK = "127.0.0.1"
+# Below what Linux, macOS and Windows give to outgoing connections and to whoever binds port 0: between here and the server's own bind
+# nobody is given one of these by chance.
+_FIRST, _COUNT = 16_384, 16_384
+_turns = itertools.count(secrets.randbelow(_COUNT))  # two processes that ask at once are in different places
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that were free a moment ago. Held open together, so that none is given twice."""
+    """`count` different ports that were free a moment ago. A process is given none twice before it has been given all."""
     held: list[socket.socket] = []
     try:
-        for _ in range(count):
+        for turn in itertools.islice(_turns, _COUNT):
+            if len(held) == count:
+                break
             sock = socket.socket()
             held.append(sock)
-            sock.bind((LOOPBACK, 0))
+            try:
+                sock.bind((LOOPBACK, _FIRST + turn % _COUNT))
+            except OSError:
+                held.pop().close()
+        else:
+            raise OSError(f"{count} free ports were not found between {_FIRST} and {_FIRST + _COUNT - 1}")
         return [sock.getsockname()[1] for sock in held]
     finally:
         for sock in held:

@@ -23,7 +23,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from infra.clock import SystemClock
-from infra.keys import LOCAL, ensure
 from infra.settings import Settings, env_name, load, ray_environment
 from schemas.errors import Refused, Unavailable
 
@@ -290,6 +289,7 @@ class Stack:
         if held is not None and held.kind == "external":
             return
 
+        from infra.keys import LOCAL, ensure  # heavy: every event's model
         from infra.secrets import open_secrets  # heavy: clients of Vault
 
         async def add(settings: Settings) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from infra.witness_client import HttpWitnesses, RolledBack, SplitView
 from schemas.tlog.note import COSIGNER, VerifierKey, parse_vkey
 from schemas.tlog.policy import Policy, Witness, open_checkpoint
 from schemas.tlog.witnessing import MAX_REQUEST, SIZE_TYPE, AddCheckpoint
+from tools.stack.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 TREE = Tree.of(30)
@@ -39,9 +39,7 @@ class Place:
         self.folder = folder
         self.logs = folder / "logs.policy"
         self.logs.write_text(f"log {LOG.key}\nquorum none\n")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.login: Callable[[], dict[str, str]] = lambda: {"RATCHET_WITNESS_NAME": "dev.witness/process"}
 

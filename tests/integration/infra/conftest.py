@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.store import MemoryStore, RedisStore, Store
+from infra.store import MemoryStore, Store
+from infra.store_redis import RedisStore
 
 
 @pytest.fixture(params=["memory", "redis"])

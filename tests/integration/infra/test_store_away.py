@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from infra.store import Limit, RedisStore, Store
+from infra.store import Limit, Store
+from infra.store_redis import RedisStore
 from schemas.errors import Unavailable
 from tools.stack.ports import free_ports
 from tools.stack.processes import Running, kill

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.limits import Limit, Taken
-from infra.store import MemoryStore, RedisStore, Store
+from infra.store import MemoryStore, Store
+from infra.store_redis import RedisStore
 
 SLOW = Limit(1, 10)
 

@@ -64,15 +64,14 @@ async def recorded_all(settings: Settings, kind: str, many: int) -> list[dict[st
 
 
 def test_a_secured_stack_refuses_what_it_must(
-    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, ray_address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every trial passes and becomes an entry of the log; none leaves a record; a drill gives the signed root."""
     up(
-        settings=settings,
+        settings=settings.model_copy(update={"ray_address": ray_address}),  # else the jobs' process would start its own
         secure=True,
         vault=True,
         agents=[group for group in AGENT_GROUPS if group != ("observer",)],
-        ray=False,
     )
     tried = sorted(
         {f"ratchet.{row.topic}" for row in trials_roles.KAFKA if row.verb == "write" and row.topic != "audit"}

@@ -34,7 +34,7 @@ async def test_a_fold_goes_on_behind_a_skipped_record(world: World) -> None:
     runner.add_fold(agent)
     task = asyncio.create_task(runner.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await world.answers(agent.name):  # noqa: ASYNC110  the broker does not signal
                 await asyncio.sleep(0.1)
         row = (await world.read("ratchet.requests"))[-1]
@@ -44,7 +44,7 @@ async def test_a_fold_goes_on_behind_a_skipped_record(world: World) -> None:
         await runner.stop()
         with suppress(asyncio.CancelledError):
             await task
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await world.admin.members(f"ratchet.{agent.name}"):  # noqa: ASYNC110  until its session ends
             await asyncio.sleep(0.2)
     await world.publish(request("one", "second"))

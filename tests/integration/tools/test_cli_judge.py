@@ -14,7 +14,7 @@ from agents.router.actor import Router
 from agents.router.around import StoreAround
 from agents.trust.fold import Ladder
 from infra.clock import SystemClock
-from infra.store import RedisStore
+from infra.store_redis import RedisStore
 from schemas import codec, ids
 from schemas.events import AdapterLive, AdapterRegistered, CaseAnswered, CaseArm, CaseClosed, Message
 from schemas.payload import Payload

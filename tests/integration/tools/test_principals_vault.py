@@ -37,7 +37,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "examples"
 ROUTE = "banking.intent"
 AGENTS = (("router", "trust"), ("cases", "judge"), ("inference",), ("observer",))
 NOW = SystemClock().now_ms
-OVERLAP_S = 4
+OVERLAP_S = 6
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 spec = importlib.util.spec_from_file_location("upstream", DOCS / "upstream.py")
@@ -185,13 +185,13 @@ def test_principals_from_add_to_revoke(stack: Settings, ratchet: Run, tmp_path: 
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     code, (added,), _ = ratchet("principal", "add", "shop", "--role", "upstream", "--key-file", str(first))
     assert (code, first.stat().st_mode & 0o777) == (0, 0o600)
-    code, (rotated,), _ = ratchet("principal", "rotate", "shop", "--overlap", str(OVERLAP_S), "--key-file", str(second))
-    assert code == 0
     assert ratchet("apply", str(DOCS / "banking.toml"))[0] == 0
     code, rows, _ = ratchet("submit", "where is my card", "--route", ROUTE)
     assert (code, rows[0]["outcome"]) == (0, "released")
 
     assert asyncio.run(told(stack, bad(stack))) == KINDS
+    code, (rotated,), _ = ratchet("principal", "rotate", "shop", "--overlap", str(OVERLAP_S), "--key-file", str(second))
+    assert code == 0
     starts = rotated["keys"][0]["not_before_ms"]
     ends = starts + OVERLAP_S * 1000
     wait_until_ms(starts - keys.LEAD_MS // 2)  # every process has looked
