@@ -36,8 +36,8 @@ check: setup  ## format, lint, types, layers, schemas: no server, no test; all o
 unit: setup  ## the fast tests, no server
 	$(PYTEST) tests/unit -n 2 -q --timeout 60
 
-integration: setup  ## the tests on real servers, a file at a time on each of two sets of them; a skip is a failure
-	$(PYTEST) tests/integration -n 2 --dist loadfile --no-loadscope-reorder -q --no-skips
+integration: setup  ## the tests on real servers; a skip is a failure
+	$(PYTEST) tests/integration -q --no-skips
 
 test: check unit integration  ## everything that must hold before a change lands
 
