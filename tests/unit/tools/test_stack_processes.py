@@ -25,7 +25,7 @@ STUBBORN = [
 ]  # fmt: skip
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for something that must happen."""
     deadline = time.monotonic() + timeout_s
     while not holds():
