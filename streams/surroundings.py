@@ -33,9 +33,7 @@ class RuntimeSettings:
     rounds: int = 5
     tick_s: float = 1.0
     snapshot_s: float = 86_400.0  # how often a Fold's lane leaves its state in the artifact store
-    touch_s: float = (
-        1800.0  # how often a quiet Fold's lane says where it stands: Kafka compacts no segment that nothing ends
-    )
+    touch_s: float = 1800.0  # how often a quiet Fold's lane says where it stands: Kafka compacts only what has ended
     look_s: float = 5.0  # how often lag is told and halted lanes are looked after
     drain_s: float = 5.0  # what a graceful stop waits for work to finish
 

@@ -94,10 +94,8 @@ async def send_and_wait(
                 rows.append(row)
             if answered:
                 return True, rows
-    except asyncio.CancelledError:
-        sys.stderr.write(
-            f"{command.TYPE} was sent and is done all the same\n"
-        )  # who presses Ctrl-C may think otherwise
+    except asyncio.CancelledError:  # who presses Ctrl-C may think that nothing happens
+        sys.stderr.write(f"{command.TYPE} was sent and is done all the same\n")
         raise
     finally:
         await followed.aclose()

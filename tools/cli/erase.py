@@ -66,9 +66,8 @@ async def erase(
         return caused and row["type"] in ANSWERS
 
     async with bus or open_bus() as opened:
-        if (
-            await policy_of(opened, tenant) is None
-        ):  # asked here: the log keeps a failed erasure of a mistyped tenant for ever
+        # Asked before anything is sent: the log would keep a failed erasure of a mistyped tenant for ever.
+        if await policy_of(opened, tenant) is None:
             row = {"refused": "erase", "tenant": tenant, "subject": subject, "reason": "settings", "settings": [UNTOLD]}
             screen.line(row, f"[red]no[/]: {_untold(tenant)}")
             return Exit.NO
