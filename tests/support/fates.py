@@ -13,6 +13,7 @@ from typing import Any
 from answering import KEYS, SECRET, trust
 from folding import Folding
 from gatekeeping import Kept
+from gates import SHOP
 
 from agents.cases.fold import Cases
 from agents.inference import decide
@@ -28,7 +29,6 @@ from schemas.compliance import PolicyGate
 from schemas.errors import Unavailable
 from schemas.events import ArmVerdict, Message, RequestSubmitted, ReviewRequested, VerdictGiven
 from schemas.findings import Finding
-from schemas.gate import Flow, GateTenant
 from schemas.payload import Payload
 from schemas.policies import SIGNALS, LiveArm, PolicyFleet, PolicyLive, PolicyRoute, PolicyTrust
 from schemas.routes import Arm, Route
@@ -37,17 +37,6 @@ from streams.shapes import DeadLetter, Emit, Event, Out, P, Place, Record
 
 NOW = 1_800_000_000_000
 WINDOW_S = 60
-TENANT = GateTenant(
-    tenant="shop",
-    version=2,
-    purposes={"service": ("contract",)},
-    notices=("notice-1",),
-    flows=(Flow(origin="eu", region="eu-west"),),
-    purpose="service",
-    basis="contract",
-    notice="notice-1",
-    origin="eu",
-)
 ARMS = tuple(Arm(arm=name, base=f"sha256:{name}", region="eu-west", nano_usd_out=1) for name in ("old", "new", "last"))
 ASKED = (*("When do you open?", "I am anna@example.org") * 3, f"what is {SECRET}")
 ANSWERS = ("At nine.", "Dear [EMAIL_1]", "Ask otto@example.com", f"It is {SECRET}")
@@ -100,7 +89,7 @@ class Setting:
             PolicyRoute(at_ms=NOW, version=1, route="bank", tenant="shop", settings=made),
             PolicyFleet.model_validate(fleet),
             PolicyLive(at_ms=NOW, version=1, instance="i", arms=live, until_ms=NOW + 10**9),
-            PolicyGate(at_ms=NOW, version=2, tenant="shop", settings=TENANT),
+            PolicyGate(at_ms=NOW, version=2, tenant="shop", settings=SHOP),
             self.trust(self.mode),
         )
 
@@ -328,7 +317,7 @@ class World:
         elif what == "mode":
             self.view.put(self.setting.trust(self.draw.choice(("SHADOW", "ENFORCE", "GRANTED"))))
         elif self.view.rows.pop("gate/shop", None) is None:
-            self.view.put(PolicyGate(at_ms=NOW, version=3, tenant="shop", settings=TENANT))
+            self.view.put(PolicyGate(at_ms=NOW, version=3, tenant="shop", settings=SHOP))
 
 
 def still() -> float:

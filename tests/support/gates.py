@@ -9,6 +9,18 @@ NOW = 1_800_000_000_000
 LATER = NOW + 1_000_000
 BOOK = Book.of(STANDARD)
 
+SHOP = GateTenant(
+    tenant="shop",
+    version=2,
+    purposes={"service": ("contract",)},
+    notices=("notice-1",),
+    flows=(Flow(origin="eu", region="eu-west"),),
+    purpose="service",
+    basis="contract",
+    notice="notice-1",
+    origin="eu",
+)
+"""One that answers its customers, and names what they need not say."""
 CLINIC = GateTenant(
     tenant="clinic",
     version=3,

@@ -2,24 +2,22 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commanded import Run, commanded, vault_stack
 
 from agents.rules.ai_mark import key_of
 from infra.clock import SystemClock
 from infra.keys import LEAD_MS
 from infra.sealing import FIRST, GATE_SECRET, gate_keys, map_key
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas.errors import Refused
 from streams.kafka import KafkaBroker
 from tools.cli.bus import Bus
 from tools.cli.marks import checked
-from tools.ratchet import main
-from tools.stack import down, up
 from tools.stack.vault import opened
 
 NOW = SystemClock().now_ms
@@ -48,33 +46,17 @@ arm = "a"
 base = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 region = "eu"
 """
-Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Kafka, Redis, Vault and agents with a scripted engine; the command line finds them by the environment."""
-    own = Settings(state_dir=tmp_path / "state", cache_dir=load().resolved().cache_dir, engine="scripted", partitions=2)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(own.state_dir))
-    try:
-        up(settings=own, vault=True, agents=AGENTS, ray=False)
-        yield load({}, own.state_dir / "env")
-    finally:
-        down(settings=own)
+    with vault_stack(tmp_path, monkeypatch, AGENTS) as settings:
+        yield settings
 
 
 @pytest.fixture
 def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, its JSON lines, all it said."""
-
-    def run(*words: str) -> tuple[int, list[dict[str, Any]], str]:
-        monkeypatch.setattr(sys, "argv", ["ratchet", *words, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.out + said.err
-
-    return run
+    return commanded(monkeypatch, capsys)
 
 
 def log_of(settings: Settings, topic: str) -> dict[str, dict[str, Any]]:

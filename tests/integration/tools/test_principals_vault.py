@@ -3,9 +3,8 @@
 import asyncio
 import importlib.util
 import json
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from commanded import Run, commanded, vault_stack
 
 from infra import keys
 from infra.clock import SystemClock
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas import codec, ids
 from schemas.codec import Encoded
 from schemas.events import CommandPause, VerdictGiven
@@ -26,8 +26,6 @@ from schemas.topics import PREFIX
 from streams.kafka import KafkaBroker
 from tools.cli.bus import Bus
 from tools.cli.events import as_row
-from tools.ratchet import main
-from tools.stack import down, up
 from tools.stack.processes import tagged
 from tools.stack.stack import Record
 from tools.stack.vault import VaultServer
@@ -38,7 +36,6 @@ ROUTE = "banking.intent"
 AGENTS = (("router", "trust"), ("cases", "judge"), ("inference",), ("observer",))
 NOW = SystemClock().now_ms
 OVERLAP_S = 6
-Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 spec = importlib.util.spec_from_file_location("upstream", DOCS / "upstream.py")
 assert spec is not None
@@ -49,28 +46,13 @@ spec.loader.exec_module(upstream)
 
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Kafka, Redis, Vault and agents with a scripted engine; the command line finds them by the environment."""
-    own = Settings(state_dir=tmp_path / "state", cache_dir=load().resolved().cache_dir, engine="scripted", partitions=2)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(own.state_dir))
-    try:
-        up(settings=own, vault=True, agents=AGENTS, ray=False)
-        yield load({}, own.state_dir / "env")
-    finally:
-        down(settings=own)
+    with vault_stack(tmp_path, monkeypatch, AGENTS) as settings:
+        yield settings
 
 
 @pytest.fixture
 def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: exit code, its JSON lines, all it said."""
-
-    def run(*words: str) -> tuple[int, list[dict[str, Any]], str]:
-        monkeypatch.setattr(sys, "argv", ["ratchet", *words, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.out + said.err
-
-    return run
+    return commanded(monkeypatch, capsys)
 
 
 async def held(settings: Settings, name: str, role: Any) -> Credential:

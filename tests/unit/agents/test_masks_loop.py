@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from answering import KEYS, SECRET, trust
+from gates import SHOP
 from living import working
 
 from agents.cases.fold import Cases
@@ -31,7 +32,6 @@ from schemas import ids
 from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable
 from schemas.events import CaseAnswered, CaseClosed, Message, RequestSubmitted, ReviewRequested
-from schemas.gate import Flow, GateTenant
 from schemas.payload import REGISTRY, DerivedEvent
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm, Route
@@ -52,17 +52,6 @@ from tools.cli.screen import Screen as Voice
 
 TENANT = "shop"
 KEY = {TENANT: b"key"}
-SETTINGS = GateTenant(
-    tenant=TENANT,
-    version=2,
-    purposes={"service": ("contract",)},
-    notices=("notice-1",),
-    flows=(Flow(origin="eu", region="eu-west"),),
-    purpose="service",
-    basis="contract",
-    notice="notice-1",
-    origin="eu",
-)
 ARMS = tuple(Arm(arm=name, base=f"sha256:{name}", region="eu-west", max_tokens=500) for name in ("old", "new"))
 EMAIL, CARD, OWN = "anna.schmidt@example.org", "4111 1111 1111 1111", "helpdesk@example.com"
 ASKED = f"I am {EMAIL} and pay with {CARD}."
@@ -143,7 +132,7 @@ class Loop:
 
     def begin(self) -> None:
         now = SystemClock().now_ms()
-        self.broker.publish(PolicyGate(at_ms=now, version=2, tenant=TENANT, settings=SETTINGS))
+        self.broker.publish(PolicyGate(at_ms=now, version=2, tenant=TENANT, settings=SHOP))
         for name, more in WHOLE.items():
             told = {"route": name, "tenant": TENANT, "arms": ARMS, "champion": "old", "review_share": 1.0} | more
             settings = Route.model_validate(told)

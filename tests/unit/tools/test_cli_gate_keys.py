@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from answering import KEYS, VALUES, sealed
+from commanded import Run, commanded, never_up
 from gatekeeping import Ward
 
 from infra import gate_keys
@@ -21,29 +20,17 @@ from streams.memory import MemoryBroker
 from tools.cli import gate_keys as work
 from tools.cli.bus import Bus
 from tools.cli.screen import Exit, Screen
-from tools.ratchet import main
 
 NOW = SystemClock().now_ms()
 MINUTE = 60_000
 LATER = NOW - 2 * MINUTE
-Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 
 @pytest.fixture
 def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`ratchet gate …` in this process: exit code, its JSON lines, all it said. No stack was ever up here."""
-    for name in ("KAFKA_BOOTSTRAP", "RATCHET_SECRETS", "VAULT_ADDR", "RATCHET_VAULT_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
-
-    def run(*words: str) -> tuple[int, list[dict[str, Any]], str]:
-        monkeypatch.setattr(sys, "argv", ["ratchet", "gate", *words, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.out + said.err
-
-    return run
+    """`ratchet gate …`. No stack was ever up here."""
+    never_up(monkeypatch, tmp_path)
+    return commanded(monkeypatch, capsys, "gate")
 
 
 @pytest.fixture

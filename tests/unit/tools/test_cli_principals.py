@@ -5,12 +5,10 @@ import getpass
 import importlib.util
 import json
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commanded import Run, commanded, never_up
 from spoken import Ears
 
 from infra import keys
@@ -28,29 +26,17 @@ from tools.cli.place import settings, voice
 from tools.cli.repairs import speaking, vouching
 from tools.cli.status import proof, unproven_of
 from tools.demo.stage import forget_principals
-from tools.ratchet import main
 from tools.voice import voices
 
 NOW = SystemClock().now_ms
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "upstream.py"
-Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 
 @pytest.fixture
 def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`ratchet principal …` in this process: exit code, its JSON lines, all it said. No stack was ever up here."""
-    for name in ("KAFKA_BOOTSTRAP", "RATCHET_SECRETS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RATCHET_STATE_DIR", str(tmp_path))
-
-    def run(*words: str) -> tuple[int, list[dict[str, Any]], str]:
-        monkeypatch.setattr(sys, "argv", ["ratchet", "principal", *words, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.out + said.err
-
-    return run
+    """`ratchet principal …`. No stack was ever up here."""
+    never_up(monkeypatch, tmp_path)
+    return commanded(monkeypatch, capsys, "principal")
 
 
 @pytest.fixture
