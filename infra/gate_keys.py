@@ -17,7 +17,6 @@ from typing import Literal, Protocol
 
 from infra.keys import LEAD_MS, REFRESH_S, TRIES
 from infra.sealing import (
-    FIRST,
     GATE_SECRET,
     KEY_BYTES,
     Encodes,
@@ -31,6 +30,7 @@ from infra.sealing import (
     retired_field,
 )
 from schemas.errors import Refused, Unavailable
+from schemas.gate import FIRST_KEY
 
 log = logging.getLogger("ratchet")
 
@@ -113,7 +113,7 @@ class GateKeyring:
                 "the secret %r has lost %s, kept here: keys are retired, not removed or changed", GATE_SECRET, names
             )
         kept = dict(fresh.masters) | {key_id: held[key_id] for key_id in lost}
-        self.keys = GateKeys(kept.pop(FIRST, None), kept, fresh.retired)
+        self.keys = GateKeys(kept.pop(FIRST_KEY, None), kept, fresh.retired)
 
 
 State = Literal["seals", "opens", "not yet", "retired"]

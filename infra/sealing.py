@@ -21,13 +21,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from schemas import canonical
 from schemas.errors import Refused
+from schemas.gate import FIRST_KEY, KEY_GONE
 from schemas.hkdf import hkdf
 
 GATE_SECRET: Final = "gate"  # noqa: S105  where it lies, not what it is
-FIRST: Final = 0
-"""The id of the field `key`; of any other key it is the time from which it seals, in epoch milliseconds."""
-KEY_GONE: Final = "gate-key"
-"""The kind of refusal of what was sealed under a key that is not held."""
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
@@ -89,10 +86,10 @@ class GateKeys:
     def __init__(
         self, first: bytes | None, later: Mapping[int, bytes] = MappingProxyType({}), retired: Collection[int] = ()
     ) -> None:
-        self.masters: Mapping[int, bytes] = {**({} if first is None else {FIRST: first}), **later}
+        self.masters: Mapping[int, bytes] = {**({} if first is None else {FIRST_KEY: first}), **later}
         self.retired = frozenset(retired) - self.masters.keys()
         for key_id, master in self.masters.items():
-            if len(master) != KEY_BYTES or not FIRST <= key_id < 1 << 53:
+            if len(master) != KEY_BYTES or not FIRST_KEY <= key_id < 1 << 53:
                 raise ValueError(f"a master key of {len(master)} bytes, id {key_id}; accepted: {KEY_BYTES}, a time")
         if not self.masters:
             raise ValueError("no master key; accepted: one or more")
@@ -108,15 +105,15 @@ class GateKeys:
         """The id of the key that seals and marks at a time; before the first one's time it is the first."""
         return max((key_id for key_id in self.masters if key_id <= at_ms), default=min(self.masters))
 
-    def mask_key(self, tenant: str, key_id: int = FIRST) -> bytes:
+    def mask_key(self, tenant: str, key_id: int = FIRST_KEY) -> bytes:
         """Seals what placeholders stand for."""
         return self._key("mask", tenant, key_id)
 
-    def mark_key(self, tenant: str, key_id: int = FIRST) -> bytes:
+    def mark_key(self, tenant: str, key_id: int = FIRST_KEY) -> bytes:
         """Binds the AI mark to an answer's text."""
         return self._key("mark", tenant, key_id)
 
-    def seal_map(self, tenant: str, request_id: str, event_id: str, found: Encodes, at_ms: int = FIRST) -> str:
+    def seal_map(self, tenant: str, request_id: str, event_id: str, found: Encodes, at_ms: int = FIRST_KEY) -> str:
         """A request's mask map in base64, under the key of that time. The same arguments give the same text, so a decision taken
         again is the same.
 
@@ -126,7 +123,7 @@ class GateKeys:
         data, aad = found.encode(), _belonging(tenant, request_id)
         said = b"".join(len(part).to_bytes(8, "big") + part for part in (aad, event_id.encode(), data))
         nonce = hmac.new(self._key("mask-nonce", tenant, key_id), said, hashlib.sha256).digest()[:NONCE_BYTES]
-        named = b"" if key_id == FIRST else _NAMES_KEY + key_id.to_bytes(_ID_BYTES, "big")
+        named = b"" if key_id == FIRST_KEY else _NAMES_KEY + key_id.to_bytes(_ID_BYTES, "big")
         return base64.b64encode(named + seal(self.mask_key(tenant, key_id), data, aad, nonce)).decode()
 
     def open_map(self, tenant: str, request_id: str, sealed: str) -> bytes:
@@ -153,7 +150,7 @@ class GateKeys:
 
 
 def map_key(sealed: str) -> int:
-    """The id of the key that sealed a mask map, by the map's own word; `FIRST` where it says none."""
+    """The id of the key that sealed a mask map, by the map's own word; `FIRST_KEY` where it says none."""
     return _split(sealed)[0]
 
 
@@ -161,17 +158,17 @@ def _split(sealed: str) -> tuple[int, bytes]:
     try:
         data = base64.b64decode(sealed.encode(), validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        return FIRST, b""
+        return FIRST_KEY, b""
     if data[:1] != _NAMES_KEY or len(data) <= 1 + _ID_BYTES:
-        return FIRST, data
+        return FIRST_KEY, data
     key_id = int.from_bytes(data[1 : 1 + _ID_BYTES], "big")
     # The first key's maps name none: under another form of the same key nothing opens.
-    return (FIRST, b"") if key_id == FIRST else (key_id, data[1 + _ID_BYTES :])
+    return (FIRST_KEY, b"") if key_id == FIRST_KEY else (key_id, data[1 + _ID_BYTES :])
 
 
 def field_of(key_id: int) -> str:
     """The secret's field that holds the key."""
-    return _KEY if key_id == FIRST else f"{_KEY}-{key_id}"
+    return _KEY if key_id == FIRST_KEY else f"{_KEY}-{key_id}"
 
 
 def ids_of(fields: Collection[str]) -> tuple[list[int], list[int]]:
@@ -188,8 +185,8 @@ def retired_field(key_id: int) -> str:
 
 def _id_in(field: str, prefix: str) -> int:
     text = field.removeprefix(prefix).removeprefix("-")
-    if field == _KEY or (prefix == _RETIRED and text == str(FIRST)):
-        return FIRST
+    if field == _KEY or (prefix == _RETIRED and text == str(FIRST_KEY)):
+        return FIRST_KEY
     if not (text.isascii() and text.isdecimal() and len(text) == _TIME_DIGITS and text[0] != "0"):
         raise Refused(
             f"the secret {GATE_SECRET!r} has a field {field!r}; accepted: {_KEY}, and {_KEY}-TIME with the time from which it "
@@ -208,7 +205,7 @@ def gate_keys(fields: Mapping[str, str]) -> GateKeys:
     """The keys that the secret's fields hold. Raises `Refused` that names the field, and nothing that is in it."""
     held, gone = ids_of(fields)
     masters: dict[int, bytes] = {}
-    for key_id in held or [FIRST]:
+    for key_id in held or [FIRST_KEY]:
         try:
             masters[key_id] = bytes.fromhex(fields.get(field_of(key_id), ""))
         except ValueError:
@@ -219,7 +216,7 @@ def gate_keys(fields: Mapping[str, str]) -> GateKeys:
                 "the first, `ratchet gate rotate` others; in a Vault of your own put one there (docs/security.md)",
                 kind="secrets",
             )
-    first = masters.pop(FIRST, None)
+    first = masters.pop(FIRST_KEY, None)
     return GateKeys(first, masters, gone)
 
 

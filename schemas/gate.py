@@ -24,6 +24,10 @@ Family = Literal["purpose", "basis", "residency", "transfer", "special", "identi
 FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 
 _SET_VERSION: Final = 1  # of what the digest is taken of
+FIRST_KEY: Final = 0
+"""The id of the first of the gate's keys; of any other it is the time from which it seals and marks, in epoch milliseconds."""
+KEY_GONE: Final = "gate-key"
+"""The kind of refusal of what was sealed under a key that is not held."""
 # No digit: these stand in evidence as they are, and nobody's number fits in.
 PURPOSE_PATTERN: Final = r"^[a-z][a-z_-]{0,47}$"
 

@@ -312,3 +312,8 @@ class Route(Strict):
         if kin:
             raise ValueError(f"grading.arm: {told.arm!r} has the same base as {kin}; accepted: a base of no other arm")
         return self
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether anybody looks at requests, answers and rows."""
+        return self.compliance != "off"

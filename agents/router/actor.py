@@ -189,7 +189,7 @@ class Router:
             view.get(PolicyFleet, f"fleet/{request.route}"),
             tuple(live[key] for key in sorted(live)),
             router=view.get(PolicyRouter, f"router/{request.route}"),
-            gate=view.get(PolicyGate, f"gate/{request.tenant}") if gate.gates(route.data.settings) else None,
+            gate=view.get(PolicyGate, f"gate/{request.tenant}") if route.data.settings.has_gate else None,
         )
 
     async def _observe(self, event: Event[RequestSubmitted], policies: decide.Policies) -> decide.Observed:
@@ -242,7 +242,7 @@ class Router:
         self, request: RequestSubmitted, key: str, event_id: str, policies: decide.Policies, now_ms: int
     ) -> tuple[Gated | None, str]:
         """What the gate lets through, None where the route has none; and what was taken out, sealed. A route that nobody knows has one."""
-        if policies.route is not None and not gate.gates(policies.route.data.settings):
+        if policies.route is not None and not policies.route.data.settings.has_gate:
             return None, ""
         if self._gatekeeper is None:
             return gate.gated(request, policies, Scan((), 0, 0, failed=True), now_ms, key), ""

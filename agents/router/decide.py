@@ -10,7 +10,6 @@
 from dataclasses import replace
 
 from agents.router import choose, masks, route
-from agents.router.gate import gates
 from agents.router.observed import NEVER, Denied, Gated, Hit, Observed, Policies, Seen
 from agents.router.refuse import ACCEPTED, ID, accepted_at, refusal, undecodable
 from agents.router.weigh import Weighed, weigh
@@ -65,7 +64,7 @@ def _passed(event: Event[RequestSubmitted], settings: Route, gated: Gated | None
     """The request as everything from here on sees it."""
     if gated is not None:
         return replace(event, data=gated.request)
-    if gates(settings):
+    if settings.has_gate:
         raise AssertionError("a request of a route with a gate is not decided on before the gate was asked")
     return event
 

@@ -19,7 +19,6 @@ from agents.rules.masking import MaskMap
 from schemas.events import GateSeen, RequestSubmitted
 from schemas.findings import Finding, Kind
 from schemas.gate import GateTenant, Scan
-from schemas.routes import Route
 
 GONE: Final = "[DENIED]"  # in the place of a denied text
 OF_PEOPLE: Final = frozenset({Kind.EMAIL, Kind.CARD, Kind.IBAN, Kind.SSN, Kind.SECRET})
@@ -48,11 +47,6 @@ _ACCEPTED: Final[Mapping[str, str]] = {
 }
 _NAMES: Final = "a name without an e-mail address, card number, IBAN, social security number or credential"
 _AGAIN: Final = "the same request under a new id: the text could not be scanned this time"
-
-
-def gates(route: Route) -> bool:
-    """Whether requests of the route are looked at."""
-    return route.compliance != "off"
 
 
 def texts_of(request: RequestSubmitted, key: str) -> tuple[str, ...]:

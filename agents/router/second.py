@@ -9,7 +9,6 @@
 
 from dataclasses import dataclass, replace
 
-from agents.router.gate import gates
 from agents.router.observed import Gated, Observed, Policies
 from agents.router.route import CODE, WHOLE, deadline_of
 from agents.router.weigh import Weighed, weigh, weighs_any
@@ -57,7 +56,7 @@ def decide(event: Event[ScoreAssigned], first: First, policies: Policies, observ
 def _passed(request: RequestSubmitted, settings: Route, gated: Gated | None) -> RequestSubmitted:
     """The request as the gate lets it through."""
     if gated is None:
-        if gates(settings):
+        if settings.has_gate:
             raise AssertionError("a request of a route with a gate is not decided on before the gate was asked")
         return request
     if gated.seen.scan != "whole":

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, cast, get_args
 
 from schemas import canonical
+from schemas.gate import FIRST_KEY
 from schemas.value import value
 
 VERSION: Final = 1
 Origin = Literal["model", "person"]
 Review = Literal["none", "approved"]
-FIRST_KEY: Final = 0
 _LEAST_KEY: Final = 16
 _MOST_DIGITS: Final = 16
 _WORDS: Final = {

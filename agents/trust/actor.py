@@ -10,10 +10,11 @@ from agents.rules import answers
 from agents.rules.masking import MaskMap
 from agents.screen import Screen
 from agents.trust import decide
-from agents.trust.release import Gate, Held, budget
+from agents.trust.release import Gate, Held, budget, has_none
 from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable
 from schemas.events import AnswerReleased, ResultCompleted, ResultFailed, ReviewSettled
+from schemas.gate import KEY_GONE
 from schemas.payload import Payload
 from schemas.policies import PolicyRoute, PolicyTrust
 from streams.shapes import DeadLetter, Emit, Event, Out, P, Record, View
@@ -35,7 +36,6 @@ class Keys(Protocol):
 
 Learn = Callable[[str], Awaitable[None]]
 """Asks where keys come from for that of a sealed map which is not held. Raises `Unavailable` where nobody answers."""
-KEY_GONE = "gate-key"  # the kind of a refusal: the key of what was sealed is not held
 AWAY, NOT_OUT = "unavailable", "nothing was let out: "
 AWAY_S = 5.0  # what is not kept after the store did not answer: no further answer waits for it
 
@@ -133,11 +133,10 @@ class Trust:
 
     def _read(self, told: ResultCompleted | ResultFailed | ReviewSettled) -> decide.Policies:
         route = self._policies.get(PolicyRoute, f"route/{told.route}")
-        off = route is not None and route.data.settings.compliance == "off"
         return decide.Policies(
             route,
             self._policies.get(PolicyTrust, f"trust/{told.route}"),
-            None if off else self._policies.get(PolicyGate, f"gate/{told.tenant}"),
+            None if has_none(route) else self._policies.get(PolicyGate, f"gate/{told.tenant}"),
         )
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from agents.rules import ai_mark
-from agents.rules.ai_mark import FIRST_KEY, key_of
+from agents.rules.ai_mark import key_of
 from agents.rules.masking import MaskMap, literals
-from agents.trust.actor import KEY_GONE, Trust
+from agents.trust.actor import Trust
 from agents.trust.release import NOT_OPENED, UNOPENED
 from schemas.errors import Refused
 from schemas.events import AiMark, AnswerReleased, ResultCompleted, ReviewSettled
+from schemas.gate import FIRST_KEY, KEY_GONE
 from schemas.payload import Payload
 from streams.shapes import Emit, Event, Out, Record
 

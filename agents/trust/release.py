@@ -18,7 +18,7 @@ from agents.rules.gate_standard import BOOK
 from agents.rules.masking import MaskMap, redact, unmask
 from schemas.compliance import PolicyGate
 from schemas.events import AiMark, AnswerReleased, AnswerWithheld, GateSeen
-from schemas.gate import GateTenant, Scan
+from schemas.gate import FIRST_KEY, GateTenant, Scan
 from schemas.policies import PolicyRoute
 from schemas.value import value
 from streams.shapes import Event
@@ -26,6 +26,11 @@ from streams.shapes import Event
 UNOPENED: Final = "gate-map"
 NOT_OPENED: Final = f"{UNOPENED}: {CLOSED[UNOPENED]}"
 """What an answer says whose map did not open, before it says why."""
+
+
+def has_none(route: Event[PolicyRoute] | None) -> bool:
+    """Whether the route says that there is no gate."""
+    return route is not None and not route.data.settings.has_gate
 
 
 @value
@@ -37,8 +42,7 @@ class Gate:
 
     @classmethod
     def of(cls, route: Event[PolicyRoute] | None, gate: Event[PolicyGate] | None) -> "Gate":
-        off = route is not None and route.data.settings.compliance == "off"
-        return cls(off, None if gate is None else gate.data.settings)
+        return cls(has_none(route), None if gate is None else gate.data.settings)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,7 +56,7 @@ class Held:
     scan: Scan | None
     known: MaskMap | None
     key: bytes
-    key_id: int = ai_mark.FIRST_KEY
+    key_id: int = FIRST_KEY
     unopened: str = ""
 
 

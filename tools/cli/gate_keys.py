@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from infra import gate_keys
 from infra.gate_keys import Listed
-from infra.sealing import FIRST, GATE_SECRET, map_key
+from infra.sealing import GATE_SECRET, map_key
 from schemas.errors import Unavailable
+from schemas.gate import FIRST_KEY
 from schemas.topics import full
 from streams.shapes import Record
 from tools.cli.bus import Bus, now_ms
@@ -92,7 +93,7 @@ async def _decided(bus: Bus, key_id: int) -> set[str]:
 
 
 def _since(key_id: int) -> int | None:
-    return None if key_id == FIRST else key_id - SKEW_MS
+    return None if key_id == FIRST_KEY else key_id - SKEW_MS
 
 
 def sealed_by(record: Record) -> int | None:
@@ -133,6 +134,6 @@ def _instant(at_ms: int | None) -> str:
         return "—"
     return (
         "the beginning"
-        if at_ms == FIRST
+        if at_ms == FIRST_KEY
         else datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     )

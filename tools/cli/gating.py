@@ -23,7 +23,7 @@ async def policy_of(bus: Bus, tenant: str) -> PolicyGate | None:
 
 def warnings(route: Route, tenant: GateTenant | None, at_ms: int) -> list[str]:
     """What does not go without saying, in words; none where requests are looked at and may go to every arm."""
-    if route.compliance == "off":
+    if not route.has_gate:
         return ['NO GATE: requests, answers and training rows of this route are not looked at (compliance = "off")']
     if tenant is None:
         return [

@@ -12,9 +12,10 @@ from commanded import Run, commanded, vault_stack
 from agents.rules.ai_mark import key_of
 from infra.clock import SystemClock
 from infra.keys import LEAD_MS
-from infra.sealing import FIRST, GATE_SECRET, gate_keys, map_key
+from infra.sealing import GATE_SECRET, gate_keys, map_key
 from infra.settings import Settings
 from schemas.errors import Refused
+from schemas.gate import FIRST_KEY
 from streams.kafka import KafkaBroker
 from tools.cli.bus import Bus
 from tools.cli.marks import checked
@@ -105,7 +106,7 @@ def test_a_rotation_under_load(stack: Settings, ratchet: Run, tmp_path: Path) ->
     assert (code, after["outcome"]) == (0, "released")
     decisions = log_of(stack, "decisions")
     assert [map_key(decisions[name]["mask_map"]) for name in (before["request_id"], held, after["request_id"])] == [
-        FIRST, FIRST, new,
+        FIRST_KEY, FIRST_KEY, new,
     ]  # fmt: skip
 
     code, (waits,), _ = ratchet("gate", "retire", "key")
@@ -115,7 +116,7 @@ def test_a_rotation_under_load(stack: Settings, ratchet: Run, tmp_path: Path) ->
     while held not in (answers := log_of(stack, "answers")) and NOW() < until_ms:
         asyncio.run(asyncio.sleep(0.2))
     assert {answer["text"] != "" for answer in answers.values()} == {True}, "nothing was withheld"
-    assert [key_of(answers[one]["mark"]["binding"]) for one in (before["request_id"], held)] == [FIRST, new]
+    assert [key_of(answers[one]["mark"]["binding"]) for one in (before["request_id"], held)] == [FIRST_KEY, new]
 
     vault = opened(str(stack.vault_addr), stack.state_dir / "data" / "vault" / "keys.json")
     both = vault.call("GET", f"ratchet/data/{GATE_SECRET}")["data"]["data"]

@@ -26,12 +26,13 @@ from infra.detect import detect
 from infra.engine import Generation
 from infra.engine_scripted import ScriptedEngine
 from infra.gate_keys import GateKeyring
-from infra.sealing import FIRST, GateKeys, map_key
+from infra.sealing import GateKeys, map_key
 from infra.store import MemoryStore
 from schemas import ids
 from schemas.compliance import PolicyGate
 from schemas.errors import Refused, Unavailable
 from schemas.events import CaseAnswered, CaseClosed, Message, RequestSubmitted, ReviewRequested
+from schemas.gate import FIRST_KEY
 from schemas.payload import REGISTRY, DerivedEvent
 from schemas.policies import PolicyFleet, PolicyRoute
 from schemas.routes import Arm, Route
@@ -375,10 +376,10 @@ async def test_a_rotation_loses_no_answer(first: str) -> None:
         assert answers[name].text == f"You said: {ASKED}"
     assert answers["held-own"].text == f"Dear {EMAIL}, write to [EMAIL]."
     under = {decision.request_id: map_key(decision.mask_map) for decision in loop.events("decisions")}
-    owns = at_ms if first == "router" else FIRST
+    owns = at_ms if first == "router" else FIRST_KEY
     assert under == {
-        "quick-masked": FIRST,
-        "held-masked": FIRST,
+        "quick-masked": FIRST_KEY,
+        "held-masked": FIRST_KEY,
         "quick-own": owns,
         "held-own": owns,
         "twice-masked": at_ms,
@@ -387,7 +388,7 @@ async def test_a_rotation_loses_no_answer(first: str) -> None:
         assert checked(answer.model_dump(mode="json"), both)[0] == "holds"
         assert checked(answer.model_dump(mode="json"), GateKeys(NEW))[0] == "broken"
     assert answers["twice-masked"].mark.binding.startswith(f"{at_ms}:")
-    of_new = GateKeys(None, {at_ms: NEW}, [FIRST])
+    of_new = GateKeys(None, {at_ms: NEW}, [FIRST_KEY])
     for keys, noted in ((both, False), (of_new, True), (None, True)):
         found = await replay_broker(loop.broker, ("router", "trust"), Window(), key_of=KEY.__getitem__, gate_keys=keys)  # type: ignore[arg-type]
         assert [str(row) for gave in found for row in gave.found] == []

@@ -14,9 +14,10 @@ from agents.rules.masking import MaskMap
 from infra import gate_keys
 from infra.gate_keys import GateKeyring
 from infra.keys import LEAD_MS
-from infra.sealing import FIRST, GATE_SECRET, KEY_GONE, GateKeys, map_key, open_gate_keys
+from infra.sealing import GATE_SECRET, GateKeys, map_key, open_gate_keys
 from infra.secrets import LocalSecrets
 from schemas.errors import Refused, Unavailable
+from schemas.gate import FIRST_KEY, KEY_GONE
 
 NOW = 1_800_000_000_000
 DAY = 86_400_000
@@ -56,7 +57,7 @@ def test_a_secret_with_one_key_seals_as_before() -> None:
     for ring, at_ms in ((GateKeys(master(0)), NOW), (keys(NOW), NOW - 1)):
         assert sealed(ring, at_ms) == OF_BEFORE
         assert opened(ring, OF_BEFORE) == MAP
-    assert map_key(OF_BEFORE) == FIRST
+    assert map_key(OF_BEFORE) == FIRST_KEY
 
 
 @given(st.sets(times, max_size=4), st.sets(times, max_size=4), times)
@@ -64,7 +65,7 @@ def test_what_was_sealed_opens_under_every_later_ring(before: set[int], more: se
     """By the newest key of its time, whose id it bears; the same arguments give the same text also when newer keys have come."""
     ring, later = keys(*before), keys(*before, *(one for one in more if one > at_ms))
     text = sealed(ring, at_ms)
-    assert map_key(text) == max((one for one in before if one <= at_ms), default=FIRST)
+    assert map_key(text) == max((one for one in before if one <= at_ms), default=FIRST_KEY)
     assert opened(later, text) == MAP
     assert sealed(later, at_ms) == text
     assert sealed(later, map_key(text)) == text  # as a replay does, which knows the key and not the time
@@ -76,9 +77,9 @@ def test_a_map_is_of_one_key_alone(ids: list[int], at_ms: int) -> None:
     text = sealed(keys(*ids), at_ms)
     by = map_key(text)
     others = [one for one in ids if one != by]
-    without = keys(*others, first=by != FIRST)
+    without = keys(*others, first=by != FIRST_KEY)
     assert refusal(lambda: opened(without, text)).kind == KEY_GONE
-    assert opened(GateKeys(None, {by: master(by % 251 + 1)}) if by != FIRST else GateKeys(master(0)), text) == MAP
+    assert opened(GateKeys(None, {by: master(by % 251 + 1)}) if by != FIRST_KEY else GateKeys(master(0)), text) == MAP
 
 
 def test_every_tampered_key_id_is_refused() -> None:
@@ -100,7 +101,7 @@ def test_a_key_that_is_gone_says_why() -> None:
     assert str(refusal(lambda: opened(keys(), text))) == f"The gate has no key-{NOW}."
     assert str(refusal(lambda: opened(keys(NOW + 1, retired=[NOW]), text))) == f"The gate's key-{NOW} was retired."
     assert (
-        str(refusal(lambda: opened(keys(NOW, first=False, retired=[FIRST]), OF_BEFORE)))
+        str(refusal(lambda: opened(keys(NOW, first=False, retired=[FIRST_KEY]), OF_BEFORE)))
         == "The gate's key was retired."
     )
 
@@ -204,7 +205,7 @@ async def test_a_key_is_followed_before_it_seals() -> None:
         while NOW not in ring.keys:  # noqa: ASYNC110  watched from outside
             await asyncio.sleep(0.001)
     following.cancel()
-    assert (ring.key_at(NOW - 1), ring.key_at(NOW)) == (FIRST, NOW)
+    assert (ring.key_at(NOW - 1), ring.key_at(NOW)) == (FIRST_KEY, NOW)
     assert ring.seal_map("acme", "r-1", "e-1", MAP, NOW - 1) == OF_BEFORE
 
 
